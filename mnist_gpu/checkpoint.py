@@ -1,0 +1,73 @@
+"""Saving a training's state to a file, and loading it again."""
+
+import os
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+FORMAT = "mnist_gpu checkpoint 1"
+
+
+class CheckpointError(ValueError):
+    """The file is not a checkpoint that fits."""
+
+
+def save(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, **extra) -> None:
+    """Writes weights, optimizer state and `extra` (numbers, strings, tensors, and lists and dicts of them) to `path`.
+
+    Written to a temporary file in the same folder, synced to the disk and renamed: at every moment `path` is either the
+    whole old file or the whole new one. Raises OSError if the folder cannot be written.
+    """
+    path = Path(path)
+    content = {
+        "format": FORMAT,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict() if optimizer else None,
+        **extra,
+    }
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict:
+    """Puts the saved weights into `model` and the saved state into `optimizer`, and returns all that was saved.
+
+    `weights_only=True`: a file can hold tensors and plain values, but cannot run code. The model is changed only if
+    everything fits.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is truncated, no checkpoint of this package, or of another model.
+    """
+    device = next(model.parameters()).device
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint; it may be cut off or another file: {first}"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a checkpoint of this package (its format is not {FORMAT!r})")
+    ours = {k: list(v.shape) for k, v in model.state_dict().items()}
+    theirs = {k: list(v.shape) for k, v in content["model"].items()}
+    if ours != theirs:
+        raise CheckpointError(f"{path} is of another model: it holds {theirs}, but this model has {ours}")
+    if optimizer is not None and content["optimizer"] is None:
+        raise CheckpointError(f"{path} was saved without an optimizer's state, so training cannot go on from it")
+    model.load_state_dict(content["model"])
+    if optimizer is not None:
+        optimizer.load_state_dict(content["optimizer"])
+    return content

@@ -1,0 +1,202 @@
+"""Which device there is, what it is called, and how many threads to use on it."""
+
+import importlib.metadata
+import math
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+
+from mnist_gpu.checks import at_least_one
+
+# One thread is the default because this network is small: on two free cores a second thread made an epoch about a third
+# faster, but with another busy process beside it the same epoch took 10 to 60 times as long, since OpenMP threads
+# that wait for each other spin. On a shared server one thread a reader is the only setting that works for everybody.
+DEFAULT_THREADS = 1
+
+
+def accelerator() -> torch.device | None:
+    """The GPU type that PyTorch reports as available (cuda, mps, xpu, ...), or None. Runs nothing on it."""
+    return torch.accelerator.current_accelerator(check_available=True)
+
+
+def available_devices() -> list[str]:
+    """The names that `pick_device` accepts here: "cpu", then every GPU, such as "cuda:0"."""
+    found = accelerator()
+    return ["cpu"] + ([f"{found.type}:{i}" for i in range(torch.accelerator.device_count())] if found else [])
+
+
+def kernel_error(device: torch.device | str) -> str | None:
+    """Runs a small matrix product on `device`: None if its result is right, else one line that says what went wrong.
+
+    `torch.cuda.is_available()` is true on cards for which this build of PyTorch holds no code: only a kernel tells.
+    """
+    try:
+        ones = torch.ones(64, 64, device=device)
+        total = (ones @ ones).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what PyTorch's backends raise
+        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return None if total == 64**3 else f"a 64 x 64 matrix product summed to {total} instead of {64**3}"
+
+
+def pick_device(name: str | torch.device = "auto") -> torch.device:
+    """The device to train on. "auto" is the GPU if there is one on which a real kernel runs, else the CPU.
+
+    Raises:
+        ValueError: `name` is not a device, is not here, or is here and cannot run a kernel.
+    """
+    if str(name) == "auto":
+        found = accelerator()
+        if found is None:
+            return torch.device("cpu")
+        error = kernel_error(found)
+        if error is None:
+            return found
+        print(
+            f"The {found.type} device is there but does not work ({error}).\n"
+            "Using the CPU. `python -m mnist_gpu doctor` says more."
+        )
+        return torch.device("cpu")
+    allowed = available_devices()
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or str(device) not in {*allowed, *(a.split(":")[0] for a in allowed)}:
+        raise ValueError(f"device is {str(name)!r}, but here it must be one of: auto, {', '.join(allowed)}")
+    if error := kernel_error(device):
+        raise ValueError(f"device {str(name)!r} is there but cannot run a kernel: {error}")
+    return device
+
+
+def synchronize(device: torch.device | str) -> None:
+    """Waits until `device` has done all the work given to it. Returns at once for the CPU, which never lags behind."""
+    device = torch.device(device)
+    if device.type != "cpu":  # torch.accelerator.synchronize raises where there is no accelerator
+        torch.accelerator.synchronize(device)
+
+
+def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many CPUs this process may use: the least of the machine's, its affinity's and its container's quota.
+
+    PyTorch and `os.cpu_count()` see the host's CPUs even in a container that may use only two of them.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        if (cgroup / "cpu.max").exists():  # cgroup v2: "200000 100000" is two CPUs, "max 100000" no limit
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{k}_us").read_text().strip() for k in ("quota", "period"))
+        if quota != "max" and int(quota) > 0:
+            cpus = min(cpus, max(1, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass  # no cgroups here (macOS, Windows, or no limit set)
+    return cpus
+
+
+def set_threads(threads: int = DEFAULT_THREADS) -> int:
+    """Sets how many CPU threads an operation may use, and returns it. Raises ValueError below 1."""
+    at_least_one(threads=threads)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def cpu_name() -> str:
+    """The processor's name, such as "AMD EPYC", as far as the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    if platform.system() == "Darwin":
+        found = subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
+        )
+        if found.stdout.strip():
+            return found.stdout.strip()
+    return platform.processor() or platform.machine() or "unknown CPU"
+
+
+def device_name(device: torch.device | str) -> str:
+    """The hardware's name: "NVIDIA H200", "AMD EPYC", ..."""
+    device = torch.device(device)
+    if device.type in ("cuda", "xpu"):
+        return getattr(torch, device.type).get_device_name(device)
+    return f"{cpu_name()} GPU ({device.type})" if device.type != "cpu" else cpu_name()
+
+
+def nvidia_smi() -> list[dict[str, str]]:
+    """The NVIDIA GPUs the driver knows of, each with name, driver_version and compute_cap; [] if none or no driver.
+
+    This asks the driver, not PyTorch, so that a GPU which PyTorch cannot use is found as well.
+    """
+    fields = ("name", "driver_version", "compute_cap")
+    if not (program := shutil.which("nvidia-smi")):
+        return []
+    command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    if answer.returncode != 0:
+        return []
+    return [
+        dict(zip(fields, (p.strip() for p in line.split(",")), strict=False)) for line in answer.stdout.splitlines()
+    ]
+
+
+def environment(device: torch.device | str) -> dict:
+    """What a measured number depends on, as plain values: hardware, driver, versions, threads.
+
+    `memory_bytes` is the GPU's memory in bytes, or None on a CPU; `load_average` the number of busy processes over
+    the last minute, or None where the system does not tell.
+    """
+    device = torch.device(device)
+    gpu = device.type in ("cuda", "xpu")
+    properties = getattr(torch, device.type).get_device_properties(device) if gpu else None
+    smi = nvidia_smi() if device.type == "cuda" else []
+    return {
+        "device": device.type,
+        "device_name": device_name(device),
+        "memory_bytes": properties.total_memory if gpu else None,
+        "capability": ".".join(map(str, torch.cuda.get_device_capability(device))) if device.type == "cuda" else None,
+        "driver": smi[0]["driver_version"] if smi else None,
+        "cpu_name": cpu_name(),
+        "usable_cpus": usable_cpus(),
+        "threads": torch.get_num_threads(),
+        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "torch": str(torch.__version__),
+        "cuda": torch.version.cuda,
+        "torchvision": importlib.metadata.version("torchvision"),
+        "python": platform.python_version(),
+        "system": platform.system(),
+    }
+
+
+def describe(device: torch.device | str) -> str:
+    """One line: device, threads and versions."""
+    e = environment(device)
+    memory = f", {e['memory_bytes'] / 2**30:.0f} GiB" if e["memory_bytes"] else ""
+    threads = f"{e['threads']} thread{'s' if e['threads'] > 1 else ''} of {e['usable_cpus']} usable CPUs"
+    return f"Device: {e['device']} ({e['device_name']}{memory}), {threads}, torch {e['torch']}, Python {e['python']}"
+
+
+def gpu_message(device: torch.device | str) -> str:
+    """The textbook's two messages."""
+    return "GPU is available!" if torch.device(device).type != "cpu" else "GPU is not available, switch to CPU!"
+
+
+def setup(device: str = "auto", threads: int = DEFAULT_THREADS) -> torch.device:
+    """Picks the device, sets the threads, prints `describe`'s line, and returns the device: a notebook's first step.
+
+    Raises:
+        ValueError: the device is not here, or threads is below 1.
+    """
+    picked = pick_device(device)
+    set_threads(threads)
+    print(describe(picked))
+    return picked

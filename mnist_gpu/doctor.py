@@ -1,0 +1,184 @@
+"""`python -m mnist_gpu doctor`: what is here, what is wrong with it, and what to do about it."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from mnist_gpu.data import load_mnist
+from mnist_gpu.device import accelerator, describe, kernel_error, nvidia_smi, pick_device, usable_cpus
+
+# What a training in one process needs on a GPU: about 500 MiB for CUDA's own context and 100 for data and network.
+GPU_BYTES_NEEDED = 700 * 2**20
+INSTALL = "https://pytorch.org/get-started/locally"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """level: "ok", "note" (works, could be better) or "error" (training does not work). remedy: what to do."""
+
+    level: str
+    text: str
+    remedy: str = ""
+
+
+def diagnose(device: str = "auto") -> list[Finding]:
+    """Examines the machine, and training on `device`; the last finding says whether training works.
+
+    It runs a real kernel on the device, since `torch.cuda.is_available()` is also true where none can run.
+    """
+    findings = [*_gpu(), *_threads(), *_data()]
+    try:
+        picked = pick_device(device)
+    except ValueError as error:
+        return [*findings, Finding("error", str(error), "Choose another device, or mend this one as said above.")]
+    if error := kernel_error(picked):
+        return [*findings, Finding("error", f"No kernel runs on {picked}: {error}", f"Reinstall PyTorch: {INSTALL}")]
+    if any(f.level == "error" for f in findings):
+        return findings
+    return [*findings, Finding("ok", f"Training works here, on {describe(picked).removeprefix('Device: ')}.")]
+
+
+def works(findings: list[Finding]) -> bool:
+    """Whether training works: no finding is an error."""
+    return all(f.level != "error" for f in findings)
+
+
+def report(findings: list[Finding]) -> str:
+    """The findings as text, each remedy under its finding."""
+    marks = {"ok": "[ok]   ", "note": "[note] ", "error": "[ERROR]"}
+    return "\n".join(f"{marks[f.level]} {f.text}" + (f"\n        -> {f.remedy}" if f.remedy else "") for f in findings)
+
+
+def _gpu() -> list[Finding]:
+    found = accelerator()
+    if found is None:
+        return [_why_no_gpu()]
+    if error := kernel_error(found):
+        return [_why_no_kernel(found, error)]
+    module = getattr(torch, found.type)
+    name = module.get_device_name() if hasattr(module, "get_device_name") else found.type
+    findings = [
+        Finding("ok", f"{torch.accelerator.device_count()} GPU(s) of type {found.type}, a kernel runs: {name}.")
+    ]
+    if found.type == "cuda":
+        major, minor = torch.cuda.get_device_capability()
+        driver = next((g["driver_version"] for g in nvidia_smi()), "unknown")
+        findings.append(
+            Finding(
+                "ok",
+                f"Compute capability {major}.{minor}, driver {driver}, PyTorch built for CUDA {torch.version.cuda}.",
+            )
+        )
+        free, total = torch.cuda.mem_get_info()
+        if free < GPU_BYTES_NEEDED:
+            findings.append(
+                Finding(
+                    "note",
+                    f"GPU memory is nearly full: {free / 2**20:.0f} of {total / 2**20:.0f} MiB are free, "
+                    f"and a notebook needs about {GPU_BYTES_NEEDED / 2**20:.0f}.",
+                    "Shut down other notebooks and programs that use this GPU (`nvidia-smi` lists them).",
+                )
+            )
+        else:
+            findings.append(Finding("ok", f"GPU memory: {free / 2**30:.1f} of {total / 2**30:.1f} GiB are free."))
+    return findings
+
+
+def _why_no_gpu() -> Finding:
+    """PyTorch reports no GPU: is there none, or can it not use the one that is there?"""
+    cards = nvidia_smi()
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if cards and hidden is not None and torch.version.cuda:
+        return Finding(
+            "note",
+            f"{len(cards)} NVIDIA GPU(s) are here ({cards[0]['name']}), but CUDA_VISIBLE_DEVICES={hidden!r} hides them.",
+            "`unset CUDA_VISIBLE_DEVICES`, or set it to the numbers of the GPUs to use, such as 0.",
+        )
+    if cards and torch.version.cuda is None:
+        return Finding(
+            "note",
+            f"An NVIDIA GPU is here ({cards[0]['name']}), but this PyTorch ({torch.__version__}) "
+            "is built for the CPU only.",
+            f"Install a CUDA build of torch and torchvision: {INSTALL}",
+        )
+    if cards:
+        return Finding(
+            "note",
+            f"An NVIDIA GPU is here ({cards[0]['name']}), but its driver ({cards[0]['driver_version']}) does not work "
+            f"with this PyTorch, which is built for CUDA {torch.version.cuda}; most likely the driver is too old.",
+            f"Update the NVIDIA driver, or install a PyTorch built for an older CUDA: {INSTALL}",
+        )
+    if torch.backends.mps.is_built() and not torch.backends.mps.is_available():
+        return Finding(
+            "note",
+            "This PyTorch is built for Apple's GPU (MPS), but the GPU cannot be used.",
+            "It needs macOS 14 or newer on an Apple-silicon Mac, and a Python that is not run through Rosetta.",
+        )
+    if torch.xpu._is_compiled():
+        return Finding(
+            "note",
+            "This PyTorch is built for Intel GPUs (XPU), but finds none that it can use.",
+            "If an Intel GPU is here, install its driver and check that your user may use /dev/dri/render*.",
+        )
+    return Finding(
+        "ok", "No GPU is here. Every chapter works without one and shows recorded results beside."
+    )
+
+
+def _why_no_kernel(found: torch.device, error: str) -> Finding:
+    """PyTorch reports a GPU, but a kernel fails on it."""
+    if found.type == "cuda" and torch.version.cuda:
+        major, minor = torch.cuda.get_device_capability()
+        built = torch.cuda.get_arch_list()
+        # Machine code runs on newer cards of the same major version, PTX ("compute_..") on all newer ones.
+        fits = any(
+            (kind == "compute"
+            and int(digits) <= major * 10 + minor)
+            or (kind == "sm"
+            and int(digits) // 10 == major
+            and int(digits) % 10 <= minor)
+            for kind, digits in ((a.split("_")[0], "".join(filter(str.isdigit, a.split("_")[1]))) for a in built)
+        )
+        if not fits:
+            return Finding(
+                "note",
+                f"{torch.cuda.get_device_name()} has compute capability {major}.{minor}, for which this PyTorch "
+                f"({torch.__version__}) holds no code (it has {', '.join(built)}). Training falls back to the CPU.",
+                f"Install a build for this card (an older release for an old card, a newer for a new): {INSTALL}",
+            )
+        free, total = torch.cuda.mem_get_info()
+        if free < GPU_BYTES_NEEDED:
+            return Finding(
+                "note",
+                f"GPU memory is full: {free / 2**20:.0f} of {total / 2**20:.0f} MiB are free; no kernel runs ({error}).",
+                "Shut down other notebooks and programs that use this GPU (`nvidia-smi` lists them).",
+            )
+    return Finding(
+        "note",
+        f"PyTorch reports a {found.type} GPU, but no kernel runs on it: {error}. Training falls back to the CPU.",
+        f"Restart the machine or container; then update the driver and PyTorch: {INSTALL}",
+    )
+
+
+def _threads() -> list[Finding]:
+    threads, cpus = torch.get_num_threads(), usable_cpus()
+    if threads > cpus:
+        return [
+            Finding(
+                "note",
+                f"PyTorch would use {threads} threads, but this process may use only {cpus} CPU(s); threads that wait "
+                "for each other then take the time of those that work.",
+                f"Set OMP_NUM_THREADS={cpus} or less, or call torch.set_num_threads; this course sets 1 by itself.",
+            )
+        ]
+    return [Finding("ok", f"{threads} thread(s) for {cpus} usable CPU(s).")]
+
+
+def _data() -> list[Finding]:
+    try:
+        for train in (True, False):
+            load_mnist(train)
+    except (OSError, ValueError) as error:
+        return [Finding("error", f"MNIST cannot be read: {error}", "See data/README.md.")]
+    return [Finding("ok", "MNIST is here, and its checksums are right.")]

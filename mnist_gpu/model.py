@@ -1,0 +1,79 @@
+"""The network, and how much one training step on it computes and moves."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mnist_gpu.checks import at_least_one
+
+PIXELS = 28 * 28
+CLASSES = 10
+
+
+class MLP(nn.Module):
+    """Flatten 28 x 28, linear 784 -> hidden, ReLU, linear hidden -> 10: images `[B, 1, 28, 28]` to logits `[B, 10]`.
+
+    Raises:
+        ValueError: hidden below 1; images of another shape.
+    """
+
+    def __init__(self, hidden: int = 128):
+        super().__init__()
+        at_least_one(hidden=hidden)
+        self.hidden = nn.Linear(PIXELS, hidden)
+        self.output = nn.Linear(hidden, CLASSES)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.shape[1:] != (1, 28, 28):
+            raise ValueError(f"images are {list(images.shape)}, but must be [B, 1, 28, 28]")
+        return self.output(F.relu(self.hidden(images.flatten(1))))
+
+
+def make_model(hidden: int = 128, seed: int = 0, device: torch.device | str = "cpu") -> MLP:
+    """An MLP whose initial weights depend on `seed` alone: they are drawn on the CPU, then moved to `device`.
+
+    PyTorch's global random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MLP(hidden).to(device)
+
+
+def parameter_count(hidden: int = 128) -> int:
+    """Weights and biases of both layers: 101,770 for 784-128-10."""
+    return (PIXELS + 1) * hidden + (hidden + 1) * CLASSES
+
+
+def step_flops(batch_size: int = 128, hidden: int = 128) -> tuple[int, int]:
+    """Floating-point operations of one training step: (forward, backward), matrix products alone.
+
+    A product of [m, k] and [k, n] counts 2 m k n (a multiplication and an addition each). Backward needs every layer's
+    weight gradient, as large as its forward product, and the hidden activations' gradient, but not the images'.
+    """
+    first, second = 2 * batch_size * PIXELS * hidden, 2 * batch_size * hidden * CLASSES
+    return first + second, first + second + second
+
+
+def step_bytes(batch_size: int = 128, hidden: int = 128) -> int:
+    """Bytes that one training step in float32 reads and writes if every operation goes to memory for its operands.
+
+    Operation by operation: linear, ReLU, linear, softmax and loss, their backward counterparts, and SGD with momentum,
+    which reads parameter, gradient and momentum and writes parameter and momentum. Caches can only make it less.
+    """
+    images, activations, logits = batch_size * PIXELS, batch_size * hidden, batch_size * CLASSES
+    weights_1, weights_2 = PIXELS * hidden + hidden, hidden * CLASSES + CLASSES
+    forward = (
+        (images + weights_1 + activations)  # linear
+        + 2 * activations  # ReLU: read, write
+        + (activations + weights_2 + logits)  # linear
+        + 2 * logits  # log-softmax and loss
+    )
+    backward = (
+        2 * logits  # gradient of the logits: read, write
+        + (logits + activations + weights_2)  # weight gradient of the second layer
+        + (logits + weights_2 + activations)  # gradient of the activations
+        + 3 * activations  # ReLU backward: read two, write one
+        + (images + activations + weights_1)  # weight gradient of the first layer
+    )
+    update = 5 * (weights_1 + weights_2)
+    return 4 * (forward + backward + update)

@@ -1,0 +1,141 @@
+"""Measuring how long things take, and saying only what the measurement allows.
+
+Short operations go through torch.utils.benchmark (`measure`). Whole pieces of a training are timed in turn,
+A B A B ... (`alternate`), so that a machine that slows down slows both sides, and compared pair by pair (`compare`).
+"""
+
+import logging
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+# torch.utils.benchmark imports the extension builder, which warns where a CUDA compiler is installed but no GPU is.
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+from torch.utils.benchmark import Measurement, Timer  # noqa: E402
+
+from mnist_gpu.checks import at_least_one  # noqa: E402
+from mnist_gpu.device import synchronize  # noqa: E402
+
+FEWEST_PAIRS = 4  # with 3 pairs, two equal sides come out fully apart by chance in 2 of 20 cases; with 4, in 2 of 70
+
+
+def measure(function: Callable[[], object], *, min_seconds: float = 0.2, label: str = "") -> Measurement:
+    """Times a short operation: torch's Timer, repeated for at least `min_seconds`, synchronized, after a warm-up.
+
+    Uses the threads that are set (the Timer itself would use one). Of the result, `.times` has the seconds a call of
+    every repeat, `.median` and `.iqr` their median and interquartile range.
+    """
+    timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads(), label=label)
+    return timer.blocked_autorange(min_run_time=min_seconds)
+
+
+def alternate(
+    sides: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 10,
+    warmup: int = 1,
+    device: torch.device | str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
+    progress: Callable = iter,
+) -> dict[str, list[float]]:
+    """Runs every side once a round, in turn, and returns each one's seconds, round by round.
+
+    Args:
+        sides: what to time, by name. Each call is timed as a whole, from an idle device to an idle device.
+        rounds: timed calls of each side.
+        warmup: calls of each side before that, not timed.
+        device: what to wait for before and after each call.
+        clock: gives the time in seconds.
+        progress: wraps the iterable of rounds; tqdm, for example.
+
+    Raises:
+        ValueError: rounds below 1.
+    """
+    at_least_one(rounds=rounds)
+    seconds = {name: [] for name in sides}
+    for function in sides.values():
+        for _ in range(warmup):
+            function()
+    for _ in progress(range(rounds)):
+        for name, function in sides.items():
+            synchronize(device)
+            start = clock()
+            function()
+            synchronize(device)
+            seconds[name].append(clock() - start)
+    return seconds
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """The range that holds the median with at least 95 % confidence, whatever the distribution of the noise.
+
+    It goes from the k-th smallest to the k-th largest value, with k as large as the binomial distribution allows: the
+    chance that fewer than k of n values fall below the true median is P(X < k), X ~ Binomial(n, 1/2) (H. A. David,
+    Order Statistics, 1981, section 2.5). Ten values give the second smallest and the second largest; fewer than six
+    give all of them, with less confidence. Raises ValueError if there are no values.
+    """
+    if not values:
+        raise ValueError("values is empty, but a spread needs at least one value")
+    ordered, n = sorted(values), len(values)
+    k, below = 1, 1 / 2**n  # below: P(X < k)
+    while below + math.comb(n, k) / 2**n <= 0.025:
+        below += math.comb(n, k) / 2**n
+        k += 1
+    return ordered[k - 1], ordered[n - k]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sides timed in turn. Seconds; a ratio above 1 means that the first side takes longer than the second."""
+
+    names: tuple[str, str]
+    medians: tuple[float, float]
+    spreads: tuple[tuple[float, float], tuple[float, float]]
+    ratio: float  # median of the ratios pair by pair
+    ratio_spread: tuple[float, float]
+    pairs: int
+
+    @property
+    def differs(self) -> bool:
+        """Whether a difference may be claimed: enough pairs, and spreads that do not overlap."""
+        (low_a, high_a), (low_b, high_b) = self.spreads
+        return self.pairs >= FEWEST_PAIRS and (high_a < low_b or high_b < low_a)
+
+    def __str__(self) -> str:
+        first, second = self.names
+        if self.pairs < FEWEST_PAIRS:
+            return f"No claim about {first} and {second}: {self.pairs} pairs are too few (at least {FEWEST_PAIRS})."
+        if not self.differs:
+            return f"No difference to claim between {first} and {second}: their spreads overlap ({self.pairs} pairs)."
+        fast, slow, ratio, (low, high) = second, first, self.ratio, self.ratio_spread
+        if self.medians[0] < self.medians[1]:
+            fast, slow, ratio, low, high = first, second, 1 / ratio, 1 / high, 1 / low
+        return f"{fast} is {ratio:.2f} times faster than {slow} (spread {low:.2f} to {high:.2f}, {self.pairs} pairs)."
+
+
+def compare(seconds: Mapping[str, Sequence[float]], first: str, second: str) -> Comparison:
+    """Compares two sides of what `alternate` returned, pair by pair.
+
+    Raises:
+        ValueError: the two have different numbers of values, or none, or one that is not above 0.
+    """
+    a, b = seconds[first], seconds[second]
+    if len(a) != len(b) or not a:
+        raise ValueError(
+            f"{first!r} has {len(a)} values and {second!r} {len(b)}: each needs the same number, at least one"
+        )
+    if min(*a, *b) <= 0:
+        raise ValueError("a time is not above 0 seconds; the clock may be too coarse for what it times")
+    ratios = [x / y for x, y in zip(a, b, strict=True)]
+    return Comparison(
+        names=(first, second),
+        medians=(statistics.median(a), statistics.median(b)),
+        spreads=(spread(a), spread(b)),
+        ratio=statistics.median(ratios),
+        ratio_spread=spread(ratios),
+        pairs=len(a),
+    )
