@@ -217,9 +217,9 @@ def benchmark(
         for on in dict.fromkeys([torch.device("cpu"), device]):
             sections = {
                 "ceilings": lambda on=on: ceilings(on, **short),
-                "pipelines": lambda on=on: pipelines(on, batches=20 if quick else 100, **rounds),
+                "pipelines": lambda on=on: pipelines(on, batches=50 if quick else 100, **rounds),
                 "crossover": lambda on=on: crossover(on, progress=progress, **short),
-                "ladder": lambda on=on: ladder(on, steps=20 if quick else None, **rounds),
+                "ladder": lambda on=on: ladder(on, steps=50 if quick else None, **rounds),
             }
             for name in only:
                 start = time.perf_counter()
@@ -242,14 +242,15 @@ def summary(results: Results) -> str:
         where = f"{results.hardware(device)} ({device})"
         for m in sorted(results.select("ceilings", "matrix product", device=device), key=lambda m: m.rate("flop"))[-1:]:
             lines.append(f"{where}: matrix products up to {m.rate('flop') / 1e9:,.0f} GFLOP/s ({m.threads} threads)")
-        for m in sorted(results.select("ceilings", "copy", device=device), key=lambda m: m.rate("bytes"))[-1:]:
-            lines.append(f"{where}: copies up to {m.rate('bytes') / 1e9:,.0f} GB/s ({m.threads} threads)")
-        for section, reference in (("pipelines", TEXTBOOK), ("ladder", TEXTBOOK), ("ladder", FLOOR)):
+        copies = results.select("ceilings", "copy", device=device)
+        largest = max((m.parameters["mebibytes"] for m in copies), default=0)  # beyond the caches
+        for m in sorted(copies, key=lambda m: (m.parameters["mebibytes"] == largest, m.rate("bytes")))[-1:]:
+            lines.append(f"{where}: copies of {largest} MiB at {m.rate('bytes') / 1e9:,.0f} GB/s ({m.threads} threads)")
+        for section in ("pipelines", "ladder"):
             times = {m.name: m.seconds for m in results.select(section, device=device)}
-            if reference in times:
-                lines += [
-                    f"{where}, {section}: {compare(times, reference, name)}" for name in times if name != reference
-                ]
+            pairs = [(TEXTBOOK, name) for name in times if name != TEXTBOOK]
+            pairs += [("device", FLOOR)] if FLOOR in times else []
+            lines += [f"{where}, {section}: {compare(times, *pair)}" for pair in pairs]
     lines.append(
         f"import mnist_gpu.training beyond torch: {statistics.median(import_seconds()) * 1000:.1f} ms (median)"
     )

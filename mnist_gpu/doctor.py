@@ -121,9 +121,7 @@ def _why_no_gpu() -> Finding:
             "This PyTorch is built for Intel GPUs (XPU), but finds none that it can use.",
             "If an Intel GPU is here, install its driver and check that your user may use /dev/dri/render*.",
         )
-    return Finding(
-        "ok", "No GPU is here. Every chapter works without one and shows recorded results beside."
-    )
+    return Finding("ok", "No GPU is here. Every chapter works without one and shows recorded results beside.")
 
 
 def _why_no_kernel(found: torch.device, error: str) -> Finding:
@@ -133,11 +131,8 @@ def _why_no_kernel(found: torch.device, error: str) -> Finding:
         built = torch.cuda.get_arch_list()
         # Machine code runs on newer cards of the same major version, PTX ("compute_..") on all newer ones.
         fits = any(
-            (kind == "compute"
-            and int(digits) <= major * 10 + minor)
-            or (kind == "sm"
-            and int(digits) // 10 == major
-            and int(digits) % 10 <= minor)
+            (kind == "compute" and int(digits) <= major * 10 + minor)
+            or (kind == "sm" and int(digits) // 10 == major and int(digits) % 10 <= minor)
             for kind, digits in ((a.split("_")[0], "".join(filter(str.isdigit, a.split("_")[1]))) for a in built)
         )
         if not fits:
