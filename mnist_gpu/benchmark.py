@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 from mnist_gpu.data import PIPELINES, DeviceBatches, load_mnist, make_batches
-from mnist_gpu.device import accelerator, environment, set_threads, synchronize, usable_cpus
+from mnist_gpu.device import environment, set_threads, synchronize, usable_cpus
 from mnist_gpu.model import make_model, step_bytes, step_flops
 from mnist_gpu.results import Results, Timed
 from mnist_gpu.timing import alternate, compare, measure
@@ -255,8 +255,3 @@ def summary(results: Results) -> str:
         f"import mnist_gpu.training beyond torch: {statistics.median(import_seconds()) * 1000:.1f} ms (median)"
     )
     return "\n".join(lines)
-
-
-def benchmark_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return accelerator() or torch.device("cpu")

@@ -29,7 +29,7 @@ CHECKSUMS = {
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """The folder that holds MNIST/raw: `root`, else what the variable MNIST_GPU_DATA says, else data/ beside the package."""
+    """The folder that holds MNIST/raw: `root`, else the variable MNIST_GPU_DATA, else data/ beside this package."""
     return Path(root or os.environ.get("MNIST_GPU_DATA") or Path(__file__).resolve().parent.parent / "data")
 
 
@@ -108,7 +108,7 @@ class Order:
     """In which order the images come: a fresh permutation a pass, cut into batches of indices.
 
     The permutation is drawn on the CPU from a generator of its own, so the order is the same on every device, and
-    nothing else that draws random numbers changes it. It is a batch sampler: `DataLoader(dataset, batch_sampler=order)`.
+    nothing else that draws random numbers changes it. As a batch sampler: `DataLoader(dataset, batch_sampler=order)`.
 
     Args:
         n: number of images.

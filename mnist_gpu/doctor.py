@@ -92,7 +92,7 @@ def _why_no_gpu() -> Finding:
     if cards and hidden is not None and torch.version.cuda:
         return Finding(
             "note",
-            f"{len(cards)} NVIDIA GPU(s) are here ({cards[0]['name']}), but CUDA_VISIBLE_DEVICES={hidden!r} hides them.",
+            f"{len(cards)} NVIDIA GPU(s) are here ({cards[0]['name']}); CUDA_VISIBLE_DEVICES={hidden!r} hides them.",
             "`unset CUDA_VISIBLE_DEVICES`, or set it to the numbers of the GPUs to use, such as 0.",
         )
     if cards and torch.version.cuda is None:
@@ -146,7 +146,7 @@ def _why_no_kernel(found: torch.device, error: str) -> Finding:
         if free < GPU_BYTES_NEEDED:
             return Finding(
                 "note",
-                f"GPU memory is full: {free / 2**20:.0f} of {total / 2**20:.0f} MiB are free; no kernel runs ({error}).",
+                f"GPU memory is full: {free / 2**20:.0f} of {total / 2**20:.0f} MiB free, no kernel runs ({error}).",
                 "Shut down other notebooks and programs that use this GPU (`nvidia-smi` lists them).",
             )
     return Finding(
