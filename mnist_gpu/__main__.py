@@ -51,14 +51,21 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def writable(path: Path | None) -> None:
+    """Raises ValueError if `path` cannot be a file to write: found out now rather than after the work."""
+    if path and not path.resolve().parent.is_dir():
+        raise ValueError(f"cannot write {path}: there is no folder {path.resolve().parent}")
+    if path and path.is_dir():
+        raise ValueError(f"cannot write {path}: it is a folder")
+
+
 def run_train(args: argparse.Namespace) -> int:
     at_least_one(epochs=args.epochs, batch_size=args.batch_size, hidden=args.hidden, threads=args.threads)
     positive(lr=args.lr)
     if not 0 <= args.momentum < 1:
         raise ValueError(f"momentum is {args.momentum}, but must be 0 or more and below 1")
-    for path in (args.save, args.json):  # found out now rather than after the training
-        if path and not path.resolve().parent.is_dir():
-            raise ValueError(f"cannot write {path}: there is no folder {path.resolve().parent}")
+    writable(args.save)
+    writable(args.json)
     device = pick_device(args.device)
     set_threads(args.threads)
     print(gpu_message(device))
@@ -121,8 +128,7 @@ def run_doctor(args: argparse.Namespace) -> int:
 
 
 def run_benchmark(args: argparse.Namespace) -> int:
-    if args.record and not args.record.resolve().parent.is_dir():
-        raise ValueError(f"cannot write {args.record}: there is no folder {args.record.resolve().parent}")
+    writable(args.record)
     device = pick_device()
     set_threads(1)
     print(describe(device))

@@ -49,6 +49,8 @@ def ceilings(
             out = torch.empty_like(a)
             product = lambda a=a, b=b, out=out: torch.mm(a, b, out=out)  # noqa: E731
             yield timed("matrix product", product, {"size": n}, {"flop": 2 * n**3})
+        # The largest product again, timed as many do it: without waiting for the device. On a GPU this is the launch.
+        yield Timed("ceilings", "launch", device.type, threads, launch_seconds(product, device), {"size": n})
         for mib in mebibytes:
             a = torch.ones(mib * 2**18, device=device)  # 2^18 numbers of 4 bytes
             out = torch.empty_like(a)
@@ -61,6 +63,18 @@ def ceilings(
                     yield timed(f"transfer, {kind}", transfer, {"mebibytes": mib}, {"bytes": mib * 2**20})
         one = torch.ones(1, device=device)
         yield timed("small operation", lambda one=one: one.add_(0), {}, {})
+
+
+def launch_seconds(function: Callable[[], object], device: torch.device, repeats: int = 20) -> list[float]:
+    """How long calls of `function` take to return, which on a GPU is before their work is done; in seconds."""
+    seconds = []
+    for _ in range(repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    synchronize(device)
+    return seconds
 
 
 def pipelines(
@@ -96,33 +110,54 @@ def training_step(device: torch.device, batch_size: int, hidden: int) -> Callabl
     return lambda: step(*batch)
 
 
+def sides_of(device: torch.device) -> list[tuple[torch.device, int]]:
+    """Every (device, threads) to compare: the CPU with one and with all usable threads, and `device` if it is a GPU."""
+    cpu = torch.device("cpu")
+    return [(on, threads) for on in dict.fromkeys([cpu, device]) for threads in thread_counts(on)]
+
+
 def crossover(
     device: torch.device,
     *,
     batch_sizes=(32, 128, 512, 2048),
     widths=(32, 128, 512, 2048),
-    seconds=0.2,
+    rounds=10,
+    call_seconds=0.02,
     progress: Callable = iter,
 ) -> Iterator[Timed]:
-    """Time of a training step over batch size x hidden width, data already on the device."""
-    for threads in thread_counts(device):
-        set_threads(threads)
-        for batch_size, hidden in progress(list(itertools.product(batch_sizes, widths))):
-            found = measure(training_step(device, batch_size, hidden), min_seconds=seconds)
-            work = {
-                "flop": sum(step_flops(batch_size, hidden)),
-                "bytes": step_bytes(batch_size, hidden),
-                "images": batch_size,
-            }
-            yield Timed(
-                "crossover",
-                "step",
-                device.type,
-                threads,
-                list(found.times),
-                {"batch_size": batch_size, "hidden": hidden},
-                work,
-            )
+    """Time of a training step over batch size x hidden width, data already on the device, all sides timed in turn.
+
+    A timed call repeats the step until it takes about `call_seconds`; the times yielded are of one step.
+    """
+    for batch_size, hidden in progress(list(itertools.product(batch_sizes, widths))):
+        calls, counts = {}, {}
+        for on, threads in sides_of(device):
+            step = training_step(on, batch_size, hidden)
+            set_threads(threads)
+            counts[on.type, threads] = count = max(1, math.ceil(call_seconds / seconds_of(step, on)))
+            calls[on.type, threads] = lambda step=step, threads=threads, count=count: repeat(step, count, threads)
+        times = alternate(calls, rounds=rounds, device=device, progress=iter)
+        parameters = {"batch_size": batch_size, "hidden": hidden}
+        work = {
+            "flop": sum(step_flops(batch_size, hidden)),
+            "bytes": step_bytes(batch_size, hidden),
+            "images": batch_size,
+        }
+        for (on, threads), seconds in times.items():
+            count = counts[on, threads]
+            yield Timed("crossover", "step", on, threads, [s / count for s in seconds], parameters, work)
+
+
+def seconds_of(function: Callable[[], object], device: torch.device) -> float:
+    """A rough time of one call, warm, to choose how often to repeat it."""
+    return min(alternate({"it": function}, rounds=2, warmup=2, device=device)["it"])
+
+
+def repeat(function: Callable[[], object], count: int, threads: int) -> None:
+    """Calls `function` `count` times with `threads` threads."""
+    set_threads(threads)
+    for _ in range(count):
+        function()
 
 
 def matrix_products(device: torch.device, batch_size: int = 128, hidden: int = 128) -> Callable[[], object]:
@@ -218,10 +253,12 @@ def benchmark(
             sections = {
                 "ceilings": lambda on=on: ceilings(on, **short),
                 "pipelines": lambda on=on: pipelines(on, batches=50 if quick else 100, **rounds),
-                "crossover": lambda on=on: crossover(on, progress=progress, **short),
+                "crossover": lambda on=on: crossover(on, **rounds),
                 "ladder": lambda on=on: ladder(on, steps=50 if quick else None, **rounds),
             }
             for name in only:
+                if name == "crossover" and on != device:
+                    continue  # it takes all devices in turn, and is run once
                 start = time.perf_counter()
                 say(f"{name} on {found.hardware(on.type)} ({on.type}) ...")
                 for timed in sections[name]():

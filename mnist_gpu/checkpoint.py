@@ -1,9 +1,8 @@
 """Saving a training's state to a file, and loading it again."""
 
 import os
-import pickle
 import tempfile
-import zipfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -52,13 +51,14 @@ def load(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | 
         CheckpointError: the file is truncated, no checkpoint of this package, or of another model.
     """
     device = next(model.parameters()).device
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint; it may be cut off or another file: {first}"
-        ) from error
+    with open(path, "rb") as file, warnings.catch_warnings(action="ignore"):  # of a foreign file's pickle protocol
+        try:
+            content = torch.load(file, map_location=device, weights_only=True)
+        except Exception as error:  # almost anything, IndexError and OSError too
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(
+                f"{path} cannot be read as a checkpoint; it may be cut off or another file: {first}"
+            ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this package (its format is not {FORMAT!r})")
     ours = {k: list(v.shape) for k, v in model.state_dict().items()}
@@ -67,7 +67,10 @@ def load(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | 
         raise CheckpointError(f"{path} is of another model: it holds {theirs}, but this model has {ours}")
     if optimizer is not None and content["optimizer"] is None:
         raise CheckpointError(f"{path} was saved without an optimizer's state, so training cannot go on from it")
+    if optimizer is not None:  # first, since it can still refuse
+        try:
+            optimizer.load_state_dict(content["optimizer"])
+        except ValueError as error:
+            raise CheckpointError(f"{path} was saved with another optimizer: {error}") from error
     model.load_state_dict(content["model"])
-    if optimizer is not None:
-        optimizer.load_state_dict(content["optimizer"])
     return content

@@ -11,6 +11,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -65,7 +66,7 @@ def _fetch(raw: Path, name: str) -> None:
                     download_url(mirror + name, folder, name, md5=CHECKSUMS[name])
                     os.replace(Path(folder) / name, raw / name)
                     return
-                except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong sum is a RuntimeError
+                except (OSError, RuntimeError, HTTPException) as error:  # a wrong sum is a RuntimeError
                     errors.append(f"{mirror}: {error}")
     except OSError as error:  # the folder cannot be written
         errors.append(str(error))
@@ -133,7 +134,9 @@ class Order:
         return order.to(device).split(self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return (batch.tolist() for batch in self.draw())
+        # Draws when the first batch is asked for, not before: a DataLoader with workers calls iter() twice a pass.
+        for batch in self.draw():
+            yield batch.tolist()
 
 
 def _check(images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -180,6 +183,7 @@ class DataLoaderBatches:
             num_workers=workers,
             pin_memory=self.pin_memory,
             persistent_workers=workers > 0,
+            generator=torch.Generator(),  # or every pass would draw a number from PyTorch's global generator
         )
 
     def __len__(self) -> int:

@@ -63,7 +63,7 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     allowed = available_devices()
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         device = None
     if device is None or str(device) not in {*allowed, *(a.split(":")[0] for a in allowed)}:
         raise ValueError(f"device is {str(name)!r}, but here it must be one of: auto, {', '.join(allowed)}")

@@ -89,7 +89,7 @@ def _why_no_gpu() -> Finding:
     """PyTorch reports no GPU: is there none, or can it not use the one that is there?"""
     cards = nvidia_smi()
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if cards and hidden is not None and torch.version.cuda:
+    if cards and hidden is not None and torch.version.cuda and not _names_a_card(hidden, len(cards)):
         return Finding(
             "note",
             f"{len(cards)} NVIDIA GPU(s) are here ({cards[0]['name']}); CUDA_VISIBLE_DEVICES={hidden!r} hides them.",
@@ -124,6 +124,12 @@ def _why_no_gpu() -> Finding:
     return Finding("ok", "No GPU is here. Every chapter works without one and shows recorded results beside.")
 
 
+def _names_a_card(visible: str, cards: int) -> bool:
+    """Whether CUDA_VISIBLE_DEVICES leaves a card visible: CUDA reads it up to the first entry that names none."""
+    first = visible.split(",")[0].strip()
+    return first.startswith(("GPU-", "MIG-")) or (first.isdecimal() and int(first) < cards)
+
+
 def _why_no_kernel(found: torch.device, error: str) -> Finding:
     """PyTorch reports a GPU, but a kernel fails on it."""
     if found.type == "cuda" and torch.version.cuda:
@@ -142,11 +148,15 @@ def _why_no_kernel(found: torch.device, error: str) -> Finding:
                 f"({torch.__version__}) holds no code (it has {', '.join(built)}). Training falls back to the CPU.",
                 f"Install a build for this card (an older release for an old card, a newer for a new): {INSTALL}",
             )
-        free, total = torch.cuda.mem_get_info()
+        try:
+            free, total = torch.cuda.mem_get_info()
+            memory = f"{free / 2**20:.0f} of {total / 2**20:.0f} MiB free"
+        except RuntimeError:  # asking needs some memory too
+            free, memory = 0 if "out of memory" in error else GPU_BYTES_NEEDED, "too little to ask how much is free"
         if free < GPU_BYTES_NEEDED:
             return Finding(
                 "note",
-                f"GPU memory is full: {free / 2**20:.0f} of {total / 2**20:.0f} MiB free, no kernel runs ({error}).",
+                f"GPU memory is full: {memory}, no kernel runs ({error}).",
                 "Shut down other notebooks and programs that use this GPU (`nvidia-smi` lists them).",
             )
     return Finding(

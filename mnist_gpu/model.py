@@ -57,8 +57,8 @@ def step_flops(batch_size: int = 128, hidden: int = 128) -> tuple[int, int]:
 def step_bytes(batch_size: int = 128, hidden: int = 128) -> int:
     """Bytes that one training step in float32 reads and writes if every operation goes to memory for its operands.
 
-    Operation by operation: linear, ReLU, linear, softmax and loss, their backward counterparts, and SGD with momentum,
-    which reads parameter, gradient and momentum and writes parameter and momentum. Caches can only make it less.
+    Operation by operation: linear, ReLU, linear, softmax and loss, their backward counterparts, and SGD with momentum
+    as three operations (scale the momentum, add the gradient, update the parameter). Caches can only make it less.
     """
     images, activations, logits = batch_size * PIXELS, batch_size * hidden, batch_size * CLASSES
     weights_1, weights_2 = PIXELS * hidden + hidden, hidden * CLASSES + CLASSES
@@ -75,5 +75,5 @@ def step_bytes(batch_size: int = 128, hidden: int = 128) -> int:
         + 3 * activations  # ReLU backward: read two, write one
         + (images + activations + weights_1)  # weight gradient of the first layer
     )
-    update = 5 * (weights_1 + weights_2)
+    update = (2 + 3 + 3) * (weights_1 + weights_2)
     return 4 * (forward + backward + update)

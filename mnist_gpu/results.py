@@ -17,6 +17,7 @@ Only `python -m mnist_gpu benchmark --record` writes them.
 """
 
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -104,7 +105,7 @@ def read(path: str | Path) -> Results:
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}")
         measurements = [Timed(**m) for m in content["measurements"]]
-        if not all(m.seconds and min(m.seconds) > 0 for m in measurements):
+        if not all(m.seconds and all(0 < s < math.inf for s in m.seconds) for m in measurements):
             raise ValueError("a measurement has no times above 0 seconds")
         return Results(content["environment"], measurements, content["date"], content["quick"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # JSONDecodeError is a ValueError

@@ -132,6 +132,8 @@ def explain_out_of_memory(device: torch.device, batches: Iterable):
     try:
         yield
     except torch.OutOfMemoryError as error:
+        while inner := getattr(batches, "iterable", None) or getattr(batches, "batches", None):
+            batches = inner  # wrapped in a progress bar, or cut short
         size = getattr(getattr(batches, "order", None), "batch_size", "unknown")
         free, total = torch.accelerator.get_memory_info(device)
         error.add_note(

@@ -1,0 +1,31 @@
+# `make lab`, `make test` and `make notebooks` each do their own set-up: a virtual environment in .venv, installed once
+# and again only when requirements.txt or pyproject.toml changes.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: lab test notebooks lint
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, but $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+# Opens chapter 01; without a display it prints the address. JupyterLab listens on localhost only, with its token on.
+# As root, which is usual in containers, it has to be told that this is meant.
+lab: $(READY)
+	$(BIN)/jupyter lab --ServerApp.ip=localhost $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB) \
+	    notebooks/01_detect_the_gpu.ipynb
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+# Runs every notebook from the top and stores its outputs.
+notebooks: $(READY)
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+	$(BIN)/ruff format notebooks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .

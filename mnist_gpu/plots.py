@@ -1,0 +1,238 @@
+"""Figures from plain numbers. Where a figure shows a result, the sentence that says it is printed under it.
+
+Colours are Okabe and Ito's palette, which readers with any colour vision can tell apart; series differ by marker and
+line as well. What was recorded elsewhere is drawn hollow and dashed, the reader's own machine filled and solid.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from mnist_gpu.results import Results, Timed
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+plt.rcParams.update(
+    {
+        "figure.figsize": (8, 4),
+        "figure.dpi": 100,
+        "figure.constrained_layout.use": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.3,
+        "axes.axisbelow": True,
+        "legend.frameon": False,
+        "savefig.bbox": "tight",
+    }
+)
+
+
+def threads_text(threads: int) -> str:
+    return f"{threads} thread" + "s" * (threads > 1)
+
+
+def number(value: float) -> str:
+    """Three significant digits below a hundred, none after the point above."""
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def digits(images: torch.Tensor, titles: Sequence[str], columns: int = 10, title: str = "") -> None:
+    """Images `[N, 28, 28]` in rows of `columns`, a title over each."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.9, rows * 1.15), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, text in zip(axes.flat, images, titles, strict=False):
+        axis.imshow(image.cpu(), cmap="gray_r")
+        axis.set_title(text, fontsize=9)
+    figure.suptitle(title)
+    plt.show()
+
+
+def weights(before: torch.Tensor, after: torch.Tensor, count: int = 10) -> None:
+    """The first `count` hidden units' weights `[H, 784]` as pictures: blue below zero, red above, one scale for all."""
+    limit = float(torch.stack([before[:count], after[:count]]).abs().max())
+    figure, axes = plt.subplots(2, count, figsize=(count * 0.9, 2.3))
+    for row, (name, tensor) in enumerate((("before", before), ("after", after))):
+        for column in range(count):
+            axis = axes[row, column]
+            picture = axis.imshow(tensor[column].reshape(28, 28).cpu(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.grid(False)
+        axes[row, 0].set_ylabel(name)
+    figure.colorbar(picture, ax=axes, label="weight")
+    plt.show()
+
+
+def rates(
+    name: str, x: str, what: str, mine: Results, others: Sequence[Results], *, unit: str, per: float, xlabel: str
+) -> None:
+    """Rate over size, of every device and thread count, the reader's beside the recorded ones; logarithmic axes."""
+    axis = plt.subplots()[1]
+    best = []
+    series = [(mine, False), *((o, True) for o in others)]
+    index = 0
+    for results, is_recorded in series:
+        groups = dict.fromkeys((m.device, m.threads) for m in results.select("ceilings", name))
+        for device, threads in groups:
+            found = results.select("ceilings", name, device=device, threads=threads)
+            xs, ys = [m.parameters[x] for m in found], [m.rate(what) / per for m in found]
+            spreads = [m.rate_spread(what) for m in found]
+            label = f"{results.hardware(device)}, {device}" + (f", {threads_text(threads)}" if device == "cpu" else "")
+            color = PALETTE[index % len(PALETTE)]
+            style = {"linestyle": "--", "markerfacecolor": "white"} if is_recorded else {}
+            full = f"{label} (recorded {results.date})" if is_recorded else f"this machine: {label}"
+            axis.plot(xs, ys, marker=MARKERS[index % len(MARKERS)], color=color, label=full, **style)
+            axis.fill_between(xs, *([s[i] / per for s in spreads] for i in (0, 1)), color=color, alpha=0.15)
+            index += 1
+            if not is_recorded:
+                best.append((max(ys), xs[ys.index(max(ys))], ys[-1], xs[-1], label))
+    axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=unit)
+    axis.set_xticks(sorted({m.parameters[x] for r, _ in series for m in r.select("ceilings", name)}))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_minor_locator(LogLocator(subs=[]))
+    axis.legend(loc="upper left", bbox_to_anchor=(0, -0.2), fontsize=9)
+    plt.show()
+    for top, at, last, end, label in best:
+        print(f"{label}: at most {top:,.0f} {unit} (at {at:g}), and {last:,.0f} {unit} at {end:g}.")
+
+
+def bars(
+    timed: Sequence[tuple[str, Timed]], what: str, *, unit: str, per: float = 1.0, title: str = "", log: bool = True
+) -> None:
+    """One horizontal bar a (label, Timed): the median rate of `what`, its spread as a line, its value beside."""
+    axis = plt.subplots(figsize=(8, 0.9 + 0.42 * len(timed)))[1]
+    labels, values = [label for label, _ in timed], [m.rate(what) / per for _, m in timed]
+    for i, ((label, m), value) in enumerate(zip(timed, values, strict=True)):
+        low, high = (v / per for v in m.rate_spread(what))
+        is_recorded = "recorded" in label
+        color = PALETTE[1 if is_recorded else 0]
+        face = {"facecolor": "white", "hatch": "//"} if is_recorded else {"facecolor": color}
+        axis.barh(i, value, edgecolor=color, height=0.65, **face)
+        axis.plot([low, high], [i, i], color="black", linewidth=2)
+        axis.annotate(number(value), (high, i), (6, -3), textcoords="offset points")
+    axis.set_yticks(range(len(timed)), labels)
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set(xlabel=unit + (" (logarithmic)" if log else ""), title=title)
+    if log:
+        axis.set_xscale("log")
+        axis.set_xlim(min(values) / 3, max(values) * 6)
+    else:
+        axis.set_xlim(0, max(values) * 1.2)
+    plt.show()
+    (low, slowest), (high, fastest) = min(zip(values, labels, strict=True)), max(zip(values, labels, strict=True))
+    print(f"Slowest: {slowest} with {number(low)} {unit}; fastest: {fastest} with {number(high)}.")
+
+
+def stack(parts: Sequence[tuple[str, float]], whole: float, *, unit: str, title: str = "") -> None:
+    """Parts of a whole as one stacked bar, the measured whole as a line, each part named beside its share."""
+    axis = plt.subplots(figsize=(8, 2.6))[1]
+    hatches = ("", "//", "..", "xx", "\\\\", "++", "")
+    left = 0.0
+    for i, (name, value) in enumerate(parts):
+        label = f"{name}: {value:.3g} {unit} ({value / whole:.0%})"
+        axis.barh(0, value, left=left, color=PALETTE[i], hatch=hatches[i], edgecolor="white", height=0.5, label=label)
+        left += value
+    axis.axvline(whole, color="black", linestyle="--", label=f"measured as a whole: {whole:.3g} {unit}")
+    axis.set(xlabel=unit, title=title, yticks=[], ylim=(-0.4, 0.4))
+    axis.legend(loc="upper left", bbox_to_anchor=(0, -0.35), fontsize=9, ncols=2)
+    plt.show()
+    largest = max(parts, key=lambda p: p[1])
+    print(
+        f"The parts sum to {left:.3g} {unit}, {left / whole:.0%} of the {whole:.3g} {unit} measured as a whole; "
+        f"the largest is {largest[0]} with {largest[1] / whole:.0%}."
+    )
+
+
+def grid(
+    values: Sequence[Sequence[float]],
+    rows: Sequence[int],
+    columns: Sequence[int],
+    *,
+    xlabel: str,
+    ylabel: str,
+    colorbar: str,
+    texts: Sequence[Sequence[str]],
+    title: str = "",
+    center: float | None = None,
+) -> None:
+    """A map of numbers over two sizes, each cell with its text; `center` is where two-sided colours change side."""
+    from matplotlib.colors import LogNorm, TwoSlopeNorm
+
+    table = torch.tensor(values, dtype=torch.float64)
+    figure, axis = plt.subplots(figsize=(1.6 + 1.15 * len(columns), 1.1 + 0.62 * len(rows)))
+    if center is None:
+        shown, norm, cmap = table, LogNorm(float(table.min()), float(table.max())), "cividis"
+    else:
+        shown = (table / center).log2()
+        limit = max(1.0, float(shown.abs().max()))
+        norm, cmap = TwoSlopeNorm(0, -limit, limit), "PuOr_r"
+    picture = axis.imshow(shown, cmap=cmap, norm=norm, aspect="auto")
+    for i, row in enumerate(values):
+        for j in range(len(row)):
+            r, g, b, _ = picture.cmap(norm(float(shown[i, j])))
+            dark = 0.299 * r + 0.587 * g + 0.114 * b < 0.5
+            axis.text(j, i, texts[i][j], ha="center", va="center", color="white" if dark else "black", fontsize=10)
+    axis.set_xticks(range(len(columns)), columns)
+    axis.set_yticks(range(len(rows)), rows)
+    axis.grid(False)
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    bar = figure.colorbar(picture, ax=axis, label=colorbar)
+    if center is not None:
+        ticks = [t for t in range(-10, 11) if abs(t) <= limit]
+        bar.set_ticks(ticks, labels=[f"{center * 2.0**t:g}" for t in ticks])
+    plt.show()
+
+
+def confusion(matrix: torch.Tensor) -> None:
+    """Counts `[10, 10]`, row: true digit, column: predicted digit; the right answers on the diagonal are left pale."""
+    figure, axis = plt.subplots(figsize=(5.6, 5))
+    wrong = matrix.clone().fill_diagonal_(0)
+    picture = axis.imshow(wrong, cmap="Blues")
+    for i in range(10):
+        for j in range(10):
+            color = "white" if wrong[i, j] > wrong.max() * 0.6 else "black"
+            axis.text(j, i, int(matrix[i, j]), ha="center", va="center", fontsize=8, color=color)
+    axis.set_xticks(range(10))
+    axis.set_yticks(range(10))
+    axis.grid(False)
+    axis.set(xlabel="predicted digit", ylabel="true digit", title="Test images by true and predicted digit")
+    figure.colorbar(picture, ax=axis, label="wrong answers", shrink=0.8)
+    plt.show()
+    true, predicted = divmod(int(wrong.argmax()), 10)
+    print(f"The commonest mistake: {int(wrong.max())} times a {true} was taken for a {predicted}.")
+
+
+class Curves:
+    """Training loss and test accuracy, redrawn as training goes on: `update(history, tests)` after an epoch."""
+
+    def __init__(self):
+        self.figure, (self.left, self.right) = plt.subplots(1, 2, figsize=(9, 3.2))
+        plt.close(self.figure)  # shown through its display handle alone
+        self.handle = None
+
+    def update(self, history, tests) -> None:
+        """history: list of Epoch; tests: list of Evaluation, one an epoch."""
+        self.left.clear()
+        self.right.clear()
+        for e in history:
+            xs = [e.number - 1 + (i + 1) / len(e.losses) for i in range(len(e.losses))]
+            self.left.plot(xs, e.losses, color=PALETTE[5], linewidth=0.6, label="a batch" if e.number == 1 else None)
+        numbers = [e.number for e in history]
+        self.left.plot(numbers, [t.loss for t in tests], color=PALETTE[1], marker="s", label="test set")
+        self.left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
+        self.left.legend()
+        self.right.plot(numbers, [100 * t.accuracy for t in tests], color=PALETTE[0], marker="o")
+        self.right.set(xlabel="epoch", ylabel="test accuracy (%)", xticks=numbers)
+        if self.handle is None:
+            from IPython.display import display
+
+            self.handle = display(self.figure, display_id=True)
+        else:
+            self.handle.update(self.figure)

@@ -1,0 +1,68 @@
+"""Fixtures that several test files use."""
+
+import shutil
+import socket
+
+import pytest
+import torch
+
+from mnist_gpu.data import CHECKSUMS, data_root, load_mnist
+from mnist_gpu.device import accelerator
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and accelerator() is None:
+        pytest.skip("there is no GPU here")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Every test begins with one thread, whatever the test before it set."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def gpu() -> torch.device:
+    """The GPU, for the tests marked `gpu`."""
+    return accelerator()
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """The training set: images [60000, 28, 28] uint8, labels [60000] int64."""
+    return load_mnist(train=True)
+
+
+@pytest.fixture(scope="session")
+def mnist_test():
+    """The test set: images [10000, 28, 28] uint8, labels [10000] int64."""
+    return load_mnist(train=False)
+
+
+def copy_archives(root):
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in CHECKSUMS:
+        shutil.copyfile(data_root() / "MNIST" / "raw" / name, raw / name)
+    return root
+
+
+@pytest.fixture
+def archives(tmp_path):
+    """A folder of its own with a copy of the four archives in MNIST/raw."""
+    return copy_archives(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def unpacking_root(tmp_path_factory):
+    """The same, where torchvision's own data set may unpack them."""
+    return copy_archives(tmp_path_factory.mktemp("torchvision") / "data")
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("there is no network here")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)

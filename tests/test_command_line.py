@@ -1,0 +1,298 @@
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mnist_gpu import __main__ as command_line
+from mnist_gpu import benchmark, checkpoint, doctor, results
+from mnist_gpu.__main__ import main
+from mnist_gpu.data import DeviceBatches
+from mnist_gpu.device import environment
+from mnist_gpu.model import make_model
+from mnist_gpu.training import evaluate
+
+LOG_LINE = re.compile(r"^\[1, {2,3}\d{3}\] loss: \d\.\d{3}$", re.MULTILINE)
+
+
+def run(*arguments, cwd):
+    command = [sys.executable, "-W", "error", "-m", "mnist_gpu", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def few_images(monkeypatch, mnist):
+    """The pipelines have 640 images, so that an epoch takes no time."""
+
+    def few(kind, train, batch_size, seed, device):
+        return DeviceBatches(mnist[0][:640], mnist[1][:640], batch_size, seed, device)
+
+    monkeypatch.setattr(command_line, "make_batches", few)
+
+
+# train
+
+
+def test_train_prints_the_textbooks_lines_and_writes_what_is_asked_for(tmp_path, mnist_test):
+    done = run("train", "--epochs", "1", "--device", "cpu", "--json", "a.json", "--save", "a.pt", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # so also no progress bar, since this is no terminal
+    lines = done.stdout.splitlines()
+    assert lines[0] == "GPU is not available, switch to CPU!" and lines[1].startswith("Device: cpu (")
+    assert LOG_LINE.findall(done.stdout) == lines[2:6] and lines[6] == "Finished Training"
+    accuracy = float(re.search(r"test accuracy (\d\d\.\d\d)%", done.stdout)[1]) / 100
+    assert accuracy > 0.88
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "a.pt"]
+
+    content = json.loads((tmp_path / "a.json").read_text())
+    (epoch,) = content["epochs"]
+    assert epoch["number"] == 1 and epoch["images"] == 60_000 and len(epoch["losses"]) == 469
+    assert [f"[1, {i:5d}] loss: {x:.3f}" for i, x in zip((100, 200, 300, 400), epoch["logged"], strict=True)] == lines[
+        2:6
+    ]
+    assert epoch["loss"] == pytest.approx(sum(epoch["losses"]) / 469)
+    assert epoch["images_per_s"] == pytest.approx(60_000 / epoch["seconds"])
+    assert epoch["test_accuracy"] == pytest.approx(accuracy, abs=1e-4)
+    assert content["configuration"]["epochs"] == 1 and content["configuration"]["save"] == "a.pt"
+    assert content["environment"]["device"] == "cpu" and content["environment"]["threads"] == 1
+
+    model = make_model(seed=9)
+    checkpoint.load(tmp_path / "a.pt", model)
+    found = evaluate(model, DeviceBatches(*mnist_test, 1000, seed=None))
+    assert found.accuracy == pytest.approx(epoch["test_accuracy"], abs=2e-4)
+    assert found.loss == pytest.approx(epoch["test_loss"], rel=1e-4)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_train_shows_a_progress_bar_on_a_terminal(tmp_path):
+    import pty
+    import termios
+
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    command = [sys.executable, "-m", "mnist_gpu", "train", "--epochs", "1", "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=theirs, stderr=theirs, stdin=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 65_536):
+            shown += part
+    except OSError:
+        pass  # on Linux the end of a terminal reads as an error
+    finally:
+        os.close(ours)
+    assert process.wait() == 0
+    text = shown.decode()
+    assert "epoch 1:" in text and "/469" in text and "batch/s" in text
+    # The log lines stand on lines of their own, not torn by the bar.
+    assert len(re.findall(r"(?:^|[\r\n])(?:\x1b\[[A-Z])?\[1,   [1-4]00\] loss: \d\.\d{3}\r?\n", text)) == 4
+    assert "Finished Training" in text
+
+
+def test_the_batch_size_is_found_behind_the_progress_bar_when_memory_runs_out(few_images, monkeypatch, capsys):
+    def out_of_memory(model, optimizer):
+        def step(images, labels):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        return step
+
+    monkeypatch.setattr(command_line, "make_step", out_of_memory)
+    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda device: (2**20, 2**30))
+    assert main(["train", "--device", "cpu", "--batch-size", "64"]) == 2
+    error = capsys.readouterr().err
+    assert "error: CUDA out of memory" in error and "Batch size 64; 1 of the device's 1024 MiB" in error
+
+
+def test_several_epochs_are_numbered_and_kept_in_order(few_images, tmp_path, capsys):
+    assert main(["train", "--device", "cpu", "--epochs", "3", "--json", str(tmp_path / "a.json")]) == 0
+    epochs = json.loads((tmp_path / "a.json").read_text())["epochs"]
+    assert [e["number"] for e in epochs] == [1, 2, 3]
+    assert epochs[2]["loss"] < epochs[0]["loss"]
+    assert "median of 3" in capsys.readouterr().out
+
+
+def test_the_settings_reach_the_training(few_images, tmp_path, capsys):
+    settings = [
+        "--hidden",
+        "16",
+        "--batch-size",
+        "100",
+        "--lr",
+        "0.5",
+        "--momentum",
+        "0",
+        "--seed",
+        "3",
+        "--threads",
+        "2",
+    ]
+    assert main(["train", "--epochs", "1", "--device", "cpu", *settings, "--save", str(tmp_path / "a.pt")]) == 0
+    model = make_model(16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=9, momentum=0.9)
+    content = checkpoint.load(tmp_path / "a.pt", model, optimizer)
+    assert optimizer.param_groups[0]["lr"] == 0.5 and optimizer.param_groups[0]["momentum"] == 0
+    configuration = content["configuration"]
+    assert (configuration["hidden"], configuration["batch_size"], configuration["seed"]) == (16, 100, 3)
+    assert torch.get_num_threads() == 2 and " 2 threads of " in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_status_1_and_saves_no_weights(few_images, tmp_path, capsys):
+    files = ["--json", str(tmp_path / "a.json"), "--save", str(tmp_path / "a.pt")]
+    assert main(["train", "--device", "cpu", "--lr", "1e30", *files]) == 1
+    said = capsys.readouterr()
+    assert "the loss is nan at epoch 1" in said.err and "Finished Training" not in said.out
+    assert json.loads((tmp_path / "a.json").read_text())["epochs"] == []
+    assert not (tmp_path / "a.pt").exists()
+
+
+def test_an_interrupt_keeps_the_finished_epochs_and_ends_with_status_130(few_images, tmp_path, monkeypatch, capsys):
+    original, calls = command_line.train, []
+
+    def train(*args, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*args, **options)
+
+    monkeypatch.setattr(command_line, "train", train)
+    assert main(["train", "--device", "cpu", "--json", str(tmp_path / "a.json")]) == 130
+    said = capsys.readouterr().out
+    assert "interrupted in epoch 3; 2 finished" in said and "Finished Training" not in said
+    assert [e["number"] for e in json.loads((tmp_path / "a.json").read_text())["epochs"]] == [1, 2]
+
+
+# Bad arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--epochs", "0"], "epochs is 0"),
+        (["--epochs", "-3"], "epochs is -3"),
+        (["--batch-size", "0"], "batch_size is 0"),
+        (["--hidden", "0"], "hidden is 0"),
+        (["--lr", "0"], "lr is 0.0"),
+        (["--lr", "-1"], "lr is -1.0"),
+        (["--lr", "nan"], "lr is nan"),
+        (["--lr", "inf"], "lr is inf"),
+        (["--momentum", "1"], "momentum is 1.0"),
+        (["--momentum", "-0.1"], "momentum is -0.1"),
+        (["--momentum", "nan"], "momentum is nan"),
+        (["--threads", "0"], "threads is 0"),
+        (["--device", "nonsense"], "device is 'nonsense', but here it must be one of: auto, cpu"),
+        (["--json", "nowhere/b.json"], "cannot write nowhere/b.json: there is no folder"),
+        (["--save", "nowhere/b.pt"], "cannot write nowhere/b.pt: there is no folder"),
+        (["--json", "."], "cannot write .: it is a folder"),
+    ],
+)
+def test_a_bad_argument_of_train_is_named_before_anything_is_done(tmp_path, monkeypatch, capsys, arguments, named):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--save", "a.pt", "--json", "a.json", *arguments]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ") and named in said.err and "Traceback" not in said.err
+    assert said.out == "" and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["fly"], ["train", "--epochs", "two"], ["train", "--batches", "disk"], ["benchmark", "--only", "all"]],
+)
+def test_what_is_no_command_or_choice_is_refused_with_status_2(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: python -m mnist_gpu" in capsys.readouterr().err
+
+
+def test_missing_data_are_named_with_the_remedy(tmp_path, monkeypatch, capsys, no_network):
+    monkeypatch.setenv("MNIST_GPU_DATA", str(tmp_path / "nowhere"))
+    assert main(["train", "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and str(tmp_path / "nowhere") in error and "MNIST_GPU_DATA" in error
+
+
+def test_bad_arguments_end_the_process_with_status_2_and_no_traceback(tmp_path):
+    done = run("train", "--lr", "-1", cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.strip() == "error: lr is -1.0, but must be a number greater than 0"
+
+
+# doctor
+
+
+def test_the_doctor_finds_a_cpu_healthy(tmp_path):
+    done = run("doctor", "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "[ok]    MNIST is here, and its checksums are right." in done.stdout
+    assert "Training works here, on cpu" in done.stdout and "[ERROR]" not in done.stdout
+
+
+def test_the_doctor_gives_status_1_for_a_device_that_is_not_here(monkeypatch, capsys):
+    assert main(["doctor", "--device", "cuda:77"]) == 1
+    said = capsys.readouterr().out
+    assert "[ERROR] device is 'cuda:77'" in said and "Training works" not in said
+
+
+def test_the_doctor_gives_status_1_where_the_data_are_missing(tmp_path, monkeypatch, capsys, no_network):
+    monkeypatch.setenv("MNIST_GPU_DATA", str(tmp_path))
+    assert main(["doctor", "--device", "cpu"]) == 1
+    said = capsys.readouterr().out
+    assert "[ERROR] MNIST cannot be read" in said and "-> See data/README.md." in said
+
+
+def test_the_doctor_gives_status_0_where_a_gpu_fails_and_the_cpu_works(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "_gpu", lambda: [doctor.Finding("note", "a GPU that does not work", "mend it")])
+    assert main(["doctor", "--device", "cpu"]) == 0
+    assert "[note]  a GPU that does not work\n        -> mend it" in capsys.readouterr().out
+
+
+# benchmark
+
+
+@pytest.fixture
+def on_the_cpu(monkeypatch):
+    """The benchmark takes the CPU for the machine's only device, and does not start processes to time an import."""
+    monkeypatch.setattr(command_line, "pick_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(benchmark, "import_seconds", lambda: [0.001])
+
+
+def test_benchmark_records_the_section_asked_for(tmp_path, on_the_cpu, capsys):
+    path = tmp_path / "this-machine.json"
+    assert main(["benchmark", "--quick", "--only", "ladder", "--record", str(path)]) == 0
+    said = capsys.readouterr()
+    found = results.read(path)
+    assert {m.section for m in found.measurements} == {"ladder"} and found.quick
+    assert [m.name for m in found.measurements] == ["dataloader", "memory", "device", "matrix products alone"]
+    assert set(found.environment) == set(environment("cpu"))
+    assert f"Recorded 4 measurements in {path}" in said.out and said.err == ""
+    assert [p.name for p in tmp_path.iterdir()] == ["this-machine.json"]
+
+
+def test_a_record_that_cannot_be_written_is_an_error_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "benchmark", lambda *a, **k: pytest.fail("it was measured"))
+    for path in (tmp_path / "nowhere" / "a.json", tmp_path):
+        assert main(["benchmark", "--record", str(path)]) == 2
+        assert f"error: cannot write {path}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_benchmark_shows_a_progress_bar_on_a_terminal_only(on_the_cpu, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    def measured(device, *, quick, only, progress):
+        list(progress(range(3)))
+        return results.Results(environment(device), [], "2026-01-31")
+
+    monkeypatch.setattr(benchmark, "benchmark", measured)
+    for stream, shown in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert main(["benchmark"]) == 0
+        assert ("3/3" in stream.getvalue() or "0/3" in stream.getvalue()) is shown

@@ -1,0 +1,235 @@
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mnist_gpu import device as module
+from mnist_gpu.device import (
+    accelerator,
+    available_devices,
+    describe,
+    environment,
+    gpu_message,
+    kernel_error,
+    nvidia_smi,
+    pick_device,
+    set_threads,
+    setup,
+    synchronize,
+    usable_cpus,
+)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """Two CUDA devices that PyTorch reports and on which kernels run; a test may break them."""
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(module, "kernel_error", lambda device: None)
+
+
+def test_without_a_gpu_auto_is_the_cpu_and_nothing_is_printed(no_gpu, capsys):
+    assert pick_device() == torch.device("cpu")
+    assert accelerator() is None and available_devices() == ["cpu"]
+    assert capsys.readouterr().out == ""
+
+
+def test_the_cpu_can_be_asked_for_by_name_and_as_a_device(two_gpus):
+    assert pick_device("cpu") == pick_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_auto_is_the_gpu_where_one_works(two_gpus, capsys):
+    assert pick_device("auto") == torch.device("cuda")
+    assert capsys.readouterr().out == ""
+
+
+def test_each_of_several_gpus_can_be_asked_for(two_gpus):
+    assert available_devices() == ["cpu", "cuda:0", "cuda:1"]
+    assert pick_device("cuda") == torch.device("cuda")
+    assert pick_device("cuda:1") == pick_device(torch.device("cuda", 1)) == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:7", "mps", "xpu:0", "gpu", "", "CPU", None, 1.5])
+def test_a_device_that_is_not_here_is_named_with_those_that_are(no_gpu, name):
+    with pytest.raises(ValueError) as caught:
+        pick_device(name)
+    assert str(caught.value) == f"device is {str(name)!r}, but here it must be one of: auto, cpu"
+
+
+def test_a_gpu_number_too_high_is_named_with_the_gpus_that_are_here(two_gpus):
+    with pytest.raises(ValueError, match="'cuda:7', but here it must be one of: auto, cpu, cuda:0, cuda:1"):
+        pick_device("cuda:7")
+
+
+def test_auto_falls_back_to_the_cpu_and_says_so_where_no_kernel_runs(two_gpus, monkeypatch, capsys):
+    monkeypatch.setattr(module, "kernel_error", lambda device: "no kernel image is available")
+    assert pick_device("auto") == torch.device("cpu")
+    said = capsys.readouterr().out
+    assert "cuda" in said and "no kernel image is available" in said and "Using the CPU" in said and "doctor" in said
+
+
+def test_a_gpu_asked_for_by_name_on_which_no_kernel_runs_is_an_error(two_gpus, monkeypatch):
+    monkeypatch.setattr(module, "kernel_error", lambda device: "no kernel image is available")
+    with pytest.raises(ValueError, match=r"'cuda:1' is there but cannot run a kernel: no kernel image is available"):
+        pick_device("cuda:1")
+
+
+def test_a_kernel_runs_on_the_cpu():
+    assert kernel_error("cpu") is None
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, AssertionError, NotImplementedError, torch.OutOfMemoryError])
+def test_a_failing_kernel_gives_the_first_line_of_its_error(monkeypatch, kind):
+    def fail(*args, **kwargs):
+        raise kind("CUDA error: no kernel image\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(torch, "ones", fail)
+    assert kernel_error("cuda") == "CUDA error: no kernel image"
+
+
+def test_a_kernel_with_a_wrong_result_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch, "ones", torch.zeros)
+    assert kernel_error("cpu") == "a 64 x 64 matrix product summed to 0.0 instead of 262144"
+
+
+def test_synchronize_on_the_cpu_returns_at_once_and_calls_no_accelerator(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: pytest.fail("called"))
+    synchronize("cpu")
+
+
+def test_synchronize_on_a_gpu_waits_for_that_gpu(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    synchronize("cuda:1")
+    assert waited == [torch.device("cuda:1")]
+
+
+# CPUs and threads
+
+
+@pytest.fixture
+def eight_cpus(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "cpus"),
+    [
+        ("200000 100000", 2),
+        ("max 100000", 8),
+        ("150000 100000", 2),
+        ("50000 100000", 1),
+        ("3200000 100000", 8),
+        ("nonsense", 8),
+    ],
+)
+def test_usable_cpus_reads_a_container_quota_of_cgroup_v2(tmp_path, eight_cpus, content, cpus):
+    (tmp_path / "cpu.max").write_text(content + "\n")
+    assert usable_cpus(tmp_path) == cpus
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpus"), [("200000", 2), ("-1", 8), ("150000", 2), ("10000", 1), ("3200000", 8), ("nonsense", 8)]
+)
+def test_usable_cpus_reads_a_container_quota_of_cgroup_v1(tmp_path, eight_cpus, quota, cpus):
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota + "\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert usable_cpus(tmp_path) == cpus
+
+
+def test_usable_cpus_without_cgroups_is_the_affinity_and_without_that_the_machines_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5, 6}, raising=False)
+    assert usable_cpus(tmp_path) == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert usable_cpus(tmp_path) == 12
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cpus(tmp_path) == 1
+
+
+def test_set_threads_sets_them_and_returns_them():
+    assert set_threads(2) == 2 == torch.get_num_threads()
+    assert set_threads() == 1 == torch.get_num_threads()
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True])
+def test_a_bad_number_of_threads_is_named(threads):
+    with pytest.raises(ValueError, match=f"threads is {threads!r}"):
+        set_threads(threads)
+
+
+# What is said about a device
+
+
+def fake_nvidia_smi(monkeypatch, stdout, returncode=0):
+    monkeypatch.setattr(module.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    answer = SimpleNamespace(stdout=stdout, returncode=returncode)
+    monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=lambda *a, **k: answer, TimeoutExpired=TimeoutError))
+
+
+def test_nvidia_smi_gives_the_cards_the_driver_knows(monkeypatch):
+    fake_nvidia_smi(monkeypatch, "NVIDIA H200, 570.124.06, 9.0\nTesla K80, 570.124.06, 3.7\n")
+    assert nvidia_smi() == [
+        {"name": "NVIDIA H200", "driver_version": "570.124.06", "compute_cap": "9.0"},
+        {"name": "Tesla K80", "driver_version": "570.124.06", "compute_cap": "3.7"},
+    ]
+
+
+def test_nvidia_smi_gives_nothing_without_a_driver(monkeypatch):
+    fake_nvidia_smi(monkeypatch, "NVIDIA-SMI has failed because it couldn't communicate with the driver.", 9)
+    assert nvidia_smi() == []
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    assert nvidia_smi() == []
+
+
+def test_the_environment_of_a_cpu_is_plain_values_under_their_names():
+    found = environment("cpu")
+    assert set(found) == {
+        *("device", "device_name", "memory_bytes", "capability", "driver", "cpu_name", "usable_cpus", "threads"),
+        *("load_average", "torch", "cuda", "torchvision", "python", "system"),
+    }
+    assert json.loads(json.dumps(found)) == found
+    assert found["device"] == "cpu" and found["device_name"] == found["cpu_name"] != ""
+    assert found["memory_bytes"] is found["capability"] is found["driver"] is None
+    assert found["threads"] == 1 and found["torch"] == torch.__version__
+
+
+def test_the_environment_of_a_gpu_names_card_memory_driver_and_capability(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA H200")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=139 * 2**30))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    fake_nvidia_smi(monkeypatch, "NVIDIA H200, 570.124.06, 9.0\n")
+    found = environment("cuda")
+    assert json.loads(json.dumps(found)) == found
+    assert (found["device"], found["device_name"], found["memory_bytes"]) == ("cuda", "NVIDIA H200", 139 * 2**30)
+    assert (found["capability"], found["driver"]) == ("9.0", "570.124.06")
+    assert describe("cuda").startswith("Device: cuda (NVIDIA H200, 139 GiB), 1 thread of ")
+
+
+def test_describe_is_one_line_with_device_threads_and_versions():
+    line = describe("cpu")
+    assert "\n" not in line
+    assert line.startswith("Device: cpu (") and f"1 thread of {usable_cpus()} usable CPUs" in line
+    assert f"torch {torch.__version__}" in line
+    set_threads(2)
+    assert "2 threads of" in describe("cpu")
+
+
+def test_the_textbooks_two_messages():
+    assert gpu_message("cuda:0") == gpu_message("mps") == "GPU is available!"
+    assert gpu_message(torch.device("cpu")) == "GPU is not available, switch to CPU!"
+
+
+def test_setup_picks_the_device_sets_the_threads_and_prints_the_line(capsys):
+    assert setup("cpu", threads=2) == torch.device("cpu")
+    assert torch.get_num_threads() == 2
+    said = capsys.readouterr().out
+    assert said.startswith("Device: cpu (") and ", 2 threads of " in said and said.count("\n") == 1

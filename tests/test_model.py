@@ -1,0 +1,96 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from mnist_gpu.data import normalize
+from mnist_gpu.model import MLP, make_model, parameter_count, step_bytes, step_flops
+
+SIZES = [(1, 1), (7, 3), (128, 128), (96, 128), (32, 512), (300, 2048)]
+
+
+def test_forward_is_the_matrix_computation_written_out():
+    model = make_model(hidden=16).double()
+    images = torch.rand(5, 1, 28, 28, dtype=torch.float64) * 2 - 1
+    w1, b1, w2, b2 = (p.detach() for p in model.parameters())
+    hidden = (images.reshape(5, 784) @ w1.T + b1).clamp(min=0)
+    assert torch.allclose(model(images), hidden @ w2.T + b2, atol=1e-12)
+    assert (hidden == 0).any()  # the ReLU cut something off, so it was tested
+
+
+@pytest.mark.parametrize("hidden", [1, 10, 128, 2048])
+def test_parameter_count_counts_the_models_parameters(hidden):
+    assert parameter_count(hidden) == sum(p.numel() for p in MLP(hidden).parameters())
+
+
+def test_the_textbooks_network_has_101_770_parameters():
+    assert parameter_count() == 101_770
+    assert [list(p.shape) for p in MLP().parameters()] == [[128, 784], [128], [10, 128], [10]]
+
+
+@pytest.mark.parametrize(("batch_size", "hidden"), SIZES)
+def test_step_flops_equal_those_that_pytorch_counts(batch_size, hidden):
+    model, labels = MLP(hidden), torch.zeros(batch_size, dtype=torch.int64)
+    with FlopCounterMode(display=False) as forward:
+        loss = F.cross_entropy(model(torch.zeros(batch_size, 1, 28, 28)), labels)
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    assert step_flops(batch_size, hidden) == (forward.get_total_flops(), backward.get_total_flops())
+
+
+@pytest.mark.parametrize(("batch_size", "hidden"), SIZES)
+def test_step_bytes_equal_a_reckoning_tensor_by_tensor(batch_size, hidden):
+    x, h, y = [batch_size, 784], [batch_size, hidden], [batch_size, 10]
+    w1, b1, w2, b2 = [hidden, 784], [hidden], [10, hidden], [10]
+    operations = [  # the tensors that each operation reads and writes
+        ("linear", [x, w1, b1], [h]),
+        ("relu", [h], [h]),
+        ("linear", [h, w2, b2], [y]),
+        ("cross-entropy", [y], [y]),
+        ("cross-entropy backward", [y], [y]),
+        ("linear backward, weights", [y, h], [w2, b2]),
+        ("linear backward, input", [y, w2, b2], [h]),
+        ("relu backward", [h, h], [h]),
+        ("linear backward, weights", [x, h], [w1, b1]),
+        *[("scale the momentum", [p], [p]) for p in (w1, b1, w2, b2)],
+        *[("add the gradient to the momentum", [p, p], [p]) for p in (w1, b1, w2, b2)],
+        *[("add the momentum to the parameter", [p, p], [p]) for p in (w1, b1, w2, b2)],
+    ]
+    numbers = sum(math.prod(shape) for _, read, written in operations for shape in (*read, *written))
+    assert step_bytes(batch_size, hidden) == 4 * numbers
+
+
+def test_an_untrained_network_guesses_its_loss_is_ln_10(mnist_test):
+    images, labels = mnist_test
+    with torch.no_grad():
+        loss = F.cross_entropy(make_model()(normalize(images)), labels).item()
+    assert loss == pytest.approx(math.log(10), abs=0.1)
+
+
+@pytest.mark.parametrize("shape", [(5, 28, 28), (5, 784), (5, 3, 28, 28), (5, 1, 32, 32), (784,)])
+def test_images_of_another_shape_are_named(shape):
+    with pytest.raises(ValueError, match=r"images are \[" + ", ".join(map(str, shape)) + r"\], but must be"):
+        MLP()(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("hidden", [0, -1, 1.5, True])
+def test_a_bad_width_is_named(hidden):
+    with pytest.raises(ValueError, match=f"hidden is {hidden!r}"):
+        make_model(hidden)
+
+
+def test_the_seed_alone_decides_the_initial_weights():
+    weights = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        weights.append(make_model(seed=5).hidden.weight)
+    assert torch.equal(*weights)
+    assert not torch.equal(make_model(seed=6).hidden.weight, weights[0])
+
+
+def test_making_a_model_leaves_the_global_random_state_as_it_was():
+    before = torch.get_rng_state()
+    make_model(seed=5)
+    assert torch.equal(torch.get_rng_state(), before)

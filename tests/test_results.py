@@ -1,0 +1,154 @@
+import json
+import os
+import stat
+
+import pytest
+
+from mnist_gpu import results
+from mnist_gpu.results import FORMAT, REFERENCE, Results, Timed, read, recorded, write
+
+SECONDS = [0.2, 0.1, 0.4, 0.3, 0.5, 0.6, 0.8, 0.7, 1.0, 0.9]
+EXAMPLE = Results(
+    environment={"device_name": "NVIDIA H200", "cpu_name": "AMD EPYC", "memory_bytes": 2**37, "driver": None},
+    measurements=[
+        Timed("ladder", "device", "cuda", 1, SECONDS, {"hidden": 128}, {"images": 110, "steps": 1}, 2.5),
+        Timed("ladder", "device", "cpu", 1, [3.0, 4.0], {"hidden": 128}),
+        Timed("crossover", "step", "cpu", 1, [1e-5], {"hidden": 128, "batch_size": 32}),
+        Timed("crossover", "step", "cpu", 2, [2e-5], {"hidden": 512, "batch_size": 32}),
+    ],
+    date="2026-01-31",
+    quick=True,
+)
+
+
+def test_what_is_written_is_read_back_equal(tmp_path):
+    write(tmp_path / "results.json", EXAMPLE)
+    assert read(tmp_path / "results.json") == EXAMPLE
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+    assert json.loads((tmp_path / "results.json").read_text())["format"] == FORMAT
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs the file permissions of POSIX")
+def test_a_results_file_can_be_read_by_everybody(tmp_path):
+    write(tmp_path / "results.json", EXAMPLE)
+    assert stat.S_IMODE((tmp_path / "results.json").stat().st_mode) == 0o644
+
+
+def content(**changes):
+    measurement = {"section": "ladder", "name": "device", "device": "cpu", "threads": 1, "seconds": [1.0]}
+    whole = {"format": FORMAT, "date": "2026-01-31", "quick": False, "environment": {}, "measurements": [measurement]}
+    return {**whole, **changes}
+
+
+def with_seconds(*seconds):
+    return content(measurements=[{**content()["measurements"][0], "seconds": list(seconds)}])
+
+
+def test_the_smallest_results_file_is_read(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(content()))
+    assert read(tmp_path / "results.json").measurements == [Timed("ladder", "device", "cpu", 1, [1.0])]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not JSON",
+        "[1, 2]",
+        "3",
+        "null",
+        "{}",
+        json.dumps(content())[:-30],
+        json.dumps(content(format="mnist_gpu results 0")),
+        json.dumps({k: v for k, v in content().items() if k != "environment"}),
+        json.dumps({k: v for k, v in content().items() if k != "measurements"}),
+        json.dumps(content(measurements=[{"section": "ladder"}])),
+        json.dumps(content(measurements=[{**content()["measurements"][0], "colour": "red"}])),
+        json.dumps(content(measurements=7)),
+        json.dumps(with_seconds()),
+        json.dumps(with_seconds(1.0, 0.0)),
+        json.dumps(with_seconds(-1.0)),
+        json.dumps(with_seconds(1.0, float("nan"))),
+        json.dumps(with_seconds(1.0, float("inf"))),
+        json.dumps(with_seconds("fast")),
+    ],
+)
+def test_a_file_that_is_no_results_file_is_named(tmp_path, text):
+    path = tmp_path / "foreign.json"
+    path.write_text(text)
+    with pytest.raises(ValueError) as caught:
+        read(path)
+    assert str(path) in str(caught.value) and FORMAT in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "foreign.json").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(ValueError, match=r"foreign\.json is not a results file"):
+        read(tmp_path / "foreign.json")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.json"):
+        read(tmp_path / "nothing.json")
+
+
+def half_a_file(content, file, **options):
+    file.write('{"format": ')
+    raise OSError("no space left on device")
+
+
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    write(path, EXAMPLE)
+    before = path.read_bytes()
+    monkeypatch.setattr(results.json, "dump", half_a_file)
+    with pytest.raises(OSError, match="no space left"):
+        write(path, EXAMPLE)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_values_that_json_does_not_know_leave_nothing_behind(tmp_path):
+    with pytest.raises(TypeError):
+        write(tmp_path / "results.json", Results({"device": object()}, [], "2026-01-31"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_select_finds_by_section_name_fields_and_parameters():
+    gpu, cpu, narrow, wide = EXAMPLE.measurements
+    assert EXAMPLE.select("ladder") == [gpu, cpu]
+    assert EXAMPLE.select("ladder", device="cpu") == [cpu]
+    assert EXAMPLE.select("crossover", "step", hidden=128) == [narrow]
+    assert EXAMPLE.select("crossover", threads=2, batch_size=32) == [wide]
+    assert EXAMPLE.select("ladder", "step") == EXAMPLE.select("pipelines") == EXAMPLE.select("ladder", size=1) == []
+
+
+def test_median_and_rates_come_from_the_raw_times():
+    gpu = EXAMPLE.measurements[0]
+    assert gpu.median == pytest.approx(0.55)
+    assert gpu.rate("images") == pytest.approx(200)
+    # Of ten times the second smallest, 0.2 s, and the second largest, 0.9 s.
+    assert gpu.rate_spread("images") == pytest.approx((110 / 0.9, 110 / 0.2))
+
+
+def test_a_measurement_is_named_by_the_hardware_it_ran_on():
+    assert EXAMPLE.hardware("cuda") == "NVIDIA H200" and EXAMPLE.hardware("cpu") == "AMD EPYC"
+
+
+def test_recorded_reads_the_files_of_a_folder_in_order(tmp_path):
+    for name, date in (("b", "2026-02-02"), ("a", "2026-01-01")):
+        write(tmp_path / f"{name}.json", Results({}, [], date))
+    (tmp_path / "notes.txt").write_text("not a result")
+    assert [r.date for r in recorded(tmp_path)] == ["2026-01-01", "2026-02-02"]
+    assert recorded(tmp_path / "nowhere") == []
+    (tmp_path / "c.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"c\.json"):
+        recorded(tmp_path)
+
+
+def test_every_recorded_result_of_the_repository_is_whole():
+    found = recorded()
+    assert len(found) == len(list(REFERENCE.glob("*.json")))
+    for one in found:
+        assert one.measurements and not one.quick
+        for field in ("device", "device_name", "cpu_name", "driver", "torch", "cuda", "threads", "memory_bytes"):
+            assert field in one.environment

@@ -1,0 +1,150 @@
+import pytest
+import torch
+
+from mnist_gpu import timing
+from mnist_gpu.timing import alternate, compare, measure, spread
+
+
+class Clock:
+    """A clock that stands still except where a side takes its time."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_alternate_runs_the_sides_in_turn_and_times_each_call():
+    clock, order = Clock(), []
+
+    def side(name, seconds):
+        def run():
+            order.append(name)
+            clock.now += seconds[order.count(name) - 1]
+
+        return run
+
+    sides = {"a": side("a", [9, 1, 2, 3]), "b": side("b", [9, 10, 20, 30])}
+    assert alternate(sides, rounds=3, clock=clock) == {"a": [1, 2, 3], "b": [10, 20, 30]}
+    assert "".join(order) == "ab" + "ab" * 3  # the first of each is the warm-up
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_alternate_warms_each_side_up_as_often_as_asked(warmup):
+    calls = []
+    seconds = alternate({"a": lambda: calls.append(1)}, rounds=3, warmup=warmup)
+    assert len(calls) == 3 + warmup and len(seconds["a"]) == 3
+
+
+def test_alternate_waits_for_the_device_before_and_after_each_timed_call(monkeypatch):
+    events = []
+    monkeypatch.setattr(timing, "synchronize", lambda device: events.append(f"wait {device}"))
+    sides = {"a": lambda: events.append("a")}
+    alternate(sides, rounds=1, warmup=0, device="cuda", clock=lambda: events.append("clock") or 1.0)
+    assert events == ["wait cuda", "clock", "a", "wait cuda", "clock"]
+
+
+def test_alternate_shows_its_rounds_to_the_progress_bar():
+    seen = []
+
+    def progress(iterable):
+        for i in iterable:
+            seen.append(i)
+            yield i
+
+    alternate({"a": lambda: None}, rounds=3, progress=progress)
+    assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("rounds", [0, -1, 2.5])
+def test_alternate_needs_at_least_one_round(rounds):
+    with pytest.raises(ValueError, match=f"rounds is {rounds}"):
+        alternate({"a": lambda: None}, rounds=rounds)
+
+
+# Ranks, counted from 1, of the order statistics that enclose the median with at least 95 % confidence: tables of
+# binomial confidence intervals have them.
+@pytest.mark.parametrize(
+    ("n", "low", "high"),
+    [
+        *[(1, 1, 1), (2, 1, 2), (3, 1, 3), (4, 1, 4), (5, 1, 5), (6, 1, 6), (8, 1, 8), (9, 2, 8), (10, 2, 9)],
+        *[(11, 2, 10), (12, 3, 10), (15, 4, 12), (20, 6, 15), (25, 8, 18), (30, 10, 21), (50, 18, 33), (100, 40, 61)],
+    ],
+)
+def test_the_spread_goes_between_the_tabulated_order_statistics(n, low, high):
+    values = [float(i) for i in range(n, 0, -1)]  # not sorted
+    assert spread(values) == (low, high)
+
+
+def test_a_spread_of_nothing_is_an_error():
+    with pytest.raises(ValueError, match="at least one value"):
+        spread([])
+
+
+SLOW = [2.0, 2.02, 1.98, 2.01, 1.99, 2.0, 2.02, 1.98, 2.01, 1.99]
+FAST = [s / 4 for s in SLOW]
+
+
+@pytest.mark.parametrize(("a", "b", "ratio"), [(SLOW, FAST, 4.0), (FAST, SLOW, 0.25)])
+def test_a_clear_difference_is_claimed_in_both_directions(a, b, ratio):
+    found = compare({"cpu": a, "gpu": b}, "cpu", "gpu")
+    assert found.differs and found.pairs == 10
+    assert found.ratio == pytest.approx(ratio) and found.ratio_spread == pytest.approx((ratio, ratio))
+    faster, slower = ("gpu", "cpu") if ratio > 1 else ("cpu", "gpu")
+    assert str(found) == f"{faster} is 4.00 times faster than {slower} (spread 4.00 to 4.00, 10 pairs)."
+
+
+def test_medians_spreads_and_ratios_are_those_of_the_pairs():
+    found = compare({"a": [2.0, 4.0, 9.0], "b": [1.0, 1.0, 3.0]}, "a", "b")
+    assert found.medians == (4.0, 1.0) and found.spreads == ((2.0, 9.0), (1.0, 3.0))
+    assert found.ratio == 3.0 and found.ratio_spread == (2.0, 4.0)
+
+
+def test_the_ratio_spread_is_turned_over_with_the_ratio():
+    found = compare({"a": [1.0, 1.0, 1.0, 1.0], "b": [2.0, 4.0, 4.0, 5.0]}, "a", "b")
+    assert str(found) == "a is 4.00 times faster than b (spread 2.00 to 5.00, 4 pairs)."
+
+
+def test_nothing_is_claimed_where_the_spreads_overlap():
+    found = compare({"a": [1.0, 1.2, 1.4, 1.6, 3.0, 3.2], "b": [1.1, 1.3, 1.5, 1.7, 2.9, 3.1]}, "a", "b")
+    assert not found.differs and "No difference to claim between a and b" in str(found) and "faster" not in str(found)
+
+
+def test_nothing_is_claimed_where_the_spreads_touch():
+    assert not compare({"a": [1.0, 1.1, 1.2, 2.0], "b": [2.0, 2.1, 2.2, 2.3]}, "a", "b").differs
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 3])
+def test_nothing_is_claimed_from_too_few_pairs(pairs):
+    found = compare({"a": [100.0] * pairs, "b": [1.0] * pairs}, "a", "b")
+    assert not found.differs and f"{pairs} pairs are too few" in str(found)
+
+
+def test_four_pairs_are_enough():
+    assert compare({"a": [100.0] * 4, "b": [1.0] * 4}, "a", "b").differs
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        ([1.0, 2.0], [1.0], "'a' has 2 values and 'b' 1"),
+        ([], [], "'a' has 0 values and 'b' 0"),
+        ([1.0, 0.0], [1.0, 1.0], "not above 0"),
+        ([1.0, 1.0], [1.0, -1.0], "not above 0"),
+    ],
+)
+def test_times_that_cannot_be_compared_are_an_error(a, b, message):
+    with pytest.raises(ValueError, match=message):
+        compare({"a": a, "b": b}, "a", "b")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_measure_times_calls_with_the_threads_that_are_set_and_leaves_them(threads):
+    torch.set_num_threads(threads)
+    used = []
+    found = measure(lambda: used.append(torch.get_num_threads()), min_seconds=0.01, label="append")
+    assert torch.get_num_threads() == threads and set(used) == {threads}
+    assert found.times and min(found.times) > 0 and found.median > 0
+    assert len(used) >= len(found.times) * found.number_per_run
+    assert found.title == "append"
