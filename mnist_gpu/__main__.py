@@ -14,6 +14,7 @@ from mnist_gpu import benchmark, checkpoint, doctor, results
 from mnist_gpu.checks import at_least_one, positive
 from mnist_gpu.data import PIPELINES, make_batches
 from mnist_gpu.device import DEFAULT_THREADS, describe, environment, gpu_message, pick_device, set_threads
+from mnist_gpu.files import atomic_write
 from mnist_gpu.model import make_model
 from mnist_gpu.training import LossNotFinite, evaluate, make_step, print_loss, train
 
@@ -114,7 +115,8 @@ def run_train(args: argparse.Namespace) -> int:
             for e, t in zip(history, tests, strict=False)
         ]
         content = {"configuration": config, "environment": environment(device), "epochs": epochs}
-        args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        with atomic_write(args.json) as file:
+            file.write((json.dumps(content, indent=1) + "\n").encode())
     if args.save and status == 0:
         checkpoint.save(args.save, model, optimizer, epoch=len(history), configuration=config)
         print(f"Saved {args.save}")

@@ -1,12 +1,12 @@
 """Saving a training's state to a file, and loading it again."""
 
-import os
-import tempfile
 import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
+
+from mnist_gpu.files import atomic_write
 
 FORMAT = "mnist_gpu checkpoint 1"
 
@@ -18,26 +18,16 @@ class CheckpointError(ValueError):
 def save(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, **extra) -> None:
     """Writes weights, optimizer state and `extra` (numbers, strings, tensors, and lists and dicts of them) to `path`.
 
-    Written to a temporary file in the same folder, synced to the disk and renamed: at every moment `path` is either the
-    whole old file or the whole new one. Raises OSError if the folder cannot be written.
+    At every moment `path` is the whole old file or the whole new one. Raises OSError if the folder cannot be written.
     """
-    path = Path(path)
     content = {
         "format": FORMAT,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict() if optimizer else None,
         **extra,
     }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with atomic_write(path) as file:
+        torch.save(content, file)
 
 
 def load(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict:

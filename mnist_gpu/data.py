@@ -140,6 +140,9 @@ class Order:
 
 
 def _check(images: torch.Tensor, labels: torch.Tensor) -> None:
+    for name, value in (("images", images), ("labels", labels)):
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f"{name} are a {type(value).__name__}, but must be a torch.Tensor")
     if images.dtype != torch.uint8 or images.dim() != 3 or tuple(images.shape[1:]) != (28, 28):
         raise ValueError(f"images are {images.dtype} {list(images.shape)}, but must be torch.uint8 [N, 28, 28]")
     if labels.dtype != torch.int64 or labels.dim() != 1:

@@ -130,18 +130,26 @@ def _names_a_card(visible: str, cards: int) -> bool:
     return first.startswith(("GPU-", "MIG-")) or (first.isdecimal() and int(first) < cards)
 
 
+def _serves(arch: str, card: tuple[int, int]) -> bool:
+    """Whether code for `arch` ("sm_86", "sm_90a", "compute_90") runs on a card of that compute capability.
+
+    Machine code (sm) runs on newer cards of the same major version, PTX (compute) on all newer ones, and code for one
+    architecture alone (a letter at the end) on no other (CUDA C++ Programming Guide, section "Compute Capability").
+    """
+    kind, number = arch.split("_")
+    digits = number.rstrip("abcdefghijklmnopqrstuvwxyz")
+    built = (int(digits[:-1]), int(digits[-1]))
+    if digits != number:
+        return built == card
+    return built <= card if kind == "compute" else built[0] == card[0] and built[1] <= card[1]
+
+
 def _why_no_kernel(found: torch.device, error: str) -> Finding:
     """PyTorch reports a GPU, but a kernel fails on it."""
     if found.type == "cuda" and torch.version.cuda:
         major, minor = torch.cuda.get_device_capability()
         built = torch.cuda.get_arch_list()
-        # Machine code runs on newer cards of the same major version, PTX ("compute_..") on all newer ones.
-        fits = any(
-            (kind == "compute" and int(digits) <= major * 10 + minor)
-            or (kind == "sm" and int(digits) // 10 == major and int(digits) % 10 <= minor)
-            for kind, digits in ((a.split("_")[0], "".join(filter(str.isdigit, a.split("_")[1]))) for a in built)
-        )
-        if not fits:
+        if not any(_serves(arch, (major, minor)) for arch in built):
             return Finding(
                 "note",
                 f"{torch.cuda.get_device_name()} has compute capability {major}.{minor}, for which this PyTorch "

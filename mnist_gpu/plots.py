@@ -30,8 +30,9 @@ plt.rcParams.update(
 )
 
 
-def threads_text(threads: int) -> str:
-    return f"{threads} thread" + "s" * (threads > 1)
+def side_name(device: str, threads: int) -> str:
+    """ "CPU with 2 threads", or the type of the GPU: "CUDA"."""
+    return f"CPU with {threads} thread" + "s" * (threads > 1) if device == "cpu" else device.upper()
 
 
 def number(value: float) -> str:
@@ -39,16 +40,15 @@ def number(value: float) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
-def digits(images: torch.Tensor, titles: Sequence[str], columns: int = 10, title: str = "") -> None:
-    """Images `[N, 28, 28]` in rows of `columns`, a title over each."""
+def digits(images: torch.Tensor, titles: Sequence[str], columns: int = 10, width: float = 0.9) -> None:
+    """Images `[N, 28, 28]` in rows of `columns`, each `width` inches wide, a title over each."""
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.9, rows * 1.15), squeeze=False)
+    axes = plt.subplots(rows, columns, figsize=(columns * width, rows * 1.15), squeeze=False)[1]
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, text in zip(axes.flat, images, titles, strict=False):
         axis.imshow(image.cpu(), cmap="gray_r")
         axis.set_title(text, fontsize=9)
-    figure.suptitle(title)
     plt.show()
 
 
@@ -82,7 +82,7 @@ def rates(
             found = results.select("ceilings", name, device=device, threads=threads)
             xs, ys = [m.parameters[x] for m in found], [m.rate(what) / per for m in found]
             spreads = [m.rate_spread(what) for m in found]
-            label = f"{results.hardware(device)}, {device}" + (f", {threads_text(threads)}" if device == "cpu" else "")
+            label = f"{results.hardware(device)}, {side_name(device, threads)}"
             color = PALETTE[index % len(PALETTE)]
             style = {"linestyle": "--", "markerfacecolor": "white"} if is_recorded else {}
             full = f"{label} (recorded {results.date})" if is_recorded else f"this machine: {label}"
@@ -96,6 +96,9 @@ def rates(
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.xaxis.set_minor_locator(LogLocator(subs=[]))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:,g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
     axis.legend(loc="upper left", bbox_to_anchor=(0, -0.2), fontsize=9)
     plt.show()
     for top, at, last, end, label in best:
@@ -122,6 +125,7 @@ def bars(
     axis.set(xlabel=unit + (" (logarithmic)" if log else ""), title=title)
     if log:
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:,g}")
         axis.set_xlim(min(values) / 3, max(values) * 6)
     else:
         axis.set_xlim(0, max(values) * 1.2)

@@ -18,12 +18,11 @@ Only `python -m mnist_gpu benchmark --record` writes them.
 
 import json
 import math
-import os
 import statistics
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from mnist_gpu.files import atomic_write
 from mnist_gpu.timing import spread
 
 FORMAT = "mnist_gpu results 1"
@@ -83,19 +82,10 @@ class Results:
 
 
 def write(path: str | Path, results: Results) -> None:
-    """Writes a results file, whole or not at all: to a temporary file beside it, then renamed."""
-    path = Path(path)
-    content = {"format": FORMAT, **asdict(results)}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.write("\n")
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    """Writes a results file, whole or not at all."""
+    text = json.dumps({"format": FORMAT, **asdict(results)}, indent=1) + "\n"
+    with atomic_write(path) as file:
+        file.write(text.encode())
 
 
 def read(path: str | Path) -> Results:

@@ -152,12 +152,14 @@ def evaluate(model: nn.Module, batches: Iterable) -> Evaluation:
     training, images_seen = model.training, 0
     loss = right = 0.0  # become tensors on the device; read once, at the end
     model.eval()
-    for images, labels in batches:
-        logits = model(images)
-        loss += F.cross_entropy(logits, labels, reduction="sum")
-        right += (logits.argmax(1) == labels).sum()
-        images_seen += len(labels)
-    model.train(training)
+    try:
+        for images, labels in batches:
+            logits = model(images)
+            loss += F.cross_entropy(logits, labels, reduction="sum")
+            right += (logits.argmax(1) == labels).sum()
+            images_seen += len(labels)
+    finally:
+        model.train(training)
     if not images_seen:
         raise ValueError("batches yielded nothing: there is nothing to evaluate on")
     return Evaluation(float(loss) / images_seen, float(right) / images_seen)
