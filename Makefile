@@ -12,11 +12,12 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-# Opens chapter 01; without a display it prints the address. JupyterLab listens on localhost only, with its token on.
+# Opens chapter 01; without a display it prints the address. (Given the notebook as an argument, JupyterLab would show the
+# folder notebooks/ alone, and print an address that does not lead to it.) It listens on localhost only, with its token on.
 # As root, which is usual in containers, it has to be told that this is meant.
 lab: $(READY)
-	$(BIN)/jupyter lab --ServerApp.ip=localhost $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB) \
-	    notebooks/01_detect_the_gpu.ipynb
+	$(BIN)/jupyter lab --ServerApp.ip=localhost --LabApp.default_url=/lab/tree/notebooks/01_detect_the_gpu.ipynb \
+	    $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 test: $(READY)
 	$(BIN)/python -m pytest
