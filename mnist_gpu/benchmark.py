@@ -35,7 +35,7 @@ def ceilings(
 ) -> Iterator[Timed]:
     """The two limits of a device, float32: matrix products of n x n (2 n^3 FLOP), and copies (read and written bytes).
 
-    Also the cost of one small operation, and on a GPU of a transfer from the host's memory, pageable and pinned.
+    Also how soon the call of the largest product returns, and on a GPU transfers from pageable and pinned host memory.
     """
     for threads in thread_counts(device):
         set_threads(threads)
@@ -61,8 +61,6 @@ def ceilings(
                     host = torch.ones(mib * 2**18, pin_memory=kind == "pinned")
                     transfer = lambda host=host, out=out: out.copy_(host)  # noqa: E731
                     yield timed(f"transfer, {kind}", transfer, {"mebibytes": mib}, {"bytes": mib * 2**20})
-        one = torch.ones(1, device=device)
-        yield timed("small operation", lambda one=one: one.add_(0), {}, {})
 
 
 def launch_seconds(function: Callable[[], object], device: torch.device, repeats: int = 20) -> list[float]:

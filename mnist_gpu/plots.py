@@ -14,6 +14,8 @@ from mnist_gpu.results import Results, Timed
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
+HATCHES = ("", "//", "..", "xx", "\\\\", "++")
+OWN = "this machine"
 plt.rcParams.update(
     {
         "figure.figsize": (8, 4),
@@ -74,25 +76,24 @@ def rates(
     """Rate over size, of every device and thread count, the reader's beside the recorded ones; logarithmic axes."""
     axis = plt.subplots()[1]
     best = []
-    series = [(mine, False), *((o, True) for o in others)]
+    sources = [(mine, False), *((o, True) for o in others)]
     index = 0
-    for results, is_recorded in series:
+    for results, is_recorded in sources:
         groups = dict.fromkeys((m.device, m.threads) for m in results.select("ceilings", name))
         for device, threads in groups:
             found = results.select("ceilings", name, device=device, threads=threads)
             xs, ys = [m.parameters[x] for m in found], [m.rate(what) / per for m in found]
             spreads = [m.rate_spread(what) for m in found]
-            label = f"{results.hardware(device)}, {side_name(device, threads)}"
+            label = series(results, found[0], own=not is_recorded)
             color = PALETTE[index % len(PALETTE)]
             style = {"linestyle": "--", "markerfacecolor": "white"} if is_recorded else {}
-            full = f"{label} (recorded {results.date})" if is_recorded else f"this machine: {label}"
-            axis.plot(xs, ys, marker=MARKERS[index % len(MARKERS)], color=color, label=full, **style)
+            axis.plot(xs, ys, marker=MARKERS[index % len(MARKERS)], color=color, label=label, **style)
             axis.fill_between(xs, *([s[i] / per for s in spreads] for i in (0, 1)), color=color, alpha=0.15)
             index += 1
             if not is_recorded:
-                best.append((max(ys), xs[ys.index(max(ys))], ys[-1], xs[-1], label))
+                best.append((label, ys[0], xs[0], max(ys), xs[ys.index(max(ys))], ys[-1], xs[-1]))
     axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=unit)
-    axis.set_xticks(sorted({m.parameters[x] for r, _ in series for m in r.select("ceilings", name)}))
+    axis.set_xticks(sorted({m.parameters[x] for r, _ in sources for m in r.select("ceilings", name)}))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.xaxis.set_minor_locator(LogLocator(subs=[]))
@@ -101,47 +102,67 @@ def rates(
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.legend(loc="upper left", bbox_to_anchor=(0, -0.2), fontsize=9)
     plt.show()
-    for top, at, last, end, label in best:
-        print(f"{label}: at most {top:,.0f} {unit} (at {at:g}), and {last:,.0f} {unit} at {end:g}.")
+    for label, first, start, top, at, last, end in best:
+        print(f"{label}: {first:,.0f} {unit} at {start:g}, at most {top:,.0f} (at {at:g}), {last:,.0f} at {end:g}.")
 
 
-def bars(
-    timed: Sequence[tuple[str, Timed]], what: str, *, unit: str, per: float = 1.0, title: str = "", log: bool = True
-) -> None:
-    """One horizontal bar a (label, Timed): the median rate of `what`, its spread as a line, its value beside."""
-    axis = plt.subplots(figsize=(8, 0.9 + 0.42 * len(timed)))[1]
-    labels, values = [label for label, _ in timed], [m.rate(what) / per for _, m in timed]
-    for i, ((label, m), value) in enumerate(zip(timed, values, strict=True)):
-        low, high = (v / per for v in m.rate_spread(what))
-        is_recorded = "recorded" in label
-        color = PALETTE[1 if is_recorded else 0]
-        face = {"facecolor": "white", "hatch": "//"} if is_recorded else {"facecolor": color}
-        axis.barh(i, value, edgecolor=color, height=0.65, **face)
-        axis.plot([low, high], [i, i], color="black", linewidth=2)
-        axis.annotate(number(value), (high, i), (6, -3), textcoords="offset points")
-    axis.set_yticks(range(len(timed)), labels)
+def series(results: Results, timed: Timed, own: bool = False) -> str:
+    """Whose measurement it is, for a legend: the reader's `own` machine, or a recorded one and when."""
+    where = f"{results.hardware(timed.device)}, {side_name(timed.device, timed.threads)}"
+    return f"{OWN}: {where}" if own else f"{where} (recorded {results.date})"
+
+
+def bars(entries: Sequence[tuple[str, str, Timed]], what: str, *, unit: str, per: float = 1.0, title: str = "") -> None:
+    """Median rates of `what` as horizontal bars on a logarithmic axis: entries (row, series, Timed), a group a row.
+
+    The spread is a black line, the value is written beside it.
+    """
+    rows = list(dict.fromkeys(row for row, _, _ in entries))
+    names = sorted(dict.fromkeys(name for _, name, _ in entries), key=lambda name: not name.startswith(OWN))
+    height = 0.8 / len(names)
+    axis = plt.subplots(figsize=(8, 0.9 + len(rows) * max(0.42, 0.28 * len(names)) + 0.25 * len(names)))[1]
+    found = {(row, name): m for row, name, m in entries}
+    for i, name in enumerate(names):
+        color = PALETTE[i % len(PALETTE)]
+        look = {"facecolor": color} if name.startswith(OWN) else {"facecolor": "white", "hatch": HATCHES[i % 5 + 1]}
+        mine = {row: found[row, name] for row in rows if (row, name) in found}
+        at = [rows.index(row) + (i + 0.5) * height - 0.4 for row in mine]
+        values = [m.rate(what) / per for m in mine.values()]
+        axis.barh(at, values, height=0.9 * height, edgecolor=color, label=name, **look)
+        for y, value, m in zip(at, values, mine.values(), strict=True):
+            low, high = (v / per for v in m.rate_spread(what))
+            axis.plot([low, high], [y, y], color="black", linewidth=2)
+            axis.annotate(number(value), (high, y), (6, -3), textcoords="offset points", fontsize=9)
+    every = [m.rate(what) / per for _, _, m in entries]
+    axis.set_yticks(range(len(rows)), rows)
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
-    axis.set(xlabel=unit + (" (logarithmic)" if log else ""), title=title)
-    if log:
-        axis.set_xscale("log")
-        axis.xaxis.set_major_formatter("{x:,g}")
-        axis.set_xlim(min(values) / 3, max(values) * 6)
-    else:
-        axis.set_xlim(0, max(values) * 1.2)
+    axis.set(xlabel=f"{unit} (logarithmic)", title=title, xscale="log", xlim=(min(every) / 3, max(every) * 6))
+    axis.xaxis.set_major_formatter("{x:,g}" if max(every) < 1e5 else "{x:,.0f}")
+    axis.legend(loc="upper left", bbox_to_anchor=(0, -0.35 / (0.3 * len(rows) + 0.4)), fontsize=9)
     plt.show()
-    (low, slowest), (high, fastest) = min(zip(values, labels, strict=True)), max(zip(values, labels, strict=True))
-    print(f"Slowest: {slowest} with {number(low)} {unit}; fastest: {fastest} with {number(high)}.")
+    for name in names:
+        ranked = sorted((m.rate(what) / per, row) for row, other, m in entries if other == name)
+        (low, slowest), (high, fastest) = ranked[0], ranked[-1]
+        print(f"{name}: from {number(low)} {unit} ({slowest}) to {number(high)} ({fastest}).")
 
 
 def stack(parts: Sequence[tuple[str, float]], whole: float, *, unit: str, title: str = "") -> None:
     """Parts of a whole as one stacked bar, the measured whole as a line, each part named beside its share."""
     axis = plt.subplots(figsize=(8, 2.6))[1]
-    hatches = ("", "//", "..", "xx", "\\\\", "++", "")
     left = 0.0
     for i, (name, value) in enumerate(parts):
         label = f"{name}: {value:.3g} {unit} ({value / whole:.0%})"
-        axis.barh(0, value, left=left, color=PALETTE[i], hatch=hatches[i], edgecolor="white", height=0.5, label=label)
+        axis.barh(
+            0,
+            value,
+            left=left,
+            color=PALETTE[i],
+            hatch=HATCHES[i % len(HATCHES)],
+            edgecolor="white",
+            height=0.5,
+            label=label,
+        )
         left += value
     axis.axvline(whole, color="black", linestyle="--", label=f"measured as a whole: {whole:.3g} {unit}")
     axis.set(xlabel=unit, title=title, yticks=[], ylim=(-0.4, 0.4))

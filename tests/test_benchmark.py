@@ -58,7 +58,7 @@ def test_ceilings_measure_products_and_copies_with_one_thread_and_all():
         products = {m.parameters["size"]: m.per_call for m in ours if m.name == "matrix product"}
         assert products == {8: {"flop": 1024}, 16: {"flop": 8192}}
         assert [m.per_call for m in ours if m.name == "copy"] == [{"bytes": 2 * 2**20}]
-        assert "small operation" in {m.name for m in ours}
+        assert "launch" in {m.name for m in ours}
     assert not [m for m in found if m.name.startswith("transfer")]  # a CPU has nobody to transfer to
 
 
@@ -259,7 +259,7 @@ def test_ceilings_on_the_gpu_measure_transfers_too(gpu):
     found = list(ceilings(gpu, sizes=(64, 256), mebibytes=(1,), seconds=0.001))
     assert_timed(found, "ceilings")
     names = {m.name for m in found}
-    assert {"matrix product", "copy", "small operation"} <= names and {m.device for m in found} == {gpu.type}
+    assert {"matrix product", "copy", "launch"} <= names and {m.device for m in found} == {gpu.type}
     if gpu.type in ("cuda", "xpu"):
         assert {"transfer, pageable", "transfer, pinned"} <= names
 
