@@ -2,6 +2,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -296,3 +297,13 @@ def test_benchmark_shows_a_progress_bar_on_a_terminal_only(on_the_cpu, monkeypat
         monkeypatch.setattr(sys, "stderr", stream)
         assert main(["benchmark"]) == 0
         assert ("3/3" in stream.getvalue() or "0/3" in stream.getvalue()) is shown
+
+
+def test_training_needs_no_network():
+    isolated = ["unshare", "--map-root-user", "--net"]  # a network namespace with no interface up, not even loopback
+    if not shutil.which("unshare") or subprocess.run([*isolated, "true"], capture_output=True).returncode:
+        pytest.skip("this system does not allow network namespaces")
+    command = [*isolated, sys.executable, "-m", "mnist_gpu", "train", "--epochs", "1", "--batches", "dataloader"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Finished Training" in done.stdout
