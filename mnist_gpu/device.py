@@ -12,8 +12,8 @@ import torch
 
 from mnist_gpu.checks import at_least_one
 
-# One thread is the default because this network is small: on two free cores a second thread made an epoch about a third
-# faster, but with another busy process beside it the same epoch took 10 to 60 times as long, since OpenMP threads
+# One thread is the default because this network is small: on two free cores a second thread made the training about
+# 1.5 times faster, but with another busy process beside it an epoch took 10 to 60 times as long, since OpenMP threads
 # that wait for each other spin. On a shared server one thread a reader is the only setting that works for everybody.
 DEFAULT_THREADS = 1
 
