@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
-from mnist_gpu.data import PIPELINES, DeviceBatches, load_mnist, make_batches
+from mnist_gpu.data import PIPELINES, TRAIN_IMAGES, DeviceBatches, load_mnist, make_batches
 from mnist_gpu.device import environment, set_threads, synchronize, usable_cpus
 from mnist_gpu.model import make_model, step_bytes, step_flops
 from mnist_gpu.results import Results, Timed
@@ -190,7 +190,7 @@ def ladder(
     for kind in kinds:
         batches = make_batches(kind, device=device)
         sides[kind] = lambda batches=batches: train_part(device, batches, steps)
-    full, products = math.ceil(60_000 / 128), matrix_products(device)
+    full, products = math.ceil(TRAIN_IMAGES / 128), matrix_products(device)
     count = steps or full
 
     def floor():
@@ -199,7 +199,7 @@ def ladder(
 
     sides[FLOOR] = floor
     times = alternate(sides, rounds=rounds, device=device, progress=progress)
-    images = 128 * steps if steps else 60_000
+    images = 128 * steps if steps else TRAIN_IMAGES
     for name, seconds in times.items():
         yield Timed(
             "ladder",

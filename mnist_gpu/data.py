@@ -18,7 +18,6 @@ import torch
 
 from mnist_gpu.checks import at_least_one
 
-CLASSES = 10
 TRAIN_IMAGES = 60_000
 # The archives' MD5 sums, the same that torchvision.datasets.MNIST checks.
 CHECKSUMS = {
