@@ -4,6 +4,7 @@ Every section is a generator of `Timed` measurements, so that what is finished i
 The chapters call the same sections with smaller settings.
 """
 
+import collections
 import datetime
 import itertools
 import math
@@ -17,12 +18,18 @@ import torch
 
 from mnist_gpu.data import PIPELINES, TRAIN_IMAGES, DeviceBatches, load_mnist, make_batches
 from mnist_gpu.device import environment, set_threads, synchronize, usable_cpus
+from mnist_gpu.ensemble import make_ensemble_step
+from mnist_gpu.ladder import PLAIN, TEXTBOOK, WIDE, Training, sgd, textbook
+from mnist_gpu.ladder import plain as plain_training
+from mnist_gpu.ladder import rungs as ladder_rungs
 from mnist_gpu.model import make_model, step_bytes, step_flops
-from mnist_gpu.results import Results, Timed
+from mnist_gpu.peers import OURS, PEERS, Peer, lines_of_code
+from mnist_gpu.results import Results, Skipped, Timed
 from mnist_gpu.timing import alternate, compare, measure
-from mnist_gpu.training import make_step, train
+from mnist_gpu.training import Epoch, make_step, train
+from mnist_gpu.written_out import onednn_missing, onednn_product
 
-TEXTBOOK, FLOOR = "dataloader", "matrix products alone"
+FLOOR, FLOOR_ONEDNN = "matrix products alone", "matrix products alone, oneDNN"
 
 
 def thread_counts(device: torch.device) -> list[int]:
@@ -93,9 +100,9 @@ def pipelines(
 
     parts = {name: one_part(side) for name, side in sides.items()}
     pause = {"pause": lambda: time.sleep(0.1)}  # or the workers would prepare those four in the next side's time
-    times = alternate(parts | pause, rounds=rounds, device=device, progress=progress)
-    for name in sides:
-        yield Timed("pipelines", name, device.type, 1, times[name], {"batch_size": 128}, {"images": 128 * batches})
+    for name, seconds in in_turn(parts | pause, rounds=rounds, device=device, progress=progress):
+        if name in sides:
+            yield Timed("pipelines", name, device.type, 1, seconds, {"batch_size": 128}, {"images": 128 * batches})
 
 
 def training_step(device: torch.device, batch_size: int, hidden: int) -> Callable[[], object]:
@@ -152,64 +159,140 @@ def seconds_of(function: Callable[[], object], device: torch.device) -> float:
     return min(alternate({"it": function}, rounds=2, warmup=2, device=device)["it"])
 
 
-def repeat(function: Callable[[], object], count: int, threads: int) -> None:
+def repeat(function: Callable[[], object], count: int, threads: int = 1) -> None:
     """Calls `function` `count` times with `threads` threads."""
     set_threads(threads)
     for _ in range(count):
         function()
 
 
-def matrix_products(device: torch.device, batch_size: int = 128, hidden: int = 128) -> Callable[[], object]:
-    """The matrix products of one training step and nothing else: the floor under every step in float32."""
+def matrix_products(device: torch.device, batch_size: int = 128, hidden: int = 128, onednn=False) -> Callable:
+    """The matrix products of one training step and nothing else: the floor under every step in float32.
+
+    With `onednn` the two large ones are oneDNN's instead of those of `torch.mm` (see mnist_gpu.written_out).
+    """
 
     def rand(*shape: int) -> torch.Tensor:
         return torch.rand(*shape, device=device)
 
-    images, activations, logits = rand(batch_size, 784), rand(batch_size, hidden), rand(batch_size, 10)
+    images, activations, logits = rand(batch_size, 784), rand(hidden, batch_size), rand(10, batch_size)
     weights_1, weights_2 = rand(hidden, 784), rand(10, hidden)
+    product = onednn_product if onednn else lambda a, b: a @ b.t()
 
     def products():
-        images @ weights_1.t()
-        activations @ weights_2.t()
-        logits.t() @ activations
-        logits @ weights_2
-        activations.t() @ images
+        product(weights_1, images)
+        weights_2 @ activations
+        logits @ activations.t()
+        weights_2.t() @ logits
+        product(activations, images.t())
 
     return products
 
 
 def ladder(
-    device: torch.device, *, steps=None, rounds=10, progress: Callable = iter, kinds=PIPELINES
-) -> Iterator[Timed]:
-    """The same training (784-128-10, batches of 128, one thread) on every pipeline, in turn, and its floor.
+    device: torch.device, *, names: Iterable[str] | None = None, hidden=128, steps=None, rounds=10, progress=iter
+) -> Iterator[Timed | Skipped]:
+    """The rungs of the ladder, in turn, one thread, and the matrix products alone. See mnist_gpu.ladder.
 
-    A call is `steps` steps, or a whole epoch of 469. The weights start anew every call, so all calls do the same work.
+    A timed call is a whole epoch of 469 steps, or `steps` steps. The first starts from the same weights and order on
+    every rung: its losses must be those of the plain loop, or the rung is skipped. Later ones go on from there.
     """
     set_threads(1)
+    count = steps or math.ceil(TRAIN_IMAGES / 128)
+    chosen = ladder_rungs(names)
+    plain = train_part(plain_training(device, hidden), steps).losses
+    parts, first, proofs = {}, {}, {}
+    for rung in progress(chosen):
+        reason = rung.missing(device)
+        if not reason:
+            try:
+                training = rung.make(device, hidden)
+                start = time.perf_counter()
+                losses = train_part(training, steps).losses
+                first[rung.name] = time.perf_counter() - start
+                difference = max(abs(a - b) for a, b in zip(losses, plain, strict=True))
+                proofs[rung.name] = {"largest_loss_difference": difference, "tolerance": rung.tolerance}
+                if not difference <= rung.tolerance:
+                    reason = f"is another training: its losses differ by {difference:.2g}, more than {rung.tolerance}"
+            except Exception as error:  # torch.compile raises many kinds. A rung that fails is named, and not fatal.
+                reason = f"failed: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+        if reason:
+            yield Skipped("ladder", rung.name, device.type, reason)
+        else:
+            parts[rung.name] = lambda training=training: train_part(training, steps)
+    if steps:  # workers that were broken off prepare a few batches more: not in the next side's time
+        parts["pause"] = lambda: time.sleep(0.1)
+    for name, onednn in ((FLOOR, False), (FLOOR_ONEDNN, True)):
+        if not (onednn and (device.type != "cpu" or onednn_missing())):
+            products = matrix_products(device, 128, hidden, onednn)
+            parts[name] = lambda products=products: repeat(products, count)
+    work = {"images": 128 * steps if steps else TRAIN_IMAGES, "steps": count}
+    sizes = {"batch_size": 128, "hidden": hidden}
+    for name, seconds in in_turn(parts, rounds=rounds, warmup=0, device=device, progress=progress):
+        if name != "pause":
+            yield Timed("ladder", name, device.type, 1, seconds, sizes, work, first.get(name), proofs.get(name, {}))
+
+
+def in_turn(sides, **options) -> Iterator[tuple[str, list[float]]]:
+    """`alternate`, side by side as (name, seconds). An interrupt first gives what the finished rounds measured."""
+    seconds = {}
+    try:
+        alternate(sides, into=seconds, **options)
+    except KeyboardInterrupt:
+        if rounds := min(map(len, seconds.values()), default=0):
+            yield from ((name, times[:rounds]) for name, times in seconds.items())
+        raise
+    yield from seconds.items()
+
+
+def account(device: torch.device, *, sizes=None, steps=50, rounds=10, progress: Callable = iter) -> Iterator[Timed]:
+    """What chapter 06 takes a training step apart into; one thread, times of one step of the 784-128-10 network.
+
+    whole: the training itself, with the textbook's pipeline (waiting for every loss) and with the data on the device.
+    load: the batches alone, not copied. copy: one batch from the host, again and again. step: one batch that is on the
+    device, again and again, waiting for every loss or not; also over batch sizes, and of the smallest network there is
+    (one image, one hidden unit), which is nothing but launches.
+    """
+    set_threads(1)
+    sizes = sizes or ((1, 4, 16, 64, 256, 1024) if device.type == "cpu" else (1, 16, 256, 4096, 16384, 65536))
+    host = make_batches("dataloader", device="cpu")
+    on_device = make_batches("device", device=device)
+    images, labels = next(iter(make_batches("device")))
     sides = {}
-    for kind in kinds:
-        batches = make_batches(kind, device=device)
-        sides[kind] = lambda batches=batches: train_part(device, batches, steps)
-    full, products = math.ceil(TRAIN_IMAGES / 128), matrix_products(device)
-    count = steps or full
+    for name, training in (("whole, textbook", textbook(device)), ("whole, device", plain_training(device))):
+        sides[name] = lambda training=training: train_part(training, steps)
+    for name, batches in (("load, textbook", host), ("load, device", on_device)):
+        sides[name] = lambda batches=batches: collections.deque(First(batches, steps), maxlen=0)
+    step = training_step(device, 128, 128)
+    calls = {
+        "copy": lambda: (images.to(device), labels.to(device)),
+        "step, waiting": lambda: step().item(),
+        "step": step,
+        "smallest network": training_step(device, 1, 1),
+    }
+    calls |= {f"step of {n}": training_step(device, n, 128) for n in sizes}
+    sides |= {name: lambda call=call: repeat(call, steps) for name, call in calls.items()}
+    batch_sizes = {f"step of {n}": n for n in sizes} | {"smallest network": 1}
+    for name, seconds in in_turn(sides, rounds=rounds, device=device, progress=progress):
+        sizes_of = {"batch_size": batch_sizes.get(name, 128), "hidden": 1 if name == "smallest network" else 128}
+        yield Timed("account", name, device.type, 1, [s / steps for s in seconds], sizes_of)
 
-    def floor():
-        for _ in range(count):
-            products()
 
-    sides[FLOOR] = floor
-    times = alternate(sides, rounds=rounds, device=device, progress=progress)
-    images = 128 * steps if steps else TRAIN_IMAGES
-    for name, seconds in times.items():
-        yield Timed(
-            "ladder",
-            name,
-            device.type,
-            1,
-            seconds,
-            {"batch_size": 128, "hidden": 128},
-            {"images": images, "steps": count},
-        )
+def ensemble(
+    device: torch.device, *, counts=(1, 2, 4, 8, 16, 32), steps=20, rounds=10, progress: Callable = iter
+) -> Iterator[Timed]:
+    """Many networks trained at once on the same batches (mnist_gpu.ensemble), against one by the plain step."""
+    set_threads(1)
+    batch = next(iter(make_batches("device", device=device)))
+    model = make_model(device=device)
+    calls = {0: make_step(model, sgd(model))}  # the plain step
+    for n in counts:
+        calls[n] = make_ensemble_step([make_model(seed=i, device=device) for i in range(n)])
+    sides = {n: lambda step=step: repeat(lambda: step(*batch), steps) for n, step in calls.items()}
+    for n, seconds in in_turn(sides, rounds=rounds, device=device, progress=progress):
+        name = "at once" if n else "plain step"
+        work = {"images": 128 * steps * max(1, n), "steps": steps, "networks": max(1, n)}
+        yield Timed("ensemble", name, device.type, 1, seconds, {"networks": max(1, n)}, work)
 
 
 class First:
@@ -222,11 +305,39 @@ class First:
         return itertools.islice(iter(self.batches), self.n)
 
 
-def train_part(device: torch.device, batches: Iterable, steps: int | None = None):
-    """One epoch, or its first `steps` steps, of the plain training from fresh weights, with no log lines printed."""
-    model = make_model(device=device)
-    step = make_step(model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9))
-    return train(model, step, First(batches, steps), log=lambda *_: None)
+def train_part(training: Training, steps: int | None = None) -> Epoch:
+    """One pass over its batches, or the first `steps` of them, with no log lines printed."""
+    model, step, batches = training
+    return train(model, step, First(batches, steps), log=lambda *_: None)[0]
+
+
+PEER_TOLERANCE = 0.15  # of the plain loop's test loss after one epoch; other orders of the images change it by a tenth
+
+
+def peers(*, names: Iterable[str] | None = None, rounds=10, progress: Callable = iter) -> Iterator[Timed | Skipped]:
+    """Other libraries on the same training (mnist_gpu.peers): one CPU, a process each, an epoch each in turn."""
+    names = list(names or PEERS)
+    running, first, proofs = {}, {}, {}
+    try:
+        for name in progress(names):
+            running[name] = Peer(name)
+            try:
+                answer = running[name]()
+                first[name] = answer.pop("seconds")
+                proofs[name] = answer | {"lines_of_code": lines_of_code(name)}
+                expected, found = proofs[names[0]]["test_loss"], answer["test_loss"]
+                if not abs(found / expected - 1) <= PEER_TOLERANCE:
+                    raise RuntimeError(f"another training: its test loss is {found:.3f}, not about {expected:.3f}")
+            except (RuntimeError, KeyError) as error:
+                running.pop(name).close()
+                yield Skipped("peers", name, "cpu", f"failed: {error}")
+        sizes = {"batch_size": 128, "hidden": 128}
+        for name, seconds in in_turn(running, rounds=rounds, warmup=0, progress=progress):
+            work = {"images": TRAIN_IMAGES}
+            yield Timed("peers", name, "cpu", 1, seconds, sizes, work, first[name], proofs[name])
+    finally:
+        for peer in running.values():
+            peer.close()
 
 
 def import_seconds(repeats: int = 5) -> list[float]:
@@ -236,13 +347,16 @@ def import_seconds(repeats: int = 5) -> list[float]:
     return [float(run().stdout) for _ in range(repeats)]
 
 
-SECTIONS = ("ceilings", "pipelines", "crossover", "ladder")
+SECTIONS = ("ceilings", "pipelines", "account", "crossover", "ladder", "ensemble")  # and, where installed, "peers"
 
 
 def benchmark(
     device: torch.device, *, quick=False, only: Iterable[str] = SECTIONS, progress: Callable = iter, say=print
 ) -> Results:
-    """Runs the sections on the CPU, and on `device` if that is another. An interrupt ends it and keeps what is done."""
+    """Runs the sections on the CPU, and on `device` if that is another.
+
+    An interrupt ends it, an error ends a section; what was measured before is kept.
+    """
     found = Results(environment(device), [], datetime.date.today().isoformat(), quick)
     short = {"seconds": 0.02} if quick else {}
     rounds = {"rounds": 4 if quick else 10, "progress": progress}
@@ -252,18 +366,30 @@ def benchmark(
             sections = {
                 "ceilings": lambda on=on: ceilings(on, **short),
                 "pipelines": lambda on=on: pipelines(on, batches=50 if quick else 100, **rounds),
+                "account": lambda on=on: account(on, **rounds),
                 "crossover": lambda on=on: crossover(on, **rounds),
-                "ladder": lambda on=on: ladder(on, steps=50 if quick else None, **rounds),
+                "ladder": lambda on=on: itertools.chain(
+                    ladder(on, steps=50 if quick else None, **rounds),
+                    ladder(on, names=WIDE, hidden=2048, steps=50, **rounds),
+                ),
+                "ensemble": lambda on=on: ensemble(on, **rounds),
+                "peers": lambda on=on: peers(**rounds),
             }
             for name in only:
-                if name == "crossover" and on != device:
-                    continue  # it takes all devices in turn, and is run once
+                if (name == "crossover" and on != device) or (name == "peers" and on.type != "cpu"):
+                    continue  # these are run once: one takes all devices in turn, the other the CPU alone
                 start = time.perf_counter()
                 say(f"{name} on {found.hardware(on.type)} ({on.type}) ...")
-                for timed in sections[name]():
-                    found.measurements.append(timed)
-                synchronize(on)
-                say(f"{name} on {on.type}: {time.perf_counter() - start:.0f} s")
+                try:
+                    for one in sections[name]():
+                        (found.skipped if isinstance(one, Skipped) else found.measurements).append(one)
+                    synchronize(on)
+                except Exception as error:  # the other sections' results are worth more than a traceback
+                    reason = f"{type(error).__name__}: {error}"
+                    found.skipped.append(Skipped(name, BROKEN_OFF, on.type, reason))
+                    say(f"{name} on {on.type} broken off: {reason}")
+                else:
+                    say(f"{name} on {on.type}: {time.perf_counter() - start:.0f} s")
     except KeyboardInterrupt:
         say("interrupted; keeping what is finished")
     finally:
@@ -271,8 +397,11 @@ def benchmark(
     return found
 
 
+BROKEN_OFF = "the rest of the section"
+
+
 def summary(results: Results) -> str:
-    """The ratios that the course rests on, each from one run."""
+    """The ratios that the course rests on, each from one run, and what was skipped."""
     lines = []
     for device in dict.fromkeys(m.device for m in results.measurements):
         where = f"{results.hardware(device)} ({device})"
@@ -282,13 +411,26 @@ def summary(results: Results) -> str:
         largest = max((m.parameters["mebibytes"] for m in copies), default=0)  # beyond the caches
         for m in sorted(copies, key=lambda m: (m.parameters["mebibytes"] == largest, m.rate("bytes")))[-1:]:
             lines.append(f"{where}: copies of {largest} MiB at {m.rate('bytes') / 1e9:,.0f} GB/s ({m.threads} threads)")
-        for section in ("pipelines", "ladder"):
-            times = {m.name: m.seconds for m in results.select(section, device=device)}
-            pairs = [(name.removesuffix(", pinned") if "pinned" in name else TEXTBOOK, name) for name in times]
-            pairs = [pair for pair in pairs if pair[0] != pair[1]]
-            pairs += [("device", FLOOR)] if FLOOR in times else []
-            lines += [f"{where}, {section}: {compare(times, *pair)}" for pair in pairs]
+        for section, hidden in (("pipelines", None), ("ladder", 128), ("ladder", 2048), ("peers", 128)):
+            found = results.select(section, device=device, **({"hidden": hidden} if hidden else {}))
+            times = {m.name: m.seconds for m in found}
+            head = f"{where}, {section}" + (f", width {hidden}" if hidden == 2048 else "")
+            lines += [f"{head}: {compare(times, *pair)}" for pair in pairs_of(section, hidden, times)]
+    lines += [f"skipped: {s.section}, {s.name} ({s.device}): {s.reason}" for s in results.skipped]
     lines.append(
         f"import mnist_gpu.training beyond torch: {statistics.median(import_seconds()) * 1000:.1f} ms (median)"
     )
     return "\n".join(lines)
+
+
+def pairs_of(section: str, hidden: int | None, names: Iterable[str]) -> list[tuple[str, str]]:
+    """Which measurements of a section to compare: with what they change, with the textbook, with the floor."""
+    names = list(names)
+    if section == "pipelines":
+        pairs = [(name.removesuffix(", pinned") if "pinned" in name else "dataloader", name) for name in names]
+    elif section == "peers":
+        pairs = [(OURS[0], name) for name in names] + [(name, OURS[1]) for name in names if name.startswith("JAX")]
+    else:
+        pairs = [(WIDE[0] if hidden == 2048 else TEXTBOOK, name) for name in names]
+        pairs += [(PLAIN, FLOOR), ("backward written out", FLOOR), ("written out, oneDNN", FLOOR_ONEDNN)]
+    return [(a, b) for a, b in dict.fromkeys(pairs) if a != b and a in names and b in names]

@@ -33,17 +33,25 @@ def save(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | 
 def load(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict:
     """Puts the saved weights into `model` and the saved state into `optimizer`, and returns all that was saved.
 
-    `weights_only=True`: a file can hold tensors and plain values, but cannot run code. The model is changed only if
-    everything fits.
+    Raises what `read` and `restore` raise; the model is changed only if everything fits.
+    """
+    content = read(path)
+    restore(content, model, optimizer, path)
+    return content
+
+
+def read(path: str | Path) -> dict:
+    """All that was saved, its tensors on the CPU.
+
+    `weights_only=True`: a file can hold tensors and plain values, but cannot run code.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: the file is truncated, no checkpoint of this package, or of another model.
+        CheckpointError: the file is truncated, or no checkpoint of this package.
     """
-    device = next(model.parameters()).device
     with open(path, "rb") as file, warnings.catch_warnings(action="ignore"):  # of a foreign file's pickle protocol
         try:
-            content = torch.load(file, map_location=device, weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # almost anything, IndexError and OSError too
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
@@ -51,6 +59,14 @@ def load(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | 
             ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this package (its format is not {FORMAT!r})")
+    return content
+
+
+def restore(content: dict, model: nn.Module, optimizer: torch.optim.Optimizer | None, path: str | Path) -> None:
+    """Puts what was read from `path` into model and optimizer, on their device; the model only if everything fits.
+
+    Raises CheckpointError if it is of another model, of another optimizer, or of none.
+    """
     ours = {k: list(v.shape) for k, v in model.state_dict().items()}
     theirs = {k: list(v.shape) for k, v in content["model"].items()}
     if ours != theirs:
@@ -63,4 +79,3 @@ def load(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | 
         except ValueError as error:
             raise CheckpointError(f"{path} was saved with another optimizer: {error}") from error
     model.load_state_dict(content["model"])
-    return content

@@ -114,14 +114,18 @@ class Order:
         n: number of images.
         batch_size: images a batch; the last batch of a pass has what is left (96 of MNIST's 60,000 at 128).
         seed: of the permutations; None keeps the images in their stored order.
+        part: (rank, processes): of every batch this rank's part alone, where several processes share the batches. Parts
+            differ by at most one image, and a small last batch may leave a rank without any.
 
     Raises:
-        ValueError: n or batch_size below 1.
+        ValueError: n or batch_size below 1; rank not below the number of processes.
     """
 
-    def __init__(self, n: int, batch_size: int = 128, seed: int | None = 0):
-        at_least_one(n=n, batch_size=batch_size)
-        self.n, self.batch_size = n, batch_size
+    def __init__(self, n: int, batch_size: int = 128, seed: int | None = 0, part: tuple[int, int] = (0, 1)):
+        at_least_one(n=n, batch_size=batch_size, processes=part[1])
+        if not 0 <= part[0] < part[1]:
+            raise ValueError(f"part is {part}, but the rank must be from 0 to {part[1] - 1}")
+        self.n, self.batch_size, self.part = n, batch_size, part
         self.generator = None if seed is None else torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
@@ -130,7 +134,8 @@ class Order:
     def draw(self, device: torch.device | str = "cpu") -> tuple[torch.Tensor, ...]:
         """The index batches of one pass, int64 `[B]` each, on `device` (copied there once a pass, not once a batch)."""
         order = torch.arange(self.n) if self.generator is None else torch.randperm(self.n, generator=self.generator)
-        return order.to(device).split(self.batch_size)
+        batches, (rank, processes) = order.to(device).split(self.batch_size), self.part
+        return batches if processes == 1 else tuple(batch.tensor_split(processes)[rank] for batch in batches)
 
     def __iter__(self) -> Iterator[list[int]]:
         # Draws when the first batch is asked for, not before: a DataLoader with workers calls iter() twice a pass.
@@ -155,7 +160,7 @@ class DataLoaderBatches:
 
     Args:
         train: the training set, else the test set.
-        batch_size, seed: see Order.
+        batch_size, seed, part: see Order.
         device: where the batches go.
         workers: processes that prepare batches beside the training; 0 prepares them in the training's own process.
         pin_memory: batches are copied to page-locked memory first, from where a GPU can fetch them while the program
@@ -166,22 +171,25 @@ class DataLoaderBatches:
         ValueError: batch_size below 1, workers below 0. And what load_mnist raises.
     """
 
-    def __init__(self, train=True, batch_size=128, seed=0, device="cpu", *, workers=0, pin_memory=False, root=None):
+    def __init__(
+        self, train=True, batch_size=128, seed=0, device="cpu", *, workers=0, pin_memory=False, root=None, part=(0, 1)
+    ):
         from torch.utils.data import DataLoader
         from torchvision import transforms
 
-        from mnist_gpu.textbook import MNIST
+        from mnist_gpu.textbook import MNIST, collate
 
         if not isinstance(workers, int) or workers < 0:
             raise ValueError(f"workers is {workers!r}, but must be a whole number of at least 0")
         self.device = torch.device(device)
         transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
         dataset = MNIST(data_root(root), train=train, transform=transform)
-        self.order = Order(len(dataset), batch_size, seed)
+        self.order = Order(len(dataset), batch_size, seed, part)
         self.pin_memory = pin_memory and self.device.type in ("cuda", "xpu")
         self.loader = DataLoader(
             dataset,
             batch_sampler=self.order,
+            collate_fn=collate,
             num_workers=workers,
             pin_memory=self.pin_memory,
             persistent_workers=workers > 0,
@@ -204,7 +212,7 @@ class MemoryBatches:
 
     Args:
         images, labels: as load_mnist returns them.
-        batch_size, seed: see Order.
+        batch_size, seed, part: see Order.
         device: where the batches go.
         pin_memory: see DataLoaderBatches.
 
@@ -212,10 +220,10 @@ class MemoryBatches:
         ValueError: images or labels of a wrong type, shape or length; batch_size below 1.
     """
 
-    def __init__(self, images, labels, batch_size=128, seed=0, device="cpu", *, pin_memory=False):
+    def __init__(self, images, labels, batch_size=128, seed=0, device="cpu", *, pin_memory=False, part=(0, 1)):
         _check(images, labels)
         self.images, self.labels = normalize(images), labels
-        self.order = Order(len(images), batch_size, seed)
+        self.order = Order(len(images), batch_size, seed, part)
         self.device = torch.device(device)
         self.pin_memory = pin_memory and self.device.type in ("cuda", "xpu")
 
@@ -239,19 +247,23 @@ class DeviceBatches:
     Nothing but the permutation is copied to the device, once a pass. Arguments and errors as MemoryBatches.
     """
 
-    def __init__(self, images, labels, batch_size=128, seed=0, device="cpu"):
+    def __init__(self, images, labels, batch_size=128, seed=0, device="cpu", *, part=(0, 1)):
         _check(images, labels)
         self.device = torch.device(device)
         self.images, self.labels = images.to(self.device), labels.to(self.device)
-        self.order = Order(len(images), batch_size, seed)
+        self.order = Order(len(images), batch_size, seed, part)
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for index in self.order.draw(self.device):
-            # index_select, not images[index]: on a CPU it gathers bytes three times as fast.
-            yield normalize(self.images.index_select(0, index)), self.labels.index_select(0, index)
+            yield self.batch(index)
+
+    def batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The images and labels at `index`, int64 `[B]` on the device."""
+        # index_select, not images[index]: on a CPU it gathers bytes three times as fast.
+        return normalize(self.images.index_select(0, index)), self.labels.index_select(0, index)
 
 
 PIPELINES = ("dataloader", "memory", "device")
@@ -260,7 +272,7 @@ PIPELINES = ("dataloader", "memory", "device")
 def make_batches(kind, train=True, batch_size=128, seed=0, device="cpu", *, root=None, **options):
     """The pipeline called `kind`: "dataloader", "memory" or "device", over MNIST's training or test set.
 
-    `options` are the pipeline's own: workers, pin_memory.
+    `options` are the pipeline's own: workers, pin_memory, part.
 
     Raises:
         ValueError: kind is none of the three; and what the pipeline raises.

@@ -4,13 +4,16 @@ Colours are Okabe and Ito's palette, which readers with any colour vision can te
 line as well. What was recorded elsewhere is drawn hollow and dashed, the reader's own machine filled and solid.
 """
 
+import statistics
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from mnist_gpu.files import atomic_write
 from mnist_gpu.results import Results, Timed
+from mnist_gpu.timing import spread
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
@@ -152,7 +155,7 @@ def stack(parts: Sequence[tuple[str, float]], whole: float, *, unit: str, title:
     axis = plt.subplots(figsize=(8, 2.6))[1]
     left = 0.0
     for i, (name, value) in enumerate(parts):
-        label = f"{name}: {value:.3g} {unit} ({value / whole:.0%})"
+        label = f"{name}: {number(value)} {unit} ({value / whole:.0%})"
         axis.barh(
             0,
             value,
@@ -164,15 +167,13 @@ def stack(parts: Sequence[tuple[str, float]], whole: float, *, unit: str, title:
             label=label,
         )
         left += value
-    axis.axvline(whole, color="black", linestyle="--", label=f"measured as a whole: {whole:.3g} {unit}")
+    axis.axvline(whole, color="black", linestyle="--", label=f"measured as a whole: {number(whole)} {unit}")
     axis.set(xlabel=unit, title=title, yticks=[], ylim=(-0.4, 0.4))
     axis.legend(loc="upper left", bbox_to_anchor=(0, -0.35), fontsize=9, ncols=2)
     plt.show()
-    largest = max(parts, key=lambda p: p[1])
-    print(
-        f"The parts sum to {left:.3g} {unit}, {left / whole:.0%} of the {whole:.3g} {unit} measured as a whole; "
-        f"the largest is {largest[0]} with {largest[1] / whole:.0%}."
-    )
+    name, value = max(parts, key=lambda p: p[1])
+    print(f"The parts sum to {number(left)} {unit}, {left / whole:.0%} of the {number(whole)} measured as a whole.")
+    print(f"The largest is {name}, with {value / whole:.0%}.")
 
 
 def grid(
@@ -261,3 +262,121 @@ class Curves:
             self.handle = display(self.figure, display_id=True)
         else:
             self.handle.update(self.figure)
+
+
+def ladder(
+    sources: Sequence[tuple[str, Sequence[Timed]]], rungs: Sequence[str], floors: Sequence[str], path=None, **metadata
+) -> None:
+    """The speed ladder: seconds an epoch of every rung on a logarithmic axis, the first rung at the top.
+
+    Args:
+        sources: (label, measurements) of every machine; the reader's own has a label that begins with `OWN`.
+        rungs: names in the order of the ladder. floors: names of what no rung can be faster than, drawn as lines.
+        path: a PNG file to save the figure in (with `metadata`), instead of showing it.
+    """
+    sources = [(label, {m.name: m for m in measured}) for label, measured in sources]
+    height = 0.84 / max(1, len(sources))
+    figure, axis = plt.subplots(figsize=(9, 1.2 + len(rungs) * (0.16 + 0.2 * len(sources))))
+    for i, (label, found) in enumerate(sources):
+        color = PALETTE[i % len(PALETTE)]
+        look = {"facecolor": color} if label.startswith(OWN) else {"facecolor": "white", "hatch": HATCHES[i % 5 + 1]}
+        top = statistics.median(found[rungs[0]].an_epoch()) if rungs[0] in found else None
+        for row, name in enumerate(rungs):
+            y = row + (i + 0.5) * height - 0.42
+            if name not in found:
+                axis.annotate("not on this machine", (0.01, y), xycoords=axis.get_yaxis_transform(), va="center",
+                              fontsize=7, color="grey")  # fmt: skip
+                continue
+            times = found[name].an_epoch()
+            value, (low, high) = statistics.median(times), spread(times)
+            axis.barh(y, value, height=0.9 * height, edgecolor=color, label=label if name == rungs[0] else None, **look)
+            axis.plot([low, high], [y, y], color="black", linewidth=2)
+            text = f"{number(value)} s" + (f", {number(top / value)}x" if top and name != rungs[0] else "")
+            axis.annotate(text, (high, y), (5, 0), textcoords="offset points", va="center", fontsize=8)
+        for floor, style in zip(floors, ("--", ":"), strict=False):
+            if floor in found:
+                at = statistics.median(found[floor].an_epoch())
+                axis.axvline(at, color=color, linestyle=style, linewidth=1.2, label=f"{floor}: {number(at)} s")
+    every = [s for _, found in sources for name in (*rungs, *floors) if name in found for s in found[name].an_epoch()]
+    axis.set_yticks(range(len(rungs)), rungs)
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set(xscale="log", xlabel="seconds an epoch (logarithmic)", xlim=(min(every) / 3, max(every) * 4))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.legend(loc="upper left", bbox_to_anchor=(0, -0.8 / figure.get_figheight()), fontsize=8)
+    if path:
+        with atomic_write(path) as file:
+            figure.savefig(file, format="png", dpi=130, metadata=metadata)
+        plt.close(figure)
+    else:
+        plt.show()
+    for label, found in sources:
+        ranked = sorted((statistics.median(m.an_epoch()), name) for name, m in found.items() if name in rungs)
+        if rungs[0] in found and len(ranked) > 1:
+            (best, name), slow = ranked[0], statistics.median(found[rungs[0]].an_epoch())
+            print(f"{label}: fastest is {name}, {number(best)} s an epoch; {rungs[0]} takes {number(slow)} s.")
+
+
+def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: float) -> None:
+    """What ran when: events (row, name, start, end, depth), in seconds, deeper ones drawn below.
+
+    Those that take at least `named` seconds are numbered, and the numbers explained under the figure.
+    """
+    rows = {}
+    for row, _, _, _, depth in events:
+        rows[row] = max(rows.get(row, 0), depth + 1)
+    offsets, at = {}, 0
+    for row, depth in rows.items():
+        offsets[row], at = at, at + depth + 0.6
+    axis = plt.subplots(figsize=(9, 1.2 + 0.28 * at))[1]
+    start = min(e[2] for e in events)
+    names = list(dict.fromkeys(e[1] for e in sorted(events, key=lambda e: e[2]) if e[3] - e[2] >= named))
+    for row, name, begin, end, depth in events:
+        color = PALETTE[names.index(name) % 6] if name in names else "lightgrey"
+        left, width, y = (begin - start) * 1e6, (end - begin) * 1e6, offsets[row] + depth
+        axis.barh(y, width, left=left, height=0.85, color=color, edgecolor="white", linewidth=0.3)
+        if end - begin >= named:
+            axis.text(left + width / 2, y, str(names.index(name) + 1), ha="center", va="center", fontsize=7)
+    axis.set_yticks([offsets[r] + (d - 1) / 2 for r, d in rows.items()], list(rows))
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set(xlabel="µs since the step began")
+    plt.show()
+    for i, name in enumerate(names, start=1):
+        longest = max(e[3] - e[2] for e in events if e[1] == name)
+        print(f"{i:2d}  {name}: up to {longest * 1e6:.0f} µs")
+
+
+def roofline(points: Sequence[tuple[str, str, float, float]], flops: float, bandwidth: float, *, device: str) -> None:
+    """Points (series, label, FLOP a byte, FLOP/s) under a device's two ceilings: FLOP/s, and bytes/s times FLOP a byte.
+
+    S. Williams, A. Waterman, D. Patterson, Roofline: an insightful visual performance model, 2009.
+    """
+    axis = plt.subplots(figsize=(8, 4.6))[1]
+    low, high = min(p[2] for p in points) / 2, max(max(p[2] for p in points), flops / bandwidth) * 3
+    xs = [low * (high / low) ** (i / 100) for i in range(101)]
+    roof = [min(flops, bandwidth * x) / 1e9 for x in xs]
+    axis.plot(xs, roof, color="black", label=f"{device}: the measured ceilings")
+    for i, name in enumerate(dict.fromkeys(p[0] for p in points)):
+        mine = [p for p in points if p[0] == name]
+        look = {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]}
+        axis.plot([p[2] for p in mine], [p[3] / 1e9 for p in mine], linestyle="", label=name, **look)
+        for _, label, x, y in mine:
+            at = ((5, -9), (5, 4), (-16, 4), (-16, -9))[i % 4]  # neighbours' labels on different sides
+            axis.annotate(label, (x, y / 1e9), at, textcoords="offset points", fontsize=7, color=look["color"])
+    axis.axvline(flops / bandwidth, color="grey", linestyle=":", linewidth=1)
+    axis.set(xscale="log", yscale="log", xlabel="operations a byte (FLOP/byte)", ylabel="GFLOP/s")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.legend(loc="lower right", fontsize=8)
+    plt.show()
+    ridge = flops / bandwidth
+    left = sum(x < ridge for _, _, x, _ in points)
+    print(f"{left} of {len(points)} points lie left of the ridge at {ridge:.1f} FLOP/byte, where bytes bind.")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Rows of text under a head, printed in columns: the first to the left, the others to the right."""
+    widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
+    for first, *others in (head, ["-" * w for w in widths], *rows):
+        print("  ".join([f"{first!s:<{widths[0]}}", *(f"{c!s:>{w}}" for c, w in zip(others, widths[1:], strict=True))]))

@@ -4,24 +4,29 @@
      "date": "2026-01-31",
      "quick": false,                      shorter runs: good for a look, not for a record
      "environment": {...},                mnist_gpu.device.environment: hardware, driver, versions, load
+     "skipped": [                         what could not be measured there, and why
+       {"section": "ladder", "name": "CUDA graph of a step", "device": "cpu", "reason": "needs a CUDA GPU"}],
      "measurements": [
-       {"section": "ceilings",            ceilings, pipelines, crossover or ladder
+       {"section": "ceilings",            ceilings, pipelines, crossover, ladder, account, ensemble or peers
         "name": "matrix product",         what was timed
         "device": "cuda", "threads": 1,   where, and with how many CPU threads
         "parameters": {"size": 1024},     what was varied
         "per_call": {"flop": 2147483648}, what one timed call did: flop, bytes, images, steps
-        "first_use_seconds": null,        the first call, where it is a matter of its own (compilation, capture)
-        "seconds": [0.0021, 0.0022]}]}    every raw time of one call
+        "first_use_seconds": null,        the very first call, with compilation, capture or start-up in it
+        "seconds": [0.0021, 0.0022],      every raw time of a later call
+        "proof": {}}]}                    what shows that the result is the same: losses, and their differences
 
 Only `python -m mnist_gpu benchmark --record` writes them.
 """
 
+import hashlib
 import json
 import math
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from mnist_gpu.data import TRAIN_IMAGES
 from mnist_gpu.files import atomic_write
 from mnist_gpu.timing import spread
 
@@ -41,6 +46,7 @@ class Timed:
     parameters: dict = field(default_factory=dict)
     per_call: dict = field(default_factory=dict)
     first_use_seconds: float | None = None
+    proof: dict = field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -56,6 +62,20 @@ class Timed:
         low, high = spread(self.seconds)
         return self.per_call[what] / high, self.per_call[what] / low
 
+    def an_epoch(self) -> list[float]:
+        """The raw times scaled to one epoch of MNIST's 60,000 training images, in seconds."""
+        return [s * TRAIN_IMAGES / self.per_call["images"] for s in self.seconds]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What could not be measured, and why."""
+
+    section: str
+    name: str
+    device: str
+    reason: str
+
 
 @dataclass(frozen=True)
 class Results:
@@ -65,6 +85,7 @@ class Results:
     measurements: list[Timed]
     date: str
     quick: bool = False
+    skipped: list[Skipped] = field(default_factory=list)
 
     def hardware(self, device: str) -> str:
         """The name of the hardware that a measurement ran on, for a legend."""
@@ -95,11 +116,17 @@ def read(path: str | Path) -> Results:
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}")
         measurements = [Timed(**m) for m in content["measurements"]]
+        skipped = [Skipped(**s) for s in content.get("skipped", [])]
         if not all(m.seconds and all(0 < s < math.inf for s in m.seconds) for m in measurements):
             raise ValueError("a measurement has no times above 0 seconds")
-        return Results(content["environment"], measurements, content["date"], content["quick"])
+        return Results(content["environment"], measurements, content["date"], content["quick"], skipped)
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # JSONDecodeError is a ValueError
         raise ValueError(f"{path} is not a results file of format {FORMAT!r}: {error}") from error
+
+
+def fingerprint(folder: str | Path = REFERENCE) -> str:
+    """SHA-256 of all recorded results in `folder`, to tell which ones a figure was made from."""
+    return hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(folder).glob("*.json")))).hexdigest()
 
 
 def recorded(folder: str | Path = REFERENCE) -> list[Results]:

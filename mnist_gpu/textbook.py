@@ -4,6 +4,8 @@ A module of its own, because a DataLoader's workers must be able to import the c
 torchvision costs a second that only this pipeline needs.
 """
 
+import torch
+from torch.utils.data import default_collate
 from torchvision import datasets
 
 from mnist_gpu.data import load_mnist
@@ -23,3 +25,10 @@ class MNIST(datasets.MNIST):
 
     def _load_data(self):
         return load_mnist(self.train, self.root)
+
+
+def collate(samples):
+    """DataLoader's usual batch of (image, label) samples; it has none for no samples, which a rank may be left with."""
+    if not samples:
+        return torch.empty(0, 1, 28, 28), torch.empty(0, dtype=torch.int64)
+    return default_collate(samples)

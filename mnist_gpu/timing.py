@@ -41,6 +41,7 @@ def alternate(
     device: torch.device | str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
     progress: Callable = iter,
+    into: dict[str, list[float]] | None = None,
 ) -> dict[str, list[float]]:
     """Runs every side once a round, in turn, and returns each one's seconds, round by round.
 
@@ -51,12 +52,14 @@ def alternate(
         device: what to wait for before and after each call.
         clock: gives the time in seconds.
         progress: wraps the iterable of rounds; tqdm, for example.
+        into: the dictionary to fill and return. Whoever holds it has every finished round even if this is interrupted.
 
     Raises:
         ValueError: rounds below 1.
     """
     at_least_one(rounds=rounds)
-    seconds = {name: [] for name in sides}
+    seconds = {} if into is None else into
+    seconds.update({name: [] for name in sides})
     for function in sides.values():
         for _ in range(warmup):
             function()
@@ -139,3 +142,16 @@ def compare(seconds: Mapping[str, Sequence[float]], first: str, second: str) -> 
         ratio_spread=spread(ratios),
         pairs=len(a),
     )
+
+
+def fit_line(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
+    """The line `seconds = fixed + slope * size` whose relative errors are smallest (weighted least squares).
+
+    Returns (fixed, slope). Raises ValueError with fewer than two different sizes.
+    """
+    if len(set(sizes)) < 2 or len(sizes) != len(seconds):
+        raise ValueError(f"a line needs two different sizes and a time for each, but got {len(sizes)}, {len(seconds)}")
+    times = torch.tensor(seconds, dtype=torch.float64)
+    columns = torch.stack([torch.ones_like(times), torch.tensor(sizes, dtype=torch.float64)], dim=1) / times[:, None]
+    fixed, slope = torch.linalg.lstsq(columns, torch.ones_like(times)[:, None]).solution.flatten().tolist()
+    return fixed, slope

@@ -105,8 +105,7 @@ COPIES = [
     pytest.param(c.source, m.group(1), m.group(2), id=f"{p.stem}-{m.group(2)}")
     for p in NOTEBOOKS
     for c in cells(p, "code")
-    for m in [re.search(r"^# same as (mnist_gpu\.\w+)\.(\w+)$", c.source, re.M)]
-    if m
+    for m in re.finditer(r"^# same as (mnist_gpu\.\w+)\.(\w+)$", c.source, re.M)
 ]
 
 

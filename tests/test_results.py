@@ -5,25 +5,29 @@ import stat
 import pytest
 
 from mnist_gpu import files
-from mnist_gpu.results import FORMAT, REFERENCE, Results, Timed, read, recorded, write
+from mnist_gpu.results import FORMAT, REFERENCE, Results, Skipped, Timed, read, recorded, write
 
 SECONDS = [0.2, 0.1, 0.4, 0.3, 0.5, 0.6, 0.8, 0.7, 1.0, 0.9]
 EXAMPLE = Results(
     environment={"device_name": "NVIDIA H200", "cpu_name": "AMD EPYC", "memory_bytes": 2**37, "driver": None},
     measurements=[
-        Timed("ladder", "device", "cuda", 1, SECONDS, {"hidden": 128}, {"images": 110, "steps": 1}, 2.5),
+        Timed("ladder", "device", "cuda", 1, SECONDS, {"hidden": 128}, {"images": 110, "steps": 1}, 2.5, {"loss": 0.5}),
         Timed("ladder", "device", "cpu", 1, [3.0, 4.0], {"hidden": 128}),
         Timed("crossover", "step", "cpu", 1, [1e-5], {"hidden": 128, "batch_size": 32}),
         Timed("crossover", "step", "cpu", 2, [2e-5], {"hidden": 512, "batch_size": 32}),
     ],
     date="2026-01-31",
     quick=True,
+    skipped=[Skipped("ladder", "TF32", "cpu", "needs an NVIDIA GPU"), Skipped("peers", "Keras", "cpu", "failed: ä")],
 )
 
 
 def test_what_is_written_is_read_back_equal(tmp_path):
     write(tmp_path / "results.json", EXAMPLE)
-    assert read(tmp_path / "results.json") == EXAMPLE
+    found = read(tmp_path / "results.json")
+    assert found == EXAMPLE
+    assert [s.reason for s in found.skipped] == ["needs an NVIDIA GPU", "failed: ä"]
+    assert found.measurements[0].first_use_seconds == 2.5 and found.measurements[0].proof == {"loss": 0.5}
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
     assert json.loads((tmp_path / "results.json").read_text())["format"] == FORMAT
 
@@ -46,7 +50,9 @@ def with_seconds(*seconds):
 
 def test_the_smallest_results_file_is_read(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(content()))
-    assert read(tmp_path / "results.json").measurements == [Timed("ladder", "device", "cpu", 1, [1.0])]
+    found = read(tmp_path / "results.json")
+    assert found.measurements == [Timed("ladder", "device", "cpu", 1, [1.0])]
+    assert found.skipped == [] and found.measurements[0].proof == {}  # older files have neither
 
 
 @pytest.mark.parametrize(
@@ -65,6 +71,8 @@ def test_the_smallest_results_file_is_read(tmp_path):
         json.dumps(content(measurements=[{"section": "ladder"}])),
         json.dumps(content(measurements=[{**content()["measurements"][0], "colour": "red"}])),
         json.dumps(content(measurements=7)),
+        json.dumps(content(skipped=7)),
+        json.dumps(content(skipped=[{"section": "ladder", "name": "TF32", "device": "cpu"}])),
         json.dumps(with_seconds()),
         json.dumps(with_seconds(1.0, 0.0)),
         json.dumps(with_seconds(-1.0)),
@@ -127,6 +135,13 @@ def test_median_and_rates_come_from_the_raw_times():
     assert gpu.rate("images") == pytest.approx(200)
     # Of ten times the second smallest, 0.2 s, and the second largest, 0.9 s.
     assert gpu.rate_spread("images") == pytest.approx((110 / 0.9, 110 / 0.2))
+
+
+def test_times_are_scaled_to_an_epoch_of_60000_images():
+    measured = Timed("ladder", "plain", "cpu", 1, [0.5, 0.25], per_call={"images": 6000})
+    assert measured.an_epoch() == pytest.approx([5.0, 2.5])
+    with pytest.raises(KeyError, match="images"):
+        Timed("ceilings", "copy", "cpu", 1, [0.5], per_call={"bytes": 1}).an_epoch()
 
 
 def test_a_measurement_is_named_by_the_hardware_it_ran_on():

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mnist_gpu import timing
-from mnist_gpu.timing import alternate, compare, measure, spread
+from mnist_gpu.timing import alternate, compare, fit_line, measure, spread
 
 
 class Clock:
@@ -61,6 +61,26 @@ def test_alternate_shows_its_rounds_to_the_progress_bar():
 def test_alternate_needs_at_least_one_round(rounds):
     with pytest.raises(ValueError, match=f"rounds is {rounds}"):
         alternate({"a": lambda: None}, rounds=rounds)
+
+
+def test_whoever_holds_the_dictionary_has_the_finished_rounds_of_an_interrupted_run():
+    clock, calls, seconds = Clock(), [], {}
+
+    def side():
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        clock.now += 2.0
+
+    with pytest.raises(KeyboardInterrupt):
+        alternate({"a": side, "b": lambda: None}, rounds=5, warmup=0, clock=clock, into=seconds)
+    assert seconds == {"a": [2.0, 2.0], "b": [0.0, 0.0]}
+
+
+def test_alternate_returns_the_dictionary_it_was_given_with_new_times():
+    seconds = {"a": [9.0], "other": [8.0]}
+    found = alternate({"a": lambda: None}, rounds=2, clock=Clock(), into=seconds)
+    assert found is seconds == {"a": [0.0, 0.0], "other": [8.0]}
 
 
 # Ranks, counted from 1, of the order statistics that enclose the median with at least 95 % confidence: tables of
@@ -148,3 +168,36 @@ def test_measure_times_calls_with_the_threads_that_are_set_and_leaves_them(threa
     assert found.times and min(found.times) > 0 and found.median > 0
     assert len(used) >= len(found.times) * found.number_per_run
     assert found.title == "append"
+
+
+def test_a_line_is_found_again_from_its_points():
+    sizes = [1, 3.5, 1000, 60_000]
+    assert fit_line(sizes, [2e-3 + 5e-6 * size for size in sizes]) == pytest.approx((2e-3, 5e-6), rel=1e-9)
+    assert fit_line([10, 20], [1.0, 3.0]) == pytest.approx((-1.0, 0.2))
+
+
+def test_the_errors_of_a_line_are_weighed_relatively():
+    # At both sizes one time is three times the other. The value nearest to both, relatively, is 1.2 times the smaller
+    # one; absolutely it would be twice the smaller one.
+    assert fit_line([1, 1, 100, 100], [1.0, 3.0, 100.0, 300.0]) == pytest.approx((0.0, 1.2), abs=1e-9)
+
+
+def test_a_large_error_at_a_large_size_does_not_move_the_small_end_of_a_line():
+    fixed, slope = fit_line([1, 2, 4, 10_000], [1.1, 1.2, 1.4, 2000.0])  # 1 + 0.1 size, and the last doubled
+    assert fixed + slope * 1 == pytest.approx(1.1, rel=0.1)  # by absolute errors: 0.4 off
+
+    def relative_errors(fixed, slope):
+        points = zip([1, 2, 4, 10_000], [1.1, 1.2, 1.4, 2000.0], strict=True)
+        return sum(((fixed + slope * size) / seconds - 1) ** 2 for size, seconds in points)
+
+    least = relative_errors(fixed, slope)
+    for change in (0.99, 1.01):
+        assert relative_errors(fixed * change, slope) > least < relative_errors(fixed, slope * change)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "seconds"), [([], []), ([1], [1.0]), ([2, 2, 2], [1.0, 2.0, 3.0]), ([1, 2], [1.0]), ([1, 2], [1.0] * 3)]
+)
+def test_a_line_needs_two_sizes_and_a_time_for_each(sizes, seconds):
+    with pytest.raises(ValueError, match=f"two different sizes and a time for each, but got {len(sizes)}, "):
+        fit_line(sizes, seconds)

@@ -1,0 +1,131 @@
+"""The same training on several processes, started by torchrun: joining them, sharing the batches, adding up the losses.
+
+`torchrun --nproc-per-node 4 -m mnist_gpu train ...` starts the same command four times, and tells each process its rank
+in environment variables. Every rank holds the whole model and the whole data set, and works on its part of every batch.
+PyTorch's DistributedDataParallel averages the gradients: gloo carries them on CPUs, NCCL on NVIDIA GPUs.
+"""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mnist_gpu.device import pick_device
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that train together, and which of them this one is. One process is a group, too."""
+
+    rank: int
+    processes: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0, which alone prints and writes."""
+        return self.rank == 0
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """What the pipelines take."""
+        return self.rank, self.processes
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model for the step: every backward pass then averages the gradients over all ranks."""
+        return DistributedDataParallel(model) if self.processes > 1 else model
+
+    def share(self, value):
+        """Rank 0's `value` (anything that can be pickled) on all ranks."""
+        if self.processes == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def under_torchrun() -> bool:
+    """Whether this process was started by torchrun, or like it."""
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+
+
+def pick_local_device(name: str) -> torch.device:
+    """The device of this rank: its own GPU, one a process, or the CPU.
+
+    Raises ValueError if there are fewer GPUs than processes on this machine, and what pick_device raises.
+    """
+    device = pick_device(name)
+    if device.type != "cuda" or device.index is not None:
+        return device
+    local, here = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if local >= here:
+        raise ValueError(
+            f"this is process {local + 1} of this machine, which has {here} GPUs: start one process a GPU "
+            f"(--nproc-per-node {here}), or train on the CPU (--device cpu)"
+        )
+    device = torch.device("cuda", local)
+    torch.cuda.set_device(device)
+    return device
+
+
+@contextlib.contextmanager
+def join(device_name: str = "auto", *, timeout: float = 60.0) -> Iterator[Group]:
+    """Joins the group that torchrun started this process for, and leaves it at the end. Without it: a group of one.
+
+    Args:
+        device_name: see pick_device; with several GPUs each process takes its own.
+        timeout: seconds to wait for the others, here and in every later exchange.
+
+    Raises:
+        ConnectionError: the others could not be reached within `timeout`; it names their meeting point.
+    """
+    if not under_torchrun():
+        yield Group(0, 1, pick_device(device_name))
+        return
+    device = pick_local_device(device_name)
+    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    at = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    try:
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(seconds=timeout)
+        )
+    except (dist.DistError, RuntimeError, ValueError, OSError) as error:
+        raise ConnectionError(
+            f"rank {rank} of {processes} could not meet the others at {at} within {timeout:g} s. Are all of them "
+            f"started, with the same endpoint, and can it be reached? ({str(error).strip().splitlines()[0]})"
+        ) from error
+    try:
+        yield Group(rank, processes, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def make_distributed_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable:
+    """The plain step for a model that is wrapped in DistributedDataParallel, under the same contract.
+
+    The loss it returns is the mean over the whole batch, the same on every rank. Parts of a batch may be of different
+    sizes, or empty, so the mean of the ranks' means would be wrong: every rank takes the *sum* over its part, and the
+    averaged gradients are scaled by processes / batch size, which is the gradient of the mean over the batch.
+    """
+
+    def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels, reduction="sum")
+        total = torch.stack([loss.detach(), loss.new_tensor(len(labels))])
+        adding = dist.all_reduce(total, async_op=True)  # meanwhile the backward pass goes on
+        loss.backward()  # its gradients are averaged over the ranks as they become ready
+        adding.wait()
+        scale = dist.get_world_size() / total[1]
+        for parameter in model.parameters():
+            parameter.grad.mul_(scale)
+        optimizer.step()
+        return total[0] / total[1]
+
+    return step

@@ -1,0 +1,211 @@
+"""The speed ladder: the same training, faster rung by rung.
+
+A rung is a function `(device, hidden) -> Training`. It makes the model, a `step` and `batches` for the one canonical
+loop, and differs from an earlier rung in one thing. Network, order of the images, loss and optimizer are the same.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call, grad_and_value
+
+from mnist_gpu.data import make_batches
+from mnist_gpu.graphs import EpochGraph, capture
+from mnist_gpu.model import make_model
+from mnist_gpu.training import make_step
+from mnist_gpu.written_out import make_written_out_step, onednn_missing
+
+
+class Training(NamedTuple):
+    """What `train` takes."""
+
+    model: nn.Module
+    step: Callable
+    batches: Iterable
+
+
+def sgd(model: nn.Module, **options) -> torch.optim.SGD:
+    """The optimizer of the course. `options` change how it is computed: fused."""
+    return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, **options)
+
+
+def waiting(step: Callable) -> Callable:
+    """The step as textbooks write it: it reads the loss, and so waits for the device, every time."""
+
+    def step_and_wait(images, labels):
+        loss = step(images, labels)
+        loss.item()
+        return loss
+
+    return step_and_wait
+
+
+def textbook(device, hidden=128, kind="dataloader", **loading):
+    model = make_model(hidden, device=device)
+    return Training(model, waiting(make_step(model, sgd(model))), make_batches(kind, device=device, **loading))
+
+
+def two_workers(device, hidden=128):
+    return textbook(device, hidden, workers=2)
+
+
+def pinned(device, hidden=128):
+    return textbook(device, hidden, workers=2, pin_memory=True)
+
+
+def in_memory(device, hidden=128):
+    return textbook(device, hidden, "memory")
+
+
+def on_device(device, hidden=128):
+    return textbook(device, hidden, "device")
+
+
+def plain(device, hidden=128, **options):
+    model = make_model(hidden, device=device)
+    return Training(model, make_step(model, sgd(model, **options)), make_batches("device", device=device))
+
+
+def fused(device, hidden=128):
+    return plain(device, hidden, fused=True)
+
+
+def compiled_model(device, hidden=128):
+    model = make_model(hidden, device=device)
+    step = make_step(torch.compile(model), sgd(model, fused=True))
+    return Training(model, step, make_batches("device", device=device))
+
+
+def compiled_step(device, hidden=128):
+    model = make_model(hidden, device=device)
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    momenta = {name: torch.zeros_like(w) for name, w in weights.items()}
+
+    def loss_of(weights, images, labels):
+        return F.cross_entropy(functional_call(model, weights, (images,)), labels)
+
+    @torch.compile
+    def step(images, labels):  # torch.compile cannot look into loss.backward(), so the step is written with torch.func
+        gradients, loss = grad_and_value(loss_of)(weights, images, labels)
+        for name, gradient in gradients.items():
+            momenta[name].mul_(0.9).add_(gradient)
+            weights[name].sub_(momenta[name], alpha=0.01)
+        return loss
+
+    return Training(model, step, make_batches("device", device=device))
+
+
+def bfloat16(device, hidden=128):
+    model = make_model(hidden, device=device)
+    autocast = torch.autocast(torch.device(device).type, torch.bfloat16)
+    return Training(model, make_step(model, sgd(model, fused=True), autocast), make_batches("device", device=device))
+
+
+def tf32(device, hidden=128):
+    model, plain_step, batches = plain(device, hidden, fused=True)
+
+    def step(images, labels):
+        torch.backends.cuda.matmul.fp32_precision = "tf32"  # only here: it is a setting of the whole program
+        loss = plain_step(images, labels)
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        return loss
+
+    return Training(model, step, batches)
+
+
+def graph_of_a_step(device, hidden=128):
+    model = make_model(hidden, device=device)
+    optimizer = sgd(model, fused=True)
+    step = capture(make_step(model, optimizer), model, optimizer)
+    return Training(model, step, make_batches("device", device=device))
+
+
+def graph_of_an_epoch(device, hidden=128):
+    model = make_model(hidden, device=device)
+    optimizer = sgd(model, fused=True)
+    epoch = EpochGraph(make_step(model, optimizer), model, optimizer, make_batches("device", device=device))
+    return Training(model, epoch.step, epoch)
+
+
+def written_out(device, hidden=128, onednn=False):
+    model = make_model(hidden, device=device)
+    step = make_written_out_step(model, lr=0.01, momentum=0.9, onednn=onednn)
+    return Training(model, step, make_batches("device", device=device))
+
+
+def written_out_onednn(device, hidden=128):
+    return written_out(device, hidden, onednn=True)
+
+
+def _cuda_missing(device: torch.device) -> str | None:
+    return None if device.type == "cuda" else "needs an NVIDIA GPU"
+
+
+def _tf32_missing(device: torch.device) -> str | None:
+    ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return None if ampere else "needs an NVIDIA GPU of compute capability 8.0 or higher"
+
+
+def _compiler_missing(device: torch.device) -> str | None:
+    """What torch.compile lacks here: it generates C++ for CPUs and Triton kernels for GPUs."""
+    if device.type == "cpu":
+        name = os.environ.get("CXX", {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++"))
+        return None if shutil.which(name) else f"torch.compile needs a C++ compiler ({name}) on a CPU"
+    return None if device.type == "mps" or find_spec("triton") else "torch.compile needs Triton on a GPU"
+
+
+def _cpu_only(device: torch.device) -> str | None:
+    return None if device.type == "cpu" else "is written for the CPU"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One rung: its name, what makes it, which rung it changes, and what may be missing for it on a device."""
+
+    name: str
+    make: Callable[..., Training]
+    base: str | None
+    missing: Callable[[torch.device], str | None] = lambda device: None
+    # Largest allowed difference of a batch's loss from the plain loop's, in nats. In float32 all rungs agree to 1e-6
+    # until, after some hundred steps, one pre-activation lies so near zero that rounding decides whether its ReLU lets
+    # it through; from there on they differ by up to 5e-3. bfloat16 rounds to 8 bits.
+    tolerance: float = 0.02
+
+
+RUNGS = (
+    Rung("textbook", textbook, None),
+    Rung("two workers", two_workers, "textbook"),
+    Rung("pinned memory", pinned, "two workers"),
+    Rung("tensors in memory", in_memory, "textbook"),
+    Rung("uint8 on the device", on_device, "tensors in memory"),
+    Rung("no wait a step", plain, "uint8 on the device"),
+    Rung("fused optimizer", fused, "no wait a step"),
+    Rung("compiled model", compiled_model, "fused optimizer", _compiler_missing),
+    Rung("compiled step", compiled_step, "fused optimizer", _compiler_missing),
+    Rung("bfloat16 autocast", bfloat16, "fused optimizer", tolerance=0.05),
+    Rung("TF32", tf32, "fused optimizer", _tf32_missing),
+    Rung("CUDA graph of a step", graph_of_a_step, "fused optimizer", _cuda_missing),
+    Rung("CUDA graph of an epoch", graph_of_an_epoch, "CUDA graph of a step", _cuda_missing),
+    Rung("backward written out", written_out, "fused optimizer", _cpu_only),
+    Rung("written out, oneDNN", written_out_onednn, "backward written out", lambda d: _cpu_only(d) or onednn_missing()),
+)
+TEXTBOOK, PLAIN = "textbook", "no wait a step"
+WIDE = ("fused optimizer", "bfloat16 autocast", "TF32")  # the rungs of reduced precision, also on a wide network
+
+
+def rungs(names: Iterable[str] | None = None) -> list[Rung]:
+    """The rungs of these names, or all, in the order of the ladder. Raises ValueError for an unknown name."""
+    names = [r.name for r in RUNGS] if names is None else list(names)
+    if unknown := set(names) - {r.name for r in RUNGS}:
+        raise ValueError(
+            f"no rung is called {', '.join(sorted(unknown))}; there are: {', '.join(r.name for r in RUNGS)}"
+        )
+    return [r for r in RUNGS if r.name in names]

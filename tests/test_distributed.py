@@ -1,0 +1,191 @@
+"""Real processes, started by torchrun as a user would start them."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+TESTS = Path(__file__).resolve().parent
+TRAIN = ["-m", "mnist_gpu", "train", "--device", "cpu"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}  # torchrun would warn that it sets this
+
+
+def torchrun(processes, *options):
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *options]
+
+
+def run(command, **options):
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240, env=ENVIRONMENT, **options)
+
+
+def trained(command, path):
+    """The losses of every batch of the run's last epoch, which it writes to `path`, and what it printed."""
+    answer = run([*command, "--json", path])
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(path.read_text())["epochs"], answer.stdout
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["model"]
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("batch_size", [128, 127])  # 127 divides by nothing; the last batch of a pass has 56 images
+def test_two_and_four_processes_have_the_losses_of_one(batch_size, tmp_path):
+    options = [*TRAIN, "--epochs", "1", "--batch-size", batch_size]
+    (one,), _ = trained([sys.executable, *options], tmp_path / "1.json")
+    for processes in (2, 4):
+        (many,), said = trained(torchrun(processes, *options), tmp_path / f"{processes}.json")
+        assert len(many["losses"]) == len(one["losses"])
+        assert max(abs(a - b) for a, b in zip(many["losses"], one["losses"], strict=True)) < 1e-5
+        assert abs(many["test_loss"] - one["test_loss"]) < 1e-5 and many["images"] == one["images"] == 60_000
+        assert said.count("Finished Training") == 1, "rank 0 alone prints"
+        assert f"{processes} processes share every batch of {batch_size} images" in said
+
+
+def test_a_rank_may_be_left_without_images(tmp_path):
+    """Batches of 19,999 leave three of the 60,000 images to the last batch, for four ranks."""
+    options = [*TRAIN, "--epochs", "1", "--batch-size", "19999", "--hidden", "8"]
+    (one,), _ = trained([sys.executable, *options], tmp_path / "1.json")
+    for kind in ("device", "dataloader"):
+        (many,), _ = trained(torchrun(4, *options, "--batches", kind), tmp_path / f"{kind}.json")
+        assert many["losses"] == pytest.approx(one["losses"], abs=1e-5)
+
+
+def test_scaling_the_batch_scales_the_learning_rate_and_says_so(tmp_path):
+    scaled, said = trained(torchrun(2, *TRAIN, "--epochs", "1", "--scale-batch"), tmp_path / "scaled.json")
+    options = [*TRAIN, "--epochs", "1", "--batch-size", "256", "--lr", "0.02"]
+    by_hand, _ = trained([sys.executable, *options], tmp_path / "one.json")
+    assert "batches of 256, learning rate 0.02 (linear rule)" in said
+    assert scaled[0]["losses"][:50] == pytest.approx(by_hand[0]["losses"][:50], abs=1e-5)
+
+
+def test_a_training_that_is_killed_at_any_moment_goes_on_to_the_very_same_weights(tmp_path):
+    options = [sys.executable, *TRAIN, "--hidden", "16", "--batch-size", "512", "--epochs", "12"]
+    start = time.monotonic()
+    whole = run([*options, "--save", tmp_path / "whole.pt"])
+    seconds = time.monotonic() - start
+    assert whole.returncode == 0, whole.stderr
+    path, chance, kills = tmp_path / "killed.pt", random.Random(0), 0
+    command = [*map(str, [*options, "--save", path, "--every-epoch", "--resume", path])]
+    while kills < 10:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT)
+        try:
+            process.wait(chance.uniform(0, 1.1) * seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        _, said = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), said.decode()
+        if process.returncode == 0:  # it came to the end: the next one starts anew
+            assert same(weights(path), weights(tmp_path / "whole.pt"))
+            path.unlink()
+    assert run(command).returncode == 0
+    assert same(weights(path), weights(tmp_path / "whole.pt"))
+    content = torch.load(path, weights_only=True)
+    assert content["epoch"] == 12 and [e["number"] for e in content["history"]] == list(range(1, 13))
+
+
+def children(pid):
+    """The processes whose parent is `pid`."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:  # it has ended meanwhile
+            continue
+        if parent == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
+def test_torchrun_restarts_a_killed_worker_and_training_goes_on_to_the_same_result(tmp_path):
+    options = [*TRAIN, "--epochs", "4", "--hidden", "16", "--batch-size", "256"]
+    whole = run([*torchrun(2, *options), "--save", tmp_path / "whole.pt"])
+    assert whole.returncode == 0, whole.stderr
+    path = tmp_path / "killed.pt"
+    command = torchrun(2, "--max-restarts", "2", *options, "--save", path, "--every-epoch", "--resume", path)
+    process = subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not path.exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(max(children(process.pid)), signal.SIGKILL)
+        said, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, said
+    assert "Resumed" in said
+    assert same(weights(path), weights(tmp_path / "whole.pt"))
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_meets_nobody_says_where_within_the_timeout(rank):
+    """Rank 0 waits for a second one, rank 1 finds nobody who listens."""
+    port = free_port()
+    place = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    start = time.monotonic()
+    answer = subprocess.run(
+        [sys.executable, *TRAIN, "--timeout", "3"], env=ENVIRONMENT | place, capture_output=True, text=True, timeout=120
+    )
+    assert answer.returncode == 2
+    assert f"rank {rank} of 2 could not meet the others at 127.0.0.1:{port} within 3 s" in answer.stderr
+    assert "Traceback" not in answer.stderr and time.monotonic() - start < 60
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    path = tmp_path / "a.pt"
+    quick = [sys.executable, *TRAIN, "--hidden", "4", "--batch-size", "4096"]
+    assert run([*quick, "--epochs", "1", "--save", path]).returncode == 0
+    before = path.read_bytes()
+    for option, value, message in (
+        ("--lr", "0.02", "its lr is 0.01, not 0.02"),
+        ("--hidden", "5", "its hidden is 4, not 5"),
+        ("--seed", "1", "its seed is 0, not 1"),
+    ):
+        answer = run([*quick, "--resume", path, "--save", path, option, value])
+        assert answer.returncode == 2 and message in answer.stderr and "Traceback" not in answer.stderr
+    path.write_bytes(before[: len(before) // 2])
+    answer = run([*quick, "--resume", path, "--save", path])
+    assert answer.returncode == 2 and "cannot be read as a checkpoint" in answer.stderr
+    assert path.read_bytes() == before[: len(before) // 2]
+    answer = run([*quick, "--resume", tmp_path / "none.pt", "--save", path])
+    assert answer.returncode == 2 and re.search(r"none\.pt", answer.stderr)
+    answer = run([*quick, "--every-epoch"])
+    assert answer.returncode == 2 and "--every-epoch needs --save" in answer.stderr
+
+
+def test_two_machines_have_the_losses_of_one(tmp_path):
+    if not shutil.which("ip") or os.geteuid() != 0:
+        pytest.skip("network namespaces need root and iproute2")
+    options = ["--device", "cpu", "--epochs", "1", "--timeout", "60"]
+    answer = run([TESTS / "two_machines.sh", sys.executable, tmp_path, *options])
+    if answer.returncode == 77:
+        pytest.skip(f"this system does not allow network namespaces: {answer.stderr.strip()[:200]}")
+    assert answer.returncode == 0, answer.stderr
+    (two,) = json.loads((tmp_path / "two.json").read_text())["epochs"]
+    (one,), _ = trained([sys.executable, "-m", "mnist_gpu", "train", *options], tmp_path / "one.json")
+    assert max(abs(a - b) for a, b in zip(two["losses"], one["losses"], strict=True)) < 1e-5

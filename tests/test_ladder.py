@@ -1,0 +1,266 @@
+import pytest
+import torch
+
+from mnist_gpu import ladder
+from mnist_gpu.benchmark import train_part
+from mnist_gpu.data import DataLoaderBatches, DeviceBatches, MemoryBatches
+from mnist_gpu.ladder import PLAIN, RUNGS, TEXTBOOK, WIDE, Rung, rungs, waiting
+
+CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
+NAMES = [rung.name for rung in RUNGS]
+COMPILED = ["compiled model", "compiled step"]
+
+
+def named(name):
+    (rung,) = rungs([name])
+    return rung
+
+
+def losses_of(rung, device, steps, hidden=128):
+    losses = train_part(rung.make(device, hidden), steps).losses
+    assert len(losses) == steps
+    return losses
+
+
+def largest_difference(rung, plain, device, hidden=128):
+    found = losses_of(rung, device, len(plain), hidden)
+    return max(abs(a - b) for a, b in zip(found, plain, strict=True))
+
+
+@pytest.fixture
+def few_images(monkeypatch, mnist):
+    """Every pipeline of the ladder is ten batches that are there at once."""
+    few = mnist[0][:1280], mnist[1][:1280]
+    monkeypatch.setattr(ladder, "make_batches", lambda kind, device, **loading: DeviceBatches(*few, device=device))
+
+
+# Every rung is the same training
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in COMPILED])
+def test_a_rung_gives_the_losses_of_the_plain_loop(name):
+    rung = named(name)
+    if reason := rung.missing(CPU):
+        pytest.skip(reason)
+    plain = losses_of(named(PLAIN), CPU, 20)
+    assert plain[-1] < plain[0] - 0.5  # it learns, so the comparison means something
+    difference = largest_difference(rung, plain, CPU)
+    assert difference <= rung.tolerance
+    if name == "bfloat16 autocast":
+        assert difference > 1e-4  # it is another precision
+    else:
+        assert difference < 1e-5
+
+
+@pytest.mark.skipif(bool(named(COMPILED[0]).missing(CPU)), reason=str(named(COMPILED[0]).missing(CPU)))
+def test_compiled_rungs_give_the_losses_of_the_plain_loop(few_images):
+    plain = losses_of(named(PLAIN), CPU, 3)
+    assert [largest_difference(named(name), plain, CPU) < 1e-5 for name in COMPILED] == [True, True]
+
+
+def test_a_rung_trains_its_own_model(few_images):
+    for rung in RUNGS:
+        if rung.missing(CPU) or rung.name in COMPILED:
+            continue
+        training = rung.make(CPU, 16)
+        before = [p.detach().clone() for p in training.model.parameters()]
+        assert [len(p) for p in before] == [16, 16, 10, 10], rung.name
+        train_part(training, 2)
+        for now, then in zip(training.model.parameters(), before, strict=True):
+            assert not torch.equal(now, then), rung.name
+
+
+def test_two_trainings_of_a_rung_share_nothing(few_images):
+    for rung in RUNGS:
+        if rung.missing(CPU) or rung.name in COMPILED:
+            continue
+        first, second = losses_of(rung, CPU, 3, 16), losses_of(rung, CPU, 3, 16)
+        assert first == second, rung.name
+
+
+# What a rung changes
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "workers"),
+    [
+        ("textbook", DataLoaderBatches, 0),
+        ("two workers", DataLoaderBatches, 2),
+        ("pinned memory", DataLoaderBatches, 2),
+        ("tensors in memory", MemoryBatches, None),
+        ("uint8 on the device", DeviceBatches, None),
+        ("no wait a step", DeviceBatches, None),
+        ("backward written out", DeviceBatches, None),
+    ],
+)
+def test_the_lower_rungs_change_the_pipeline(name, kind, workers):
+    batches = named(name).make(CPU, 16).batches
+    assert type(batches) is kind and len(batches) == 469
+    if workers is not None:
+        assert batches.loader.num_workers == workers
+
+
+def test_only_one_rung_pins_its_memory(monkeypatch):
+    asked = {}
+    for name in NAMES[:5]:
+        monkeypatch.setattr(
+            ladder, "make_batches", lambda kind, device, name=name, **loading: asked.update({name: loading})
+        )
+        named(name).make(CPU, 16)
+    assert [name for name, loading in asked.items() if loading.get("pin_memory")] == ["pinned memory"]
+
+
+def count_waits(monkeypatch):
+    waits, item = [], torch.Tensor.item
+    monkeypatch.setattr(torch.Tensor, "item", lambda self: waits.append(1) or item(self))
+    return waits
+
+
+def test_the_lower_five_rungs_wait_for_every_loss(few_images, monkeypatch):
+    waits, counts = count_waits(monkeypatch), {}
+    for rung in RUNGS:
+        if rung.missing(CPU) or rung.name in COMPILED:
+            continue
+        _, step, batches = rung.make(CPU, 16)
+        waits.clear()
+        for batch in batches:
+            step(*batch)
+        counts[rung.name] = len(waits)
+    assert [name for name, count in counts.items() if count] == NAMES[:5]
+    assert set(counts.values()) == {0, 10}
+
+
+def test_waiting_reads_the_loss_once_a_step_and_returns_it(monkeypatch):
+    waits, losses = count_waits(monkeypatch), [torch.tensor(1.5), torch.tensor(2.5)]
+    step = waiting(lambda images, labels: losses[images + labels])
+    assert step(0, 0) is losses[0] and len(waits) == 1
+    assert step(0, 1) is losses[1] and len(waits) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "fused"), [("textbook", None), (PLAIN, None), ("fused optimizer", True), ("bfloat16 autocast", True)]
+)
+def test_the_optimizer_is_fused_from_its_rung_on(few_images, monkeypatch, name, fused):
+    made, sgd = [], torch.optim.SGD
+    monkeypatch.setattr(torch.optim, "SGD", lambda *args, **options: made.append(sgd(*args, **options)) or made[-1])
+    named(name).make(CPU, 16)
+    (group,) = made[0].param_groups
+    assert len(made) == 1 and (group["lr"], group["momentum"], group["fused"]) == (0.01, 0.9, fused)
+
+
+def test_tf32_is_set_within_a_step_only(few_images, monkeypatch):
+    seen = []
+
+    def make_step(model, optimizer):
+        return lambda images, labels: seen.append(torch.backends.cuda.matmul.fp32_precision) or torch.zeros(())
+
+    monkeypatch.setattr(ladder, "make_step", make_step)
+    before = torch.backends.cuda.matmul.fp32_precision
+    try:
+        _, step, _ = named("TF32").make(CPU, 16)
+        step(None, None)
+        assert seen == ["tf32"] and torch.backends.cuda.matmul.fp32_precision == "ieee"
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
+# The rungs as a list
+
+
+def test_a_rung_comes_after_the_one_that_it_changes():
+    assert len(set(NAMES)) == len(NAMES) and NAMES[0] == TEXTBOOK and RUNGS[0].base is None
+    for i, rung in enumerate(RUNGS[1:], start=1):
+        assert rung.base in NAMES[:i], rung.name
+    assert {PLAIN, *WIDE} <= set(NAMES)
+
+
+def test_rungs_come_in_the_order_of_the_ladder():
+    assert rungs() == list(RUNGS)
+    assert [r.name for r in rungs(["TF32", PLAIN, TEXTBOOK])] == [TEXTBOOK, PLAIN, "TF32"]
+    assert [r.name for r in rungs(iter([PLAIN, PLAIN]))] == [PLAIN] and rungs([]) == []
+
+
+def test_an_unknown_rung_is_named_with_those_there_are():
+    with pytest.raises(ValueError, match=r"no rung is called moon, sky; there are: textbook, two workers, .*oneDNN"):
+        rungs([TEXTBOOK, "sky", "moon"])
+
+
+def test_float32_rungs_may_differ_by_002_nats_and_bfloat16_by_005():
+    assert {r.name: r.tolerance for r in RUNGS if r.tolerance != 0.02} == {"bfloat16 autocast": 0.05}
+    assert Rung("any", None, None).missing(CPU) is None
+
+
+# What is missing where
+
+
+def missing(device):
+    return {rung.name: reason for rung in RUNGS if (reason := rung.missing(device))}
+
+
+@pytest.fixture
+def everything(monkeypatch):
+    """A compiler, Triton, oneDNN and an H200."""
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(ladder.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(ladder, "find_spec", lambda name: object())
+    monkeypatch.setattr(ladder, "onednn_missing", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+
+
+NVIDIA_ONLY = dict.fromkeys(["CUDA graph of a step", "CUDA graph of an epoch"], "needs an NVIDIA GPU")
+CPU_ONLY = dict.fromkeys(["backward written out", "written out, oneDNN"], "is written for the CPU")
+TF32 = {"TF32": "needs an NVIDIA GPU of compute capability 8.0 or higher"}
+
+
+def test_each_kind_of_device_lacks_what_was_made_for_the_other(everything):
+    assert missing(CPU) == NVIDIA_ONLY | TF32
+    assert missing(CUDA) == CPU_ONLY
+    assert missing(MPS) == NVIDIA_ONLY | TF32 | CPU_ONLY
+
+
+@pytest.mark.parametrize(("capability", "there"), [((7, 5), False), ((8, 0), True), ((12, 0), True)])
+def test_tf32_needs_an_ampere_gpu(everything, monkeypatch, capability, there):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert missing(CUDA) == CPU_ONLY | ({} if there else TF32)
+
+
+@pytest.mark.parametrize(
+    ("platform", "cxx", "name"),
+    [("linux", None, "g++"), ("darwin", None, "clang++"), ("win32", None, "cl"), ("linux", "icpx", "icpx")],
+)
+def test_compiling_for_a_cpu_needs_a_compiler(everything, monkeypatch, platform, cxx, name):
+    monkeypatch.setattr(ladder.sys, "platform", platform)
+    if cxx:
+        monkeypatch.setenv("CXX", cxx)
+    asked = []
+    monkeypatch.setattr(ladder.shutil, "which", asked.append)
+    reason = f"torch.compile needs a C++ compiler ({name}) on a CPU"
+    assert missing(CPU) == NVIDIA_ONLY | TF32 | dict.fromkeys(COMPILED, reason)
+    assert set(asked) == {name}
+    assert not set(COMPILED) & set(missing(CUDA))  # a GPU does not need it
+
+
+def test_compiling_for_a_gpu_needs_triton(everything, monkeypatch):
+    monkeypatch.setattr(ladder, "find_spec", lambda name: None if name == "triton" else object())
+    assert missing(CUDA) == CPU_ONLY | dict.fromkeys(COMPILED, "torch.compile needs Triton on a GPU")
+    assert not set(COMPILED) & {*missing(CPU), *missing(MPS)}
+
+
+def test_onednn_may_be_missing_on_a_cpu(everything, monkeypatch):
+    monkeypatch.setattr(ladder, "onednn_missing", lambda: "there is none")
+    assert missing(CPU) == NVIDIA_ONLY | TF32 | {"written out, oneDNN": "there is none"}
+    assert missing(CUDA) == CPU_ONLY
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rung_gives_the_losses_of_the_plain_loop_on_the_gpu(gpu, name):
+    rung = named(name)
+    if reason := rung.missing(gpu):
+        pytest.skip(reason)
+    plain = losses_of(named(PLAIN), gpu, 20)
+    assert plain == pytest.approx(losses_of(named(PLAIN), CPU, 20), abs=1e-3)
+    assert largest_difference(rung, plain, gpu) <= rung.tolerance
