@@ -126,7 +126,8 @@ def train_in(group: Group, args: argparse.Namespace) -> int:
             name = f"epoch {len(history) + 1}"
             with tqdm(batches, desc=name, unit="batch", leave=False, disable=hidden) as bar:
                 train(model, step, bar, log=log, history=history)
-            history[-1] = replace(history[-1], images=TRAIN_IMAGES)  # of all ranks
+            if group.processes > 1:
+                history[-1] = replace(history[-1], images=TRAIN_IMAGES)  # of all ranks
             tests.append(evaluate(model, test))
             if args.every_epoch and group.first:
                 save(args, model, optimizer, history, tests, batches.order)
@@ -139,7 +140,7 @@ def train_in(group: Group, args: argparse.Namespace) -> int:
         status = 1
     if tests:
         seconds = statistics.median(e.seconds for e in history)
-        images = TRAIN_IMAGES / seconds
+        images = history[0].images / seconds
         print(f"Test loss {tests[-1].loss:.4f}, test accuracy {tests[-1].accuracy:.2%}")
         print(f"{seconds:.3f} s an epoch (median of {len(history)}), {images:,.0f} images/s")
     if args.json and group.first:

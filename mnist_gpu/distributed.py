@@ -92,10 +92,15 @@ def join(device_name: str = "auto", *, timeout: float = 60.0) -> Iterator[Group]
     device = pick_local_device(device_name)
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     at = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    patience = datetime.timedelta(seconds=timeout)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    # After a restart torchrun's store still holds the addresses of the workers that died, under the same names: without
+    # a name space of its own, a restarted worker that reads before the others have written connects to the dead.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(seconds=timeout)
-        )
+        store, _, _ = next(dist.rendezvous("env://", timeout=patience))
+        store = dist.PrefixStore(f"attempt {attempt}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=processes, timeout=patience)
     except (dist.DistError, RuntimeError, ValueError, OSError) as error:
         raise ConnectionError(
             f"rank {rank} of {processes} could not meet the others at {at} within {timeout:g} s. Are all of them "

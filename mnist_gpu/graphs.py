@@ -124,6 +124,8 @@ def capture(step: Callable, model: nn.Module, optimizer: torch.optim.Optimizer, 
                     f"{name} are {given.dtype} {list(given.shape)} on {given.device}, but were captured as "
                     f"{kept.dtype} {list(kept.shape)} on {kept.device}: only the number of images may differ"
                 )
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images but {len(labels)} labels: there must be one label an image")
         _check_frozen(optimizer, frozen)
         if len(images) != len(at[0]):
             return step(images, labels)
@@ -150,8 +152,8 @@ class EpochGraph:
         record, warm_up: how; for tests.
 
     Raises:
-        ValueError: at the first pass, the model is not on a CUDA device (or see `restored`); at a later one, the
-            optimizer's settings were changed.
+        ValueError: the model is not on a CUDA device. At the first pass, see `restored`; at a later one, the optimizer
+            was changed.
     """
 
     def __init__(self, step, model, optimizer, batches: DeviceBatches, *, record=record, warm_up=warm_up):
@@ -159,15 +161,15 @@ class EpochGraph:
             _need_cuda(next(model.parameters()).device)
         self.plain_step, self.model, self.optimizer, self.batches = step, model, optimizer, batches
         self.record, self.warm_up, self.replay = record, warm_up, None
-        self.order = batches.order
+        self.order, self.steps = batches.order, None  # steps: set it before the first pass to have but the first ones
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def _capture(self, permutation: torch.Tensor) -> None:
+    def _capture(self, permutation: torch.Tensor, sizes: list[int]) -> None:
         self.permutation = permutation.clone()
-        self.losses = torch.empty(len(self), device=permutation.device)
-        parts = self.permutation.split(self.order.batch_size)
+        self.losses = torch.empty(len(sizes), device=permutation.device)
+        parts = self.permutation.split(sizes)
 
         def epoch(parts):
             for i, index in enumerate(parts):
@@ -180,14 +182,15 @@ class EpochGraph:
             self.replay = self.record(lambda: epoch(parts))
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        permutation = torch.cat(self.order.draw(self.batches.device))
+        drawn = self.order.draw(self.batches.device)[: self.steps]
+        permutation, sizes = torch.cat(drawn), [len(index) for index in drawn]
         if self.replay is None:
-            self._capture(permutation)
+            self._capture(permutation, sizes)
         _check_frozen(self.optimizer, self.frozen)
         self.permutation.copy_(permutation)
         self.replay()
         losses = self.losses.clone()  # the next replay overwrites the graph's own
-        for index, loss in zip(permutation.split(self.order.batch_size), losses.unbind(), strict=True):
+        for index, loss in zip(drawn, losses.unbind(), strict=True):
             self.loss = loss
             yield index, index
 

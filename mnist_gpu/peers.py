@@ -10,7 +10,9 @@ input with one epoch. None of these libraries is needed for the course: see requ
 """
 
 import ast
+import contextlib
 import inspect
+import io
 import json
 import os
 import subprocess
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import textwrap
 import time
+import tokenize
 from collections.abc import Callable
 
 import numpy as np
@@ -244,15 +247,15 @@ def lines_of_code(name: str) -> int:
 
 
 def _lines(function: Callable) -> int:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    source = textwrap.dedent(inspect.getsource(function))
+    layout = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
     lines = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
-            node.body = node.body[1:] or [ast.Pass(lineno=node.lineno, end_lineno=node.lineno)]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.stmt):
-            header = node.body[0].lineno - 1 if getattr(node, "body", None) else node.end_lineno
-            lines.update(range(node.lineno, max(node.lineno, header) + 1))
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in layout:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
     return len(lines)
 
 
@@ -279,8 +282,9 @@ class Peer:
             self.process.stdin.write("epoch\n")
             self.process.stdin.flush()
             return json.loads(self.process.stdout.readline())
-        except (OSError, ValueError):  # it has ended
-            self.process.wait()
+        except (OSError, ValueError):  # it has ended, or answers nonsense
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
             self.errors.seek(0)
             lines = self.errors.read().strip().splitlines() or [f"ended with status {self.process.returncode}"]
             raise RuntimeError(lines[-1][:200]) from None

@@ -30,7 +30,7 @@ def run(*arguments, cwd):
 def few_images(monkeypatch, mnist):
     """The pipelines have 640 images, so that an epoch takes no time."""
 
-    def few(kind, train, batch_size, seed, device):
+    def few(kind, train, batch_size, seed, device, part=(0, 1)):
         return DeviceBatches(mnist[0][:640], mnist[1][:640], batch_size, seed, device)
 
     monkeypatch.setattr(command_line, "make_batches", few)
@@ -265,13 +265,13 @@ def on_the_cpu(monkeypatch):
 
 def test_benchmark_records_the_section_asked_for(tmp_path, on_the_cpu, capsys):
     path = tmp_path / "this-machine.json"
-    assert main(["benchmark", "--quick", "--only", "ladder", "--record", str(path)]) == 0
+    assert main(["benchmark", "--quick", "--only", "ensemble", "--record", str(path)]) == 0
     said = capsys.readouterr()
     found = results.read(path)
-    assert {m.section for m in found.measurements} == {"ladder"} and found.quick
-    assert [m.name for m in found.measurements] == ["dataloader", "memory", "device", "matrix products alone"]
+    assert {m.section for m in found.measurements} == {"ensemble"} and found.quick
+    assert [m.name for m in found.measurements] == ["plain step"] + ["at once"] * 6
     assert set(found.environment) == set(environment("cpu"))
-    assert f"Recorded 4 measurements in {path}" in said.out and said.err == ""
+    assert f"Recorded 7 measurements in {path}" in said.out and said.err == ""
     assert [p.name for p in tmp_path.iterdir()] == ["this-machine.json"]
 
 

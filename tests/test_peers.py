@@ -1,6 +1,7 @@
 import inspect
 import math
 import os
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -118,6 +119,13 @@ def test_a_peer_that_was_killed_says_its_status(peer):
         process()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the status tells of the signal on POSIX only")
+def test_a_peer_that_is_closed_is_ended_whatever_it_is_doing(peer):
+    process = peer("plain loop")
+    process.close()
+    assert process.process.returncode == -signal.SIGKILL
+
+
 def test_a_peer_is_started_with_one_thread_in_a_session_of_its_own(monkeypatch):
     started = []
     monkeypatch.setattr(subprocess, "Popen", lambda *command, **options: started.append((command, options)))
@@ -212,19 +220,14 @@ def branches(x):  # 1
             print(x)  # 11
 
 
-not_yet = pytest.mark.xfail(
-    strict=True, reason="peers._lines takes what lies between a header and its body for code, and no else or except"
-)
-
-
 @pytest.mark.parametrize(
     ("function", "lines"),
     [
         (five, 5),
         (nested, 12),
-        pytest.param(commented, 2, marks=not_yet),
-        pytest.param(documented, 4, marks=not_yet),
-        pytest.param(branches, 11, marks=not_yet),
+        (commented, 2),
+        (documented, 4),
+        (branches, 11),
     ],
 )
 def test_lines_are_counted_without_comments_docstrings_and_empty_lines(monkeypatch, function, lines):
