@@ -121,8 +121,8 @@ def train_in(group: Group, args: argparse.Namespace) -> int:
     status = 0
     try:
         while len(history) < args.epochs:
-            # disable=None: no bar where output is not a terminal
-            hidden = None if group.first else True
+            # None: no bar where output is not a terminal. The variable is tqdm's own, but is only its default.
+            hidden = True if os.environ.get("TQDM_DISABLE") or not group.first else None
             name = f"epoch {len(history) + 1}"
             with tqdm(batches, desc=name, unit="batch", leave=False, disable=hidden) as bar:
                 train(model, step, bar, log=log, history=history)

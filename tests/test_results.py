@@ -3,8 +3,9 @@ import os
 import stat
 
 import pytest
+from PIL import Image
 
-from mnist_gpu import files
+from mnist_gpu import files, results
 from mnist_gpu.results import FORMAT, REFERENCE, Results, Skipped, Timed, read, recorded, write
 
 SECONDS = [0.2, 0.1, 0.4, 0.3, 0.5, 0.6, 0.8, 0.7, 1.0, 0.9]
@@ -166,3 +167,9 @@ def test_every_recorded_result_of_the_repository_is_whole():
         assert one.measurements and not one.quick
         for field in ("device", "device_name", "cpu_name", "driver", "torch", "cuda", "threads", "memory_bytes"):
             assert field in one.environment
+
+
+def test_the_readmes_figure_was_drawn_from_the_results_that_are_recorded():
+    """`python -m mnist_gpu figure` draws it anew."""
+    figure = Image.open(results.REFERENCE / "ladder.png")
+    assert figure.text["Description"] == results.fingerprint()
