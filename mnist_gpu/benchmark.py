@@ -253,7 +253,8 @@ def account(device: torch.device, *, sizes=None, steps=50, rounds=10, progress: 
     whole: the training itself, with the textbook's pipeline (waiting for every loss) and with the data on the device.
     load: the batches alone, not copied. copy: one batch from the host, again and again. step: one batch that is on the
     device, again and again, waiting for every loss or not; also over batch sizes, and of the smallest network there is
-    (one image, one hidden unit), which is nothing but launches.
+    (one image, one hidden unit), which is nothing but launches. with steps, on a CPU: the batches alone and the step on
+    that other batch in turn, which differs from their sum by what the two do to each other's caches and predictions.
     """
     set_threads(1)
     sizes = sizes or ((1, 4, 16, 64, 256, 1024) if device.type == "cpu" else (1, 16, 256, 4096, 16384, 65536))
@@ -273,11 +274,20 @@ def account(device: torch.device, *, sizes=None, steps=50, rounds=10, progress: 
         "smallest network": training_step(device, 1, 1),
     }
     calls |= {f"step of {n}": training_step(device, n, 128) for n in sizes}
+    if device.type == "cpu":  # where both are done by the same processor
+        sides["load, textbook, with steps"] = lambda: between(First(host, steps), calls["step, waiting"])
+        sides["load, device, with steps"] = lambda: between(First(on_device, steps), step)
     sides |= {name: lambda call=call: repeat(call, steps) for name, call in calls.items()}
     batch_sizes = {f"step of {n}": n for n in sizes} | {"smallest network": 1}
     for name, seconds in in_turn(sides, rounds=rounds, device=device, progress=progress):
         sizes_of = {"batch_size": batch_sizes.get(name, 128), "hidden": 1 if name == "smallest network" else 128}
         yield Timed("account", name, device.type, 1, [s / steps for s in seconds], sizes_of)
+
+
+def between(batches: Iterable, call: Callable[[], object]) -> None:
+    """A pass over `batches`, with a `call` after each of them."""
+    for _ in batches:
+        call()
 
 
 def ensemble(

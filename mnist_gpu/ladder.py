@@ -93,7 +93,7 @@ def compiled_step(device, hidden=128):
         return F.cross_entropy(functional_call(model, weights, (images,)), labels)
 
     @torch.compile
-    def step(images, labels):  # torch.compile cannot look into loss.backward(), so the step is written with torch.func
+    def step(images, labels):  # a call of loss.backward() would end the compiled graph; torch.func has none
         gradients, loss = grad_and_value(loss_of)(weights, images, labels)
         for name, gradient in gradients.items():
             momenta[name].mul_(0.9).add_(gradient)

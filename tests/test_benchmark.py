@@ -441,6 +441,7 @@ def fake_alternate(seconds, seen):
 
 
 ACCOUNT = ["whole, textbook", "whole, device", "load, textbook", "load, device"]
+ACCOUNT += ["load, textbook, with steps", "load, device, with steps"]
 ACCOUNT += ["copy", "step, waiting", "step", "smallest network"]
 
 
@@ -492,6 +493,8 @@ def test_every_part_of_the_account_is_done_as_often_as_there_are_steps(few_image
         "whole, device": {"batch of device": 4, "step of 128, 128": 4},
         "load, textbook": {"batch of dataloader": 4},
         "load, device": {"batch of device": 4},
+        "load, textbook, with steps": {"batch of dataloader": 4, "step of 128, 128": 4},
+        "load, device, with steps": {"batch of device": 4, "step of 128, 128": 4},
         "copy": {},
         "step, waiting": {"step of 128, 128": 4},
         "step": {"step of 128, 128": 4},
@@ -506,7 +509,20 @@ def test_every_part_of_the_account_is_done_as_often_as_there_are_steps(few_image
         "whole, textbook": 4 + 1,
         "whole, device": 1,
         "step, waiting": 4,
+        "load, textbook, with steps": 4,
     }
+
+
+def test_a_call_comes_after_every_batch():
+    seen = []
+
+    def batches():
+        for i in range(3):
+            seen.append(i)
+            yield i
+
+    benchmark.between(batches(), lambda: seen.append("call"))
+    assert seen == [0, "call", 1, "call", 2, "call"]
 
 
 def test_the_account_measures(few_images):
