@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mnist_gpu.files import atomic_write
+from mnist_gpu.checks import atomic_write
 
 FORMAT = "mnist_gpu checkpoint 1"
 

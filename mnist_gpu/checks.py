@@ -1,6 +1,11 @@
-"""Errors that name the value, what is allowed and what to do."""
+"""What keeps bad input and half-written files out: errors that name the value and what is allowed, atomic writing."""
 
+import contextlib
 import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 
 def at_least_one(**values: int) -> None:
@@ -15,3 +20,31 @@ def positive(**values: float) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise ValueError(f"{name} is {value!r}, but must be a number greater than 0")
+
+
+def writable(path: str | Path | None) -> None:
+    """Raises ValueError if `path` cannot be a file to write: found out now rather than after the work."""
+    folder = Path(path or ".").resolve().parent
+    if path and not folder.is_dir():
+        raise ValueError(f"cannot write {path}: there is no folder {folder}")
+    if path and Path(path).is_dir():
+        raise ValueError(f"cannot write {path}: it is a folder")
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary file to write to, which becomes `path` when the block ends well, and is removed when it does not.
+
+    It is a temporary file in the same folder, synced to the disk and then renamed: whatever happens, `path` is the
+    whole old file or the whole new one. Raises OSError if the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,9 +1,11 @@
 """Which device there is, what it is called, and how many threads to use on it."""
 
+import contextlib
 import importlib.metadata
 import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -106,18 +108,13 @@ def set_threads(threads: int = DEFAULT_THREADS) -> int:
 
 def cpu_name() -> str:
     """The processor's name, such as "AMD EPYC", as far as the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^model name\s*: *(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return found[1].strip()
     if platform.system() == "Darwin":
-        found = subprocess.run(
-            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
-        )
-        if found.stdout.strip():
-            return found.stdout.strip()
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        if found := subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip():
+            return found
     return platform.processor() or platform.machine() or "unknown CPU"
 
 
@@ -135,18 +132,14 @@ def nvidia_smi() -> list[dict[str, str]]:
     This asks the driver, not PyTorch, so that a GPU which PyTorch cannot use is found as well.
     """
     fields = ("name", "driver_version", "compute_cap")
-    if not (program := shutil.which("nvidia-smi")):
+    command = [shutil.which("nvidia-smi"), f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    if command[0] is None:
         return []
-    command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
         return []
-    if answer.returncode != 0:
-        return []
-    return [
-        dict(zip(fields, (p.strip() for p in line.split(",")), strict=False)) for line in answer.stdout.splitlines()
-    ]
+    return [dict(zip(fields, map(str.strip, line.split(",")), strict=False)) for line in answer.splitlines()]
 
 
 def environment(device: torch.device | str) -> dict:
@@ -183,11 +176,6 @@ def describe(device: torch.device | str) -> str:
     memory = f", {e['memory_bytes'] / 2**30:.0f} GiB" if e["memory_bytes"] else ""
     threads = f"{e['threads']} thread{'s' if e['threads'] > 1 else ''} of {e['usable_cpus']} usable CPUs"
     return f"Device: {e['device']} ({e['device_name']}{memory}), {threads}, torch {e['torch']}, Python {e['python']}"
-
-
-def gpu_message(device: torch.device | str) -> str:
-    """The textbook's two messages."""
-    return "GPU is available!" if torch.device(device).type != "cpu" else "GPU is not available, switch to CPU!"
 
 
 def setup(device: str = "auto", threads: int = DEFAULT_THREADS) -> torch.device:

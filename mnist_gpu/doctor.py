@@ -1,16 +1,22 @@
-"""`python -m mnist_gpu doctor`: what is here, what is wrong with it, and what to do about it."""
+"""What is here, what is wrong with it, and what to do about it: `python -m mnist_gpu doctor`.
+
+An examination is a generator of findings; `@examination` adds it to those that `diagnose` makes.
+"""
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from mnist_gpu.data import load_mnist
 from mnist_gpu.device import accelerator, describe, kernel_error, nvidia_smi, pick_device, usable_cpus
+from mnist_gpu.mnist import load_mnist
 
 # What a training in one process needs on a GPU: about 500 MiB for CUDA's own context and 100 for data and network.
 GPU_BYTES_NEEDED = 700 * 2**20
 INSTALL = "https://pytorch.org/get-started/locally"
+OTHERS = "Shut down other notebooks and programs that use this GPU (`nvidia-smi` lists them)."
 
 
 @dataclass(frozen=True)
@@ -22,21 +28,28 @@ class Finding:
     remedy: str = ""
 
 
+ok, note, error = (partial(Finding, level) for level in ("ok", "note", "error"))
+EXAMINATIONS: list[Callable[[], Iterator[Finding]]] = []
+
+
+def examination(function: Callable) -> Callable:
+    EXAMINATIONS.append(function)
+    return function
+
+
 def diagnose(device: str = "auto") -> list[Finding]:
     """Examines the machine, and training on `device`; the last finding says whether training works.
 
     It runs a real kernel on the device, since `torch.cuda.is_available()` is also true where none can run.
     """
-    findings = [*_gpu(), *_threads(), *_data()]
+    findings = [finding for examine in EXAMINATIONS for finding in examine()]
     try:
         picked = pick_device(device)
-    except ValueError as error:
-        return [*findings, Finding("error", str(error), "Choose another device, or mend this one as said above.")]
-    if error := kernel_error(picked):
-        return [*findings, Finding("error", f"No kernel runs on {picked}: {error}", f"Reinstall PyTorch: {INSTALL}")]
-    if any(f.level == "error" for f in findings):
-        return findings
-    return [*findings, Finding("ok", f"Training works here, on {describe(picked).removeprefix('Device: ')}.")]
+    except ValueError as refusal:
+        return [*findings, error(str(refusal), "Choose another device, or mend this one as said above.")]
+    if works(findings):
+        findings.append(ok(f"Training works here, on {describe(picked).removeprefix('Device: ')}."))
+    return findings
 
 
 def works(findings: list[Finding]) -> bool:
@@ -50,39 +63,34 @@ def report(findings: list[Finding]) -> str:
     return "\n".join(f"{marks[f.level]} {f.text}" + (f"\n        -> {f.remedy}" if f.remedy else "") for f in findings)
 
 
-def _gpu() -> list[Finding]:
+def run(device: str = "auto") -> int:
+    """Prints the report; 0 if training works, else 1."""
+    findings = diagnose(device)
+    print(report(findings))
+    return 0 if works(findings) else 1
+
+
+@examination
+def gpu() -> Iterator[Finding]:
     found = accelerator()
-    if found is None:
-        return [_why_no_gpu()]
-    if error := kernel_error(found):
-        return [_why_no_kernel(found, error)]
+    failure = kernel_error(found) if found else None
+    if found is None or failure:
+        yield _why_no_kernel(found, failure) if found else _why_no_gpu()
+        return
     module = getattr(torch, found.type)
     name = module.get_device_name() if hasattr(module, "get_device_name") else found.type
-    findings = [
-        Finding("ok", f"{torch.accelerator.device_count()} GPU(s) of type {found.type}, a kernel runs: {name}.")
-    ]
+    yield ok(f"{torch.accelerator.device_count()} GPU(s) of type {found.type}, a kernel runs: {name}.")
     if found.type == "cuda":
         major, minor = torch.cuda.get_device_capability()
         driver = next((g["driver_version"] for g in nvidia_smi()), "unknown")
-        findings.append(
-            Finding(
-                "ok",
-                f"Compute capability {major}.{minor}, driver {driver}, PyTorch built for CUDA {torch.version.cuda}.",
-            )
-        )
+        built = f"PyTorch built for CUDA {torch.version.cuda}"
+        yield ok(f"Compute capability {major}.{minor}, driver {driver}, {built}.")
         free, total = torch.cuda.mem_get_info()
         if free < GPU_BYTES_NEEDED:
-            findings.append(
-                Finding(
-                    "note",
-                    f"GPU memory is nearly full: {free / 2**20:.0f} of {total / 2**20:.0f} MiB are free, "
-                    f"and a notebook needs about {GPU_BYTES_NEEDED / 2**20:.0f}.",
-                    "Shut down other notebooks and programs that use this GPU (`nvidia-smi` lists them).",
-                )
-            )
+            text = f"GPU memory is nearly full: {free / 2**20:.0f} of {total / 2**20:.0f} MiB are free"
+            yield note(f"{text}, and a notebook needs about {GPU_BYTES_NEEDED / 2**20:.0f}.", OTHERS)
         else:
-            findings.append(Finding("ok", f"GPU memory: {free / 2**30:.1f} of {total / 2**30:.1f} GiB are free."))
-    return findings
+            yield ok(f"GPU memory: {free / 2**30:.1f} of {total / 2**30:.1f} GiB are free.")
 
 
 def _why_no_gpu() -> Finding:
@@ -90,38 +98,33 @@ def _why_no_gpu() -> Finding:
     cards = nvidia_smi()
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if cards and hidden is not None and torch.version.cuda and not _names_a_card(hidden, len(cards)):
-        return Finding(
-            "note",
+        return note(
             f"{len(cards)} NVIDIA GPU(s) are here ({cards[0]['name']}); CUDA_VISIBLE_DEVICES={hidden!r} hides them.",
             "`unset CUDA_VISIBLE_DEVICES`, or set it to the numbers of the GPUs to use, such as 0.",
         )
     if cards and torch.version.cuda is None:
-        return Finding(
-            "note",
+        return note(
             f"An NVIDIA GPU is here ({cards[0]['name']}), but this PyTorch ({torch.__version__}) "
             "is built for the CPU only.",
             f"Install a CUDA build of torch and torchvision: {INSTALL}",
         )
     if cards:
-        return Finding(
-            "note",
+        return note(
             f"An NVIDIA GPU is here ({cards[0]['name']}), but its driver ({cards[0]['driver_version']}) does not work "
             f"with this PyTorch, which is built for CUDA {torch.version.cuda}; most likely the driver is too old.",
             f"Update the NVIDIA driver, or install a PyTorch built for an older CUDA: {INSTALL}",
         )
     if torch.backends.mps.is_built() and not torch.backends.mps.is_available():
-        return Finding(
-            "note",
+        return note(
             "This PyTorch is built for Apple's GPU (MPS), but the GPU cannot be used.",
             "It needs macOS 14 or newer on an Apple-silicon Mac, and a Python that is not run through Rosetta.",
         )
     if torch.xpu._is_compiled():
-        return Finding(
-            "note",
+        return note(
             "This PyTorch is built for Intel GPUs (XPU), but finds none that it can use.",
             "If an Intel GPU is here, install its driver and check that your user may use /dev/dri/render*.",
         )
-    return Finding("ok", "No GPU is here. Every chapter works without one and shows recorded results beside.")
+    return ok("No GPU is here. Every chapter works without one and shows recorded results beside.")
 
 
 def _names_a_card(visible: str, cards: int) -> bool:
@@ -144,14 +147,13 @@ def _serves(arch: str, card: tuple[int, int]) -> bool:
     return built <= card if kind == "compute" else built[0] == card[0] and built[1] <= card[1]
 
 
-def _why_no_kernel(found: torch.device, error: str) -> Finding:
+def _why_no_kernel(found: torch.device, failure: str) -> Finding:
     """PyTorch reports a GPU, but a kernel fails on it."""
     if found.type == "cuda" and torch.version.cuda:
         major, minor = torch.cuda.get_device_capability()
         built = torch.cuda.get_arch_list()
         if not any(_serves(arch, (major, minor)) for arch in built):
-            return Finding(
-                "note",
+            return note(
                 f"{torch.cuda.get_device_name()} has compute capability {major}.{minor}, for which this PyTorch "
                 f"({torch.__version__}) holds no code (it has {', '.join(built)}). Training falls back to the CPU.",
                 f"Install a build for this card (an older release for an old card, a newer for a new): {INSTALL}",
@@ -160,38 +162,33 @@ def _why_no_kernel(found: torch.device, error: str) -> Finding:
             free, total = torch.cuda.mem_get_info()
             memory = f"{free / 2**20:.0f} of {total / 2**20:.0f} MiB free"
         except RuntimeError:  # asking needs some memory too
-            free, memory = 0 if "out of memory" in error else GPU_BYTES_NEEDED, "too little to ask how much is free"
+            free, memory = 0 if "out of memory" in failure else GPU_BYTES_NEEDED, "too little to ask how much is free"
         if free < GPU_BYTES_NEEDED:
-            return Finding(
-                "note",
-                f"GPU memory is full: {memory}, no kernel runs ({error}).",
-                "Shut down other notebooks and programs that use this GPU (`nvidia-smi` lists them).",
-            )
-    return Finding(
-        "note",
-        f"PyTorch reports a {found.type} GPU, but no kernel runs on it: {error}. Training falls back to the CPU.",
+            return note(f"GPU memory is full: {memory}, no kernel runs ({failure}).", OTHERS)
+    return note(
+        f"PyTorch reports a {found.type} GPU, but no kernel runs on it: {failure}. Training falls back to the CPU.",
         f"Restart the machine or container; then update the driver and PyTorch: {INSTALL}",
     )
 
 
-def _threads() -> list[Finding]:
-    threads, cpus = torch.get_num_threads(), usable_cpus()
-    if threads > cpus:
-        return [
-            Finding(
-                "note",
-                f"PyTorch would use {threads} threads, but this process may use only {cpus} CPU(s); threads that wait "
-                "for each other then take the time of those that work.",
-                f"Set OMP_NUM_THREADS={cpus} or less, or call torch.set_num_threads; this course sets 1 by itself.",
-            )
-        ]
-    return [Finding("ok", f"{threads} thread(s) for {cpus} usable CPU(s).")]
+@examination
+def threads() -> Iterator[Finding]:
+    set_to, cpus = torch.get_num_threads(), usable_cpus()
+    if set_to <= cpus:
+        yield ok(f"{set_to} thread(s) for {cpus} usable CPU(s).")
+    else:
+        yield note(
+            f"PyTorch would use {set_to} threads, but this process may use only {cpus} CPU(s); threads that wait "
+            "for each other then take the time of those that work.",
+            f"Set OMP_NUM_THREADS={cpus} or less, or call torch.set_num_threads; this course sets 1 by itself.",
+        )
 
 
-def _data() -> list[Finding]:
+@examination
+def data() -> Iterator[Finding]:
     try:
         for train in (True, False):
             load_mnist(train)
-    except (OSError, ValueError) as error:
-        return [Finding("error", f"MNIST cannot be read: {error}", "See data/README.md.")]
-    return [Finding("ok", "MNIST is here, and its checksums are right.")]
+        yield ok("MNIST is here, and its checksums are right.")
+    except (OSError, ValueError) as failure:
+        yield error(f"MNIST cannot be read: {failure}", "See data/README.md.")

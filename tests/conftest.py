@@ -6,8 +6,8 @@ import socket
 import pytest
 import torch
 
-from mnist_gpu.data import CHECKSUMS, data_root, load_mnist
 from mnist_gpu.device import accelerator
+from mnist_gpu.mnist import CHECKSUMS, data_root, load_mnist
 
 
 def pytest_runtest_setup(item):

@@ -1,715 +1,25 @@
+"""The benchmark as a whole: which sections it runs, what it keeps, and what it says."""
+
+from dataclasses import replace
+
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from mnist_gpu import benchmark
-from mnist_gpu import ladder as the_ladder
-from mnist_gpu.benchmark import (
-    BROKEN_OFF,
-    FLOOR,
-    FLOOR_ONEDNN,
-    SECTIONS,
-    First,
-    account,
-    ceilings,
-    crossover,
-    ensemble,
-    import_seconds,
-    in_turn,
-    ladder,
-    matrix_products,
-    pairs_of,
-    peers,
-    pipelines,
-    summary,
-    train_part,
-    training_step,
-)
-from mnist_gpu.data import DeviceBatches
-from mnist_gpu.ladder import PLAIN, RUNGS, TEXTBOOK, WIDE, Rung, plain, sgd
-from mnist_gpu.model import make_model, step_bytes, step_flops
-from mnist_gpu.peers import OURS, PEERS
-from mnist_gpu.results import Results, Skipped, Timed
-from mnist_gpu.training import Epoch, make_step
-from mnist_gpu.written_out import onednn_missing
+from mnist_gpu.faster.ladder import PLAIN, RUNGS, TEXTBOOK, WIDE
+from mnist_gpu.measuring import benchmark
+from mnist_gpu.measuring.benchmark import BROKEN_OFF, SECTIONS, import_seconds, summary
+from mnist_gpu.measuring.peers import OURS, PEERS
+from mnist_gpu.measuring.results import Results, Skipped, Timed
+from mnist_gpu.measuring.sections import ladder, peers, pipelines
+from mnist_gpu.measuring.sections.ladder import FLOOR, FLOOR_ONEDNN
+from mnist_gpu.measuring.sections.section import measured_pairs
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-@pytest.fixture(autouse=True)
-def two_cpus(monkeypatch):
-    monkeypatch.setattr(benchmark, "usable_cpus", lambda: 2)
-
-
-@pytest.fixture
-def few_images(monkeypatch, mnist):
-    """All pipelines have ten batches, and are there at once."""
-
-    def few(kind, device="cpu", **loading):
-        return DeviceBatches(mnist[0][:1280], mnist[1][:1280], device=device)
-
-    for module in (benchmark, the_ladder):
-        monkeypatch.setattr(module, "make_batches", few)
-
-
-def assert_timed(found, section):
-    assert found
-    for m in found:
-        assert m.section == section and m.seconds and min(m.seconds) > 0, m
-
-
-# The sections
-
-
-def test_ceilings_measure_products_and_copies_with_one_thread_and_all():
-    found = list(ceilings(CPU, sizes=(8, 16), mebibytes=(1,), seconds=0.001))
-    assert_timed(found, "ceilings")
-    assert {m.threads for m in found} == {1, 2} and {m.device for m in found} == {"cpu"}
-    for threads in (1, 2):
-        ours = [m for m in found if m.threads == threads]
-        products = {m.parameters["size"]: m.per_call for m in ours if m.name == "matrix product"}
-        assert products == {8: {"flop": 1024}, 16: {"flop": 8192}}
-        assert [m.per_call for m in ours if m.name == "copy"] == [{"bytes": 2 * 2**20}]
-        assert "launch" in {m.name for m in ours}
-    assert not [m for m in found if m.name.startswith("transfer")]  # a CPU has nobody to transfer to
-
-
-def test_pipelines_measure_every_pipeline_on_the_same_number_of_images():
-    found = list(pipelines(CPU, batches=2, rounds=2, workers=(1,)))
-    assert_timed(found, "pipelines")
-    one_by_one = ["dataloader", "dataloader, pinned", "dataloader, 1 workers"]
-    assert sorted(m.name for m in found) == sorted([*one_by_one, "memory", "memory, pinned", "device"])
-    assert all(m.per_call == {"images": 256} and len(m.seconds) == 2 and m.threads == 1 for m in found)
-
-
-def test_crossover_measures_every_batch_size_and_width_in_seconds_of_one_step():
-    found = list(crossover(CPU, batch_sizes=(4, 8), widths=(2,), rounds=2, call_seconds=0.001))
-    assert_timed(found, "crossover")
-    cells = [(m.threads, m.parameters["batch_size"], m.parameters["hidden"]) for m in found]
-    assert sorted(cells) == [(1, 4, 2), (1, 8, 2), (2, 4, 2), (2, 8, 2)]
-    for m in found:
-        size = m.parameters["batch_size"]
-        assert m.per_call == {"flop": sum(step_flops(size, 2)), "bytes": step_bytes(size, 2), "images": size}
-        assert len(m.seconds) == 2 and m.device == "cpu"
-
-
-def test_crossover_repeats_a_step_within_a_call_and_divides_by_the_repeats(monkeypatch):
-    calls = []
-    monkeypatch.setattr(benchmark, "training_step", lambda *size: lambda: calls.append(torch.get_num_threads()))
-    monkeypatch.setattr(benchmark, "seconds_of", lambda function, device: 0.001)
-
-    def alternate(sides, **options):
-        for function in sides.values():
-            function()
-        return {name: [0.6] for name in sides}
-
-    monkeypatch.setattr(benchmark, "alternate", alternate)
-    found = list(crossover(CPU, batch_sizes=(4,), widths=(2,), call_seconds=0.02))
-    assert calls == [1] * 20 + [2] * 20
-    assert [m.seconds for m in found] == [pytest.approx([0.03])] * 2
-
-
-def test_the_training_step_is_on_a_batch_of_the_size_asked_for(monkeypatch):
-    seen = []
-
-    def make_step(model, optimizer):
-        return lambda images, labels: seen.append((images.shape, labels.shape, model.hidden.out_features))
-
-    monkeypatch.setattr(benchmark, "make_step", make_step)
-    for batch_size in (3, 60_001):  # more than there are images, too
-        training_step(CPU, batch_size, 5)()
-        assert seen.pop() == ((batch_size, 1, 28, 28), (batch_size,), 5)
-
-
-# In turn
-
-
-class Clock:
-    """A clock that stands still except where a side takes its time."""
-
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.mark.parametrize(("interrupted", "rounds"), [("a", 2), ("b", 2), ("c", 2)])
-def test_an_interrupt_gives_the_rounds_that_every_side_finished_and_goes_on(interrupted, rounds):
-    clock, calls, found = Clock(), [], {}
-
-    def side(name, seconds):
-        def call():
-            calls.append(name)
-            clock.now += seconds
-            if name == interrupted and calls.count(name) == rounds + 1:
-                raise KeyboardInterrupt
-
-        return call
-
-    sides = {name: side(name, i) for i, name in enumerate("abc", start=1)}
-    with pytest.raises(KeyboardInterrupt):
-        for name, seconds in in_turn(sides, rounds=5, warmup=0, clock=clock):
-            found[name] = seconds
-    assert found == {"a": [1.0, 1.0], "b": [2.0, 2.0], "c": [3.0, 3.0]}
-
-
-@pytest.mark.parametrize("warmup", [0, 1])
-def test_an_interrupt_before_the_first_round_is_done_gives_nothing(warmup):
-    def side():
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        for found in in_turn({"a": lambda: None, "b": side}, rounds=5, warmup=warmup):
-            pytest.fail(f"it gave {found}")
-
-
-def test_without_an_interrupt_every_round_is_given_and_an_error_is_an_error():
-    clock = Clock()
-    assert dict(in_turn({"a": lambda: None, "b": lambda: None}, rounds=3, clock=clock)) == {"a": [0] * 3, "b": [0] * 3}
-    with pytest.raises(ZeroDivisionError):
-        list(in_turn({"a": lambda: 1 / 0}, rounds=3))
-
-
-# The ladder
-
-
-def fake_rungs(monkeypatch, *rungs):
-    monkeypatch.setattr(benchmark, "ladder_rungs", lambda names: list(rungs))
-
-
-def counted(name, calls, make=plain, **options):
-    """A rung that notes every step in `calls`."""
-
-    def noting(device, hidden):
-        model, step, batches = make(device, hidden)
-        return the_ladder.Training(model, lambda *batch: calls.append(name) or step(*batch), batches)
-
-    return Rung(name, noting, None, **options)
-
-
-EAGER = [r.name for r in RUNGS if not r.name.startswith("compiled")]
-HERE = [r.name for r in RUNGS if r.name in EAGER and not r.missing(CPU)]
-FLOORS = [FLOOR] if onednn_missing() else [FLOOR, FLOOR_ONEDNN]
-
-
-def test_the_ladder_measures_the_same_steps_on_every_rung_and_the_floor(few_images):
-    found = list(ladder(CPU, names=EAGER, steps=3, rounds=2))
-    skipped = [m for m in found if isinstance(m, Skipped)]
-    assert {s.name: s.reason for s in skipped} == {r.name: r.missing(CPU) for r in RUNGS if r.missing(CPU)}
-    assert {(s.section, s.device) for s in skipped} == {("ladder", "cpu")}
-    timed = [m for m in found if isinstance(m, Timed)]
-    assert_timed(timed, "ladder")
-    assert [m.name for m in timed] == HERE + FLOORS
-    for m in timed:
-        assert m.per_call == {"images": 384, "steps": 3} and len(m.seconds) == 2
-        assert (m.threads, m.parameters, m.device) == (1, {"batch_size": 128, "hidden": 128}, "cpu")
-        if m.name in FLOORS:
-            assert m.first_use_seconds is None and m.proof == {}
-        else:
-            assert m.first_use_seconds > 0
-            assert 0 <= m.proof["largest_loss_difference"] <= m.proof["tolerance"]
-
-
-def test_the_ladder_proves_that_the_plain_rung_is_the_plain_loop(few_images):
-    (rung, *_) = ladder(CPU, names=[PLAIN], steps=3, rounds=1)
-    assert rung.proof == {"largest_loss_difference": 0.0, "tolerance": 0.02}
-
-
-def test_a_ladder_without_a_number_of_steps_takes_whole_epochs(few_images, monkeypatch):
-    calls, products = [], []
-    fake_rungs(monkeypatch, counted("rung", calls))
-    monkeypatch.setattr(benchmark, "repeat", lambda function, count: products.append(count))
-    found = list(ladder(CPU, rounds=3))
-    assert [m.name for m in found] == ["rung", *FLOORS]
-    assert all(m.per_call == {"images": 60_000, "steps": 469} for m in found)
-    assert len(calls) == 10 * (1 + 3)  # all ten batches: a first pass, and one a round
-    assert products == [469] * 3 * len(FLOORS)
-
-
-def test_the_ladder_takes_its_rungs_in_turn_after_a_first_pass_of_each(few_images, monkeypatch):
-    calls = []
-    fake_rungs(monkeypatch, counted("a", calls), counted("b", calls))
-    list(ladder(CPU, steps=2, rounds=3))
-    assert "".join(calls) == "aabb" * (1 + 3)
-
-
-def test_the_ladder_may_be_of_another_width(few_images):
-    made = []
-    found = list(ladder(CPU, names=[PLAIN], hidden=32, steps=2, rounds=1))
-    assert [m.parameters["hidden"] for m in found] == [32] * (1 + len(FLOORS))
-    with pytest.raises(ValueError, match="no rung is called moon"):
-        made += ladder(CPU, names=["moon"], steps=2)
-    assert made == []
-
-
-def test_the_first_pass_is_timed_apart_from_the_rounds(few_images, monkeypatch):
-    clock = Clock()
-
-    def slow_at_first(device, hidden):
-        model, step, batches = plain(device, hidden)
-        steps = []
-
-        def stepping(*batch):
-            steps.append(1)
-            clock.now += 50.0 if len(steps) == 1 else 1.0
-            return step(*batch)
-
-        return the_ladder.Training(model, stepping, batches)
-
-    original = benchmark.alternate
-    monkeypatch.setattr(benchmark.time, "perf_counter", clock)
-    monkeypatch.setattr(benchmark, "alternate", lambda *args, **options: original(*args, clock=clock, **options))
-    fake_rungs(monkeypatch, Rung("slow at first", slow_at_first, None))
-    (rung, *_) = ladder(CPU, steps=3, rounds=2)
-    assert rung.first_use_seconds == 52.0 and rung.seconds == [3.0, 3.0]
-
-
-def test_a_pause_between_two_rounds_is_no_measurement(few_images, monkeypatch):
-    pauses = []
-    monkeypatch.setattr(benchmark.time, "sleep", pauses.append)
-    found = list(ladder(CPU, names=[PLAIN], steps=2, rounds=3))
-    assert [m.name for m in found] == [PLAIN, *FLOORS] and len(pauses) == 3
-    list(ladder(CPU, names=[PLAIN], rounds=1))
-    assert len(pauses) == 3  # whole passes leave no workers behind that need one
-
-
-def too_fast(device, hidden):
-    model = make_model(hidden, device=device)
-    step = make_step(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
-    return the_ladder.Training(model, step, the_ladder.make_batches("device", device=device))
-
-
-def broken(device, hidden):
-    raise RuntimeError("\n  no kernel for this\nsecond line")
-
-
-def broken_without_a_word(device, hidden):
-    model, _, batches = plain(device, hidden)
-
-    def step(images, labels):
-        raise AssertionError
-
-    return the_ladder.Training(model, step, batches)
-
-
-def nan_at_the_third_step(device, hidden):
-    model, step, batches = plain(device, hidden)
-    losses = []
-
-    def stepping(*batch):
-        losses.append(step(*batch))
-        return losses[-1] * float("nan") if len(losses) == 3 else losses[-1]
-
-    return the_ladder.Training(model, stepping, batches)
-
-
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (too_fast, "is another training: its losses differ by "),
-        (broken, "failed: RuntimeError: no kernel for this"),
-        (broken_without_a_word, "failed: AssertionError: "),
-        (nan_at_the_third_step, "failed: LossNotFinite: the loss is nan at epoch 1, step 4"),
-    ],
-)
-def test_a_rung_that_is_not_the_same_training_is_skipped_and_never_timed(few_images, monkeypatch, make, reason):
-    calls = []
-
-    def noting(device, hidden):
-        calls.append("made")
-        model, step, batches = make(device, hidden)
-        return the_ladder.Training(model, lambda *batch: calls.append("step") or step(*batch), batches)
-
-    fake_rungs(monkeypatch, Rung("bad", noting, None), Rung("good", plain, None))
-    skipped, *timed = ladder(CPU, steps=4, rounds=2)
-    assert (skipped.section, skipped.name, skipped.device) == ("ladder", "bad", "cpu")
-    assert skipped.reason.startswith(reason) and "second line" not in skipped.reason
-    assert [m.name for m in timed] == ["good", *FLOORS]
-    assert calls.count("made") == 1 and calls.count("step") <= 4
-
-
-def test_a_difference_that_is_no_number_is_not_the_same_training(few_images, monkeypatch):
-    losses = iter([[1.0, 2.0], [float("nan"), 2.0]])  # the plain loop's, the rung's
-    monkeypatch.setattr(benchmark, "train_part", lambda *a: Epoch(1, next(losses, None), [], 256, 1.0))
-    fake_rungs(monkeypatch, Rung("nan", plain, None))
-    skipped, *timed = ladder(CPU, steps=2, rounds=1)
-    assert "is another training: its losses differ by nan" in skipped.reason and [m.name for m in timed] == FLOORS
-
-
-@pytest.mark.parametrize(("factor", "there"), [(0.99, False), (1.01, True)])
-def test_a_rung_may_differ_as_much_as_its_tolerance(few_images, monkeypatch, factor, there):
-    fake_rungs(monkeypatch, Rung("other", too_fast, None, tolerance=9.0))
-    (found, *_) = ladder(CPU, steps=3, rounds=1)
-    difference = found.proof["largest_loss_difference"]
-    assert difference > 0.05 and found.proof["tolerance"] == 9.0
-    fake_rungs(monkeypatch, Rung("other", too_fast, None, tolerance=difference * factor))
-    (found, *_) = ladder(CPU, steps=3, rounds=1)
-    assert isinstance(found, Timed) is there
-
-
-def test_a_rung_that_is_missing_is_not_even_made(few_images, monkeypatch):
-    unmade = Rung("future", lambda *a: pytest.fail("it was made"), None, lambda device: f"not on a {device.type}")
-    fake_rungs(monkeypatch, unmade)
-    skipped, *timed = ladder(CPU, steps=2, rounds=1)
-    assert skipped == Skipped("ladder", "future", "cpu", "not on a cpu") and [m.name for m in timed] == FLOORS
-
-
-def test_a_part_of_an_epoch_is_a_part_on_every_rung(few_images, monkeypatch):
-    calls = []
-
-    def graph(device, hidden):
-        model, step, batches = plain(device, hidden)
-        epoch = the_ladder.EpochGraph(
-            lambda *batch: calls.append(1) or step(*batch),
-            model,
-            sgd(model),
-            batches,
-            record=lambda function: function,
-            warm_up=lambda function: None,
-        )
-        return the_ladder.Training(model, epoch.step, epoch)
-
-    fake_rungs(monkeypatch, Rung("CUDA graph of an epoch", graph, None))
-    found = [m for m in ladder(CPU, steps=2, rounds=3) if m.name == "CUDA graph of an epoch"]
-    assert all(len(calls) == m.per_call["steps"] * (1 + 3) for m in found)  # or it is left out, or says its own steps
-
-
-def test_an_interrupted_ladder_gives_its_finished_rounds(few_images, monkeypatch):
-    calls = []
-
-    def interrupted(device, hidden):
-        model, step, batches = plain(device, hidden)
-
-        def stepping(*batch):
-            calls.append("b")
-            if calls.count("b") == 10 * (1 + 2) + 2:  # amid the third round
-                raise KeyboardInterrupt
-            return step(*batch)
-
-        return the_ladder.Training(model, stepping, batches)
-
-    unmade = Rung("missing", None, None, lambda device: "is not here")
-    fake_rungs(monkeypatch, unmade, counted("a", calls), Rung("b", interrupted, None))
-    found, said = run(only=["ladder", "ceilings"], quick=True)
-    assert found.skipped == [Skipped("ladder", "missing", "cpu", "is not here")]
-    assert [m.name for m in found.measurements] == ["a", "b", *FLOORS]
-    assert all(len(m.seconds) == 2 for m in found.measurements)
-    assert all(m.proof for m in found.measurements[:2]) and "interrupted" in said[-1]
-
-
-def test_interrupted_pipelines_give_their_finished_rounds(few_images, monkeypatch):
-    few, yielded = benchmark.make_batches, []
-
-    class Interrupted:
-        def __iter__(self):
-            for batch in few("device"):
-                yielded.append(batch)
-                if len(yielded) == 50 * (1 + 2) + 7:  # after a warm-up and two rounds
-                    raise KeyboardInterrupt
-                yield batch
-
-    monkeypatch.setattr(benchmark, "make_batches", lambda kind, **o: Interrupted() if kind == "device" else few(kind))
-    found, said = run(only=["pipelines", "ceilings"], quick=True)
-    assert len(found.measurements) == 6 and {m.section for m in found.measurements} == {"pipelines"}
-    assert all(len(m.seconds) == 2 and m.per_call == {"images": 6400} for m in found.measurements)
-    assert "interrupted" in said[-1] and found.skipped == []
-
-
-def test_a_part_of_a_training_is_as_many_steps_as_asked_for(few_images, capsys):
-    training = plain("cpu", 16)
-    part = train_part(training, 3)
-    assert isinstance(part, Epoch) and len(part.losses) == 3 and part.images == 384
-    whole = train_part(training)
-    assert len(whole.losses) == 10 and whole.loss < part.loss  # it went on from there
-    assert capsys.readouterr().out == ""
-
-
-# The account of a step
-
-
-def fake_alternate(seconds, seen):
-    """Calls every side once and says that it took `seconds`, in three rounds."""
-
-    def alternate(sides, into, **options):
-        for name, function in sides.items():
-            seen.append(name)
-            function()
-        into.update({name: [seconds] * 3 for name in sides})
-
-    return alternate
-
-
-ACCOUNT = ["whole, textbook", "whole, device", "load, textbook", "load, device"]
-ACCOUNT += ["load, textbook, with steps", "load, device, with steps"]
-ACCOUNT += ["copy", "step, waiting", "step", "smallest network"]
-
-
-def test_the_account_names_its_parts_and_gives_the_time_of_one_step(few_images, monkeypatch):
-    monkeypatch.setattr(benchmark, "alternate", fake_alternate(6.0, []))
-    found = list(account(CPU, sizes=(3, 200), steps=4))
-    assert [m.name for m in found] == [*ACCOUNT, "step of 3", "step of 200"]
-    assert all(m.seconds == [1.5] * 3 and m.section == "account" and m.threads == 1 for m in found)
-    parameters = {m.name: m.parameters for m in found}
-    assert parameters["smallest network"] == {"batch_size": 1, "hidden": 1}
-    assert parameters["step of 3"] == {"batch_size": 3, "hidden": 128}
-    assert parameters["step of 200"] == {"batch_size": 200, "hidden": 128}
-    assert all(parameters[name] == {"batch_size": 128, "hidden": 128} for name in ACCOUNT[:-1])
-
-
-def test_every_part_of_the_account_is_done_as_often_as_there_are_steps(few_images, monkeypatch):
-    done, seen = [], []
-    waits, item = [], torch.Tensor.item
-
-    class Batches(list):
-        """Endless copies of one batch, each counted."""
-
-        def __init__(self, kind, device):
-            super().__init__([(torch.zeros(128, 1, 28, 28), torch.zeros(128, dtype=torch.int64))] * 9)
-            self.kind = kind
-
-        def __iter__(self):
-            for batch in super().__iter__():
-                done.append((seen[-1] if seen else None, f"batch of {self.kind}"))
-                yield batch
-
-    def noted_step(model, optimizer):
-        step = make_step(model, optimizer)
-
-        def noting(images, labels):
-            done.append((seen[-1], f"step of {len(images)}, {model.hidden.out_features}"))
-            return step(images, labels)
-
-        return noting
-
-    for module in (benchmark, the_ladder):
-        monkeypatch.setattr(module, "make_batches", lambda kind, device="cpu": Batches(kind, device))
-        monkeypatch.setattr(module, "make_step", noted_step)
-    monkeypatch.setattr(torch.Tensor, "item", lambda self: waits.append(seen[-1]) or item(self))
-    monkeypatch.setattr(benchmark, "alternate", fake_alternate(6.0, seen))
-    list(account(CPU, sizes=(3,), steps=4))
-    expected = {
-        "whole, textbook": {"batch of dataloader": 4, "step of 128, 128": 4},
-        "whole, device": {"batch of device": 4, "step of 128, 128": 4},
-        "load, textbook": {"batch of dataloader": 4},
-        "load, device": {"batch of device": 4},
-        "load, textbook, with steps": {"batch of dataloader": 4, "step of 128, 128": 4},
-        "load, device, with steps": {"batch of device": 4, "step of 128, 128": 4},
-        "copy": {},
-        "step, waiting": {"step of 128, 128": 4},
-        "step": {"step of 128, 128": 4},
-        "smallest network": {"step of 1, 1": 4},
-        "step of 3": {"step of 3, 128": 4},
-    }
-    for part, counts in expected.items():
-        assert {what for where, what in done if where == part} == set(counts), part
-        assert all(done.count((part, what)) == count for what, count in counts.items()), part
-    # Every training waits once more: at the end of its epoch.
-    assert {part: waits.count(part) for part in set(waits)} == {
-        "whole, textbook": 4 + 1,
-        "whole, device": 1,
-        "step, waiting": 4,
-        "load, textbook, with steps": 4,
-    }
-
-
-def test_a_call_comes_after_every_batch():
-    seen = []
-
-    def batches():
-        for i in range(3):
-            seen.append(i)
-            yield i
-
-    benchmark.between(batches(), lambda: seen.append("call"))
-    assert seen == [0, "call", 1, "call", 2, "call"]
-
-
-def test_the_account_measures(few_images):
-    found = list(account(CPU, sizes=(1,), steps=2, rounds=2))
-    assert_timed(found, "account")
-    assert len(found) == len(ACCOUNT) + 1 and all(len(m.seconds) == 2 for m in found)
-
-
-# Ensembles
-
-
-def test_ensembles_are_measured_against_one_network(few_images):
-    found = list(ensemble(CPU, counts=(1, 3), steps=2, rounds=2))
-    assert_timed(found, "ensemble")
-    assert [(m.name, m.parameters, m.per_call) for m in found] == [
-        ("plain step", {"networks": 1}, {"images": 256, "steps": 2, "networks": 1}),
-        ("at once", {"networks": 1}, {"images": 256, "steps": 2, "networks": 1}),
-        ("at once", {"networks": 3}, {"images": 768, "steps": 2, "networks": 3}),
-    ]
-    assert all(len(m.seconds) == 2 and m.threads == 1 for m in found)
-
-
-def test_the_networks_of_an_ensemble_are_different(few_images, monkeypatch):
-    made, calls = [], []
-
-    def make_ensemble_step(models):
-        made.append(models)
-        return lambda images, labels: calls.append((len(models), len(images)))
-
-    monkeypatch.setattr(benchmark, "make_ensemble_step", make_ensemble_step)
-    list(ensemble(CPU, counts=(2, 3), steps=4, rounds=1))
-    assert [len(models) for models in made] == [2, 3]
-    first, second, third = (model.hidden.weight for model in made[1])
-    assert not torch.equal(first, second) and not torch.equal(second, third)
-    assert torch.equal(first, make_model().hidden.weight)  # the first is the course's own
-    assert calls == [(2, 128)] * 4 + [(3, 128)] * 4 + [(2, 128)] * 4 + [(3, 128)] * 4  # a warm-up and a round
-
-
-# Peers
-
-
-class FakePeer:
-    """A peer without a process. `losses` has its test loss, or the error it ends with, by name."""
-
-    made, calls, closed = [], [], []
-    losses, interrupt = {}, None
-
-    def __init__(self, name):
-        self.name = name
-        self.made.append(name)
-
-    def __call__(self):
-        self.calls.append(self.name)
-        if (self.name, self.calls.count(self.name)) == self.interrupt:
-            raise KeyboardInterrupt
-        loss = self.losses.get(self.name, 0.3)
-        if isinstance(loss, Exception):
-            raise loss
-        if self.calls.count(self.name) > 1:
-            return {"seconds": 1.0}
-        return {"seconds": 7.0, "test_loss": loss, "test_accuracy": 0.9}
-
-    def close(self):
-        self.closed.append(self.name)
-
-
-@pytest.fixture
-def fake_peers(monkeypatch):
-    for name in ("made", "calls", "closed"):
-        monkeypatch.setattr(FakePeer, name, [])
-    monkeypatch.setattr(FakePeer, "losses", {})
-    monkeypatch.setattr(FakePeer, "interrupt", None)
-    monkeypatch.setattr(benchmark, "Peer", FakePeer)
-    return FakePeer
-
-
-def test_peers_take_turns_after_a_first_epoch_of_each(fake_peers):
-    names = ["plain loop", "scikit-learn", "skorch"]
-    found = list(peers(names=names, rounds=3))
-    assert_timed(found, "peers")
-    assert fake_peers.calls == names * 4 and [m.name for m in found] == names
-    for m in found:
-        assert m.per_call == {"images": 60_000} and len(m.seconds) == 3 and m.first_use_seconds == 7.0
-        assert (m.device, m.threads, m.parameters) == ("cpu", 1, {"batch_size": 128, "hidden": 128})
-        assert m.proof == {"test_loss": 0.3, "test_accuracy": 0.9, "lines_of_code": benchmark.lines_of_code(m.name)}
-    assert sorted(fake_peers.made) == sorted(fake_peers.closed) == sorted(names)
-
-
-def test_all_peers_are_measured_unless_some_are_named(fake_peers):
-    assert [m.name for m in peers(rounds=1)] == list(PEERS) == fake_peers.closed
-
-
-def test_a_peer_that_ends_with_an_error_is_skipped_with_it_and_closed(fake_peers):
-    fake_peers.losses = {"skorch": RuntimeError("ModuleNotFoundError: No module named 'skorch'")}
-    skipped, *timed = peers(names=["plain loop", "skorch", "fastai"], rounds=2)
-    assert skipped == Skipped("peers", "skorch", "cpu", "failed: ModuleNotFoundError: No module named 'skorch'")
-    assert [m.name for m in timed] == ["plain loop", "fastai"]
-    assert fake_peers.calls.count("skorch") == 1 and fake_peers.closed == ["skorch", "plain loop", "fastai"]
-
-
-@pytest.mark.parametrize(("loss", "same"), [(0.3 * 1.14, True), (0.3 * 0.86, True), (0.346, False), (0.254, False)])
-def test_a_peer_whose_test_loss_is_another_is_no_peer(fake_peers, loss, same):
-    fake_peers.losses = {"skorch": loss}
-    found = {m.name: m for m in peers(names=["plain loop", "skorch"], rounds=1)}
-    assert isinstance(found["skorch"], Timed) is same
-    if not same:
-        expected = f"failed: another training: its test loss is {loss:.3f}, not about 0.300"
-        assert found["skorch"].reason == expected and fake_peers.closed == ["skorch", "plain loop"]
-
-
-def test_a_test_loss_that_is_no_number_is_another_training(fake_peers):
-    fake_peers.losses = {"skorch": float("nan")}
-    skipped, _ = peers(names=["plain loop", "skorch"], rounds=1)
-    assert "its test loss is nan" in skipped.reason
-
-
-def test_nobody_is_a_peer_of_a_training_that_failed(fake_peers):
-    fake_peers.losses = {"plain loop": RuntimeError("broken")}
-    found = list(peers(names=["plain loop", "skorch"], rounds=1))
-    assert [(type(m), m.name) for m in found] == [(Skipped, "plain loop"), (Skipped, "skorch")]
-    assert found[0].reason == "failed: broken" and fake_peers.closed == ["plain loop", "skorch"]
-
-
-@pytest.mark.parametrize(("interrupt", "rounds"), [(("skorch", 1), 0), (("skorch", 2), 0), (("skorch", 4), 2)])
-def test_an_interrupt_keeps_the_finished_rounds_and_ends_the_processes(fake_peers, interrupt, rounds):
-    fake_peers.interrupt = interrupt
-    found, said = run(only=["peers"])
-    assert {len(m.seconds) for m in found.measurements} == ({rounds} if rounds else set())
-    assert len(found.measurements) == (len(PEERS) if rounds else 0) and "interrupted" in said[-1]
-    assert fake_peers.closed == fake_peers.made and "skorch" in fake_peers.made
-
-
-def test_an_error_and_a_consumer_that_stops_end_the_processes(fake_peers):
-    fake_peers.losses = {"skorch": ZeroDivisionError()}
-    with pytest.raises(ZeroDivisionError):
-        list(peers(names=["plain loop", "skorch"], rounds=1))
-    assert fake_peers.closed == ["plain loop", "skorch"]
-    fake_peers.losses = {}
-    fake_peers.calls.clear()
-    stopped = peers(names=["plain loop", "fastai"], rounds=1)
-    assert next(stopped).name == "plain loop"
-    stopped.close()
-    assert fake_peers.closed[2:] == ["plain loop", "fastai"]
-
-
-# Parts
-
-
-def test_first_takes_the_first_of_every_pass():
-    assert [list(First([1, 2, 3], 2)), list(First([1, 2, 3], None)), list(First([1, 2, 3], 9))] == [
-        [1, 2],
-        [1, 2, 3],
-        [1, 2, 3],
-    ]
-    again = First([1, 2, 3], 2)
-    assert list(again) == list(again)
-
-
-@pytest.mark.parametrize(("batch_size", "hidden"), [(128, 128), (3, 17)])
-def test_the_floor_is_exactly_the_matrix_products_of_a_step(batch_size, hidden):
-    products = matrix_products(CPU, batch_size, hidden)
-    with FlopCounterMode(display=False) as counter:
-        products()
-    assert counter.get_total_flops() == sum(step_flops(batch_size, hidden))
-
-
-@pytest.mark.parametrize(("batch_size", "hidden"), [(128, 128), (3, 17)])
-def test_the_floor_of_onednn_has_the_two_large_products_by_onednn(monkeypatch, batch_size, hidden):
-    shapes = []
-
-    def product(a, b):  # [m, k], [n, k]
-        shapes.append((*a.shape, *b.shape))
-        return torch.empty(a.shape[0], b.shape[0])
-
-    monkeypatch.setattr(benchmark, "onednn_product", product)
-    products = matrix_products(CPU, batch_size, hidden, onednn=True)
-    with FlopCounterMode(display=False) as counter:
-        products()
-    # The hidden layer's outputs, and the gradient of its weights.
-    assert shapes == [(hidden, 784, batch_size, 784), (hidden, batch_size, 784, batch_size)]
-    large = 2 * (2 * batch_size * 784 * hidden)
-    assert counter.get_total_flops() + large == sum(step_flops(batch_size, hidden))
-
-
-def test_there_is_no_floor_of_onednn_without_it(few_images, monkeypatch):
-    monkeypatch.setattr(benchmark, "onednn_missing", lambda: "there is none")
-    assert [m.name for m in ladder(CPU, names=[PLAIN], steps=2, rounds=1)] == [PLAIN, FLOOR]
+def measures(monkeypatch, section, function):
+    """The section is measured by `function` instead."""
+    monkeypatch.setitem(SECTIONS, section, replace(SECTIONS[section], measure=function))
 
 
 # The whole
@@ -736,16 +46,16 @@ def run(device=CPU, **options):
 @pytest.fixture
 def fake_sections(monkeypatch):
     for section in SECTIONS:
-        monkeypatch.setattr(benchmark, section, fake(section))
+        measures(monkeypatch, section, fake(section))
 
 
 def test_the_benchmark_runs_the_sections_asked_for_and_restores_the_threads(fake_sections):
     found, said = run(quick=True, only=["ladder", "ceilings"])
-    assert [m.section for m in found.measurements] == ["ladder", "ladder", "ceilings"] and found.quick
+    assert [m.section for m in found.measurements] == ["ladder", "ceilings"] and found.quick
     assert torch.get_num_threads() == 1 and found.skipped == []
     assert found.environment["device"] == "cpu" and len(found.date) == 10
     assert [line.split()[0] for line in said] == ["ladder", "ladder", "ceilings", "ceilings"]
-    found, _ = run()
+    found, _ = run(only=SECTIONS)
     assert list(dict.fromkeys(m.section for m in found.measurements)) == list(SECTIONS) and not found.quick
 
 
@@ -760,27 +70,40 @@ def test_a_quick_run_is_shorter(monkeypatch, quick):
 
         return ask
 
-    for section in (*SECTIONS, "peers"):
-        monkeypatch.setattr(benchmark, section, asking(section))
-    run(quick=quick, only=[*SECTIONS, "peers"], progress=iter)
+    for section in SECTIONS:
+        measures(monkeypatch, section, asking(section))
+    run(quick=quick, only=SECTIONS, progress=iter)
     turns = {"rounds": 4 if quick else 10, "progress": iter}
-    wide = {"names": WIDE, "hidden": 2048, "steps": 50}
     assert asked == {
         "ceilings": [{"seconds": 0.02} if quick else {}],
         "pipelines": [turns | {"batches": 50 if quick else 100}],
         "account": [turns],
         "crossover": [turns],
-        "ladder": [turns | {"steps": 50 if quick else None}, turns | wide],
+        "ladder": [turns | ({"steps": 50} if quick else {})],
         "ensemble": [turns],
         "peers": [turns],
     }
+
+
+@pytest.mark.parametrize("steps", [None, 50])
+def test_the_ladder_is_measured_once_more_on_a_wide_network_where_precision_is_the_subject(monkeypatch, steps):
+    asked = []
+    monkeypatch.setattr(ladder, "measure_ladder", lambda device, **options: asked.append(options) or [])
+    assert list(ladder.both_widths(CPU, steps=steps, rounds=3)) == []
+    assert asked == [{"steps": steps, "rounds": 3}, {"names": WIDE, "hidden": 2048, "steps": 50, "rounds": 3}]
+
+
+def test_other_libraries_are_measured_where_one_is_installed(monkeypatch):
+    for there in ([], ["jax"], ["sklearn"]):
+        monkeypatch.setattr(benchmark, "find_spec", lambda name, there=there: name in there or None)
+        assert ("peers" in benchmark.installed()) == bool(there)
+        assert [name for name in benchmark.installed() if name != "peers"] == [s for s in SECTIONS if s != "peers"]
 
 
 def test_on_a_gpu_every_section_runs_on_both_devices_but_crossover_and_peers_once(fake_sections, monkeypatch):
     environment = {"cpu_name": "AMD EPYC", "device_name": "NVIDIA H200"}
     monkeypatch.setattr(benchmark, "environment", lambda device: environment)
     monkeypatch.setattr(benchmark, "synchronize", lambda device: None)
-    monkeypatch.setattr(benchmark, "peers", lambda **options: fake("peers")(CPU))
     found, said = run(CUDA, only=["ceilings", "crossover", "peers"])
     assert [(m.section, m.device) for m in found.measurements] == [
         ("ceilings", "cpu"),
@@ -792,18 +115,18 @@ def test_on_a_gpu_every_section_runs_on_both_devices_but_crossover_and_peers_onc
 
 
 def test_an_interrupt_keeps_what_is_finished(monkeypatch):
-    monkeypatch.setattr(benchmark, "ceilings", fake("ceilings"))
-    monkeypatch.setattr(benchmark, "pipelines", fake("pipelines", fail=KeyboardInterrupt))
-    monkeypatch.setattr(benchmark, "crossover", lambda *a, **k: pytest.fail("it went on"))
+    measures(monkeypatch, "ceilings", fake("ceilings"))
+    measures(monkeypatch, "pipelines", fake("pipelines", fail=KeyboardInterrupt))
+    measures(monkeypatch, "crossover", lambda *a, **k: pytest.fail("it went on"))
     found, said = run(only=["ceilings", "pipelines", "crossover"])
     assert [m.section for m in found.measurements] == ["ceilings", "pipelines"] and found.skipped == []
     assert "interrupted" in said[-1] and torch.get_num_threads() == 1
 
 
 def test_an_error_ends_its_section_and_the_others_go_on(monkeypatch):
-    monkeypatch.setattr(benchmark, "ceilings", fake("ceilings"))
-    monkeypatch.setattr(benchmark, "pipelines", fake("pipelines", fail=RuntimeError("a worker died")))
-    monkeypatch.setattr(benchmark, "crossover", fake("crossover"))
+    measures(monkeypatch, "ceilings", fake("ceilings"))
+    measures(monkeypatch, "pipelines", fake("pipelines", fail=RuntimeError("a worker died")))
+    measures(monkeypatch, "crossover", fake("crossover"))
     found, said = run(only=["ceilings", "pipelines", "crossover"])
     assert [m.section for m in found.measurements] == ["ceilings", "pipelines", "crossover"]
     assert found.skipped == [Skipped("pipelines", BROKEN_OFF, "cpu", "RuntimeError: a worker died")]
@@ -812,7 +135,7 @@ def test_an_error_ends_its_section_and_the_others_go_on(monkeypatch):
 
 def test_what_a_section_skips_is_listed_apart(monkeypatch):
     skipped, timed = Skipped("ladder", "TF32", "cpu", "no GPU"), Timed("ladder", PLAIN, "cpu", 1, [1.0])
-    monkeypatch.setattr(benchmark, "ladder", lambda *a, **k: iter([] if "names" in k else [skipped, timed]))
+    measures(monkeypatch, "ladder", lambda *a, **k: iter([skipped, timed]))
     found, _ = run(only=["ladder"])
     assert found.skipped == [skipped] and found.measurements == [timed]
 
@@ -822,43 +145,43 @@ def test_what_a_section_skips_is_listed_apart(monkeypatch):
 
 def test_pipelines_are_compared_with_the_dataloader_and_pinned_ones_with_themselves():
     names = ["dataloader", "memory", "device", "dataloader, pinned", "memory, pinned", "dataloader, 2 workers"]
-    assert pairs_of("pipelines", None, names) == [
+    assert measured_pairs(pipelines.pairs, names) == [
         ("dataloader", "memory"),
         ("dataloader", "device"),
         ("dataloader", "dataloader, pinned"),
         ("memory", "memory, pinned"),
         ("dataloader", "dataloader, 2 workers"),
     ]
-    assert pairs_of("pipelines", None, ["memory", "memory, pinned"]) == [("memory", "memory, pinned")]
+    assert measured_pairs(pipelines.pairs, ["memory", "memory, pinned"]) == [("memory", "memory, pinned")]
 
 
 def test_rungs_are_compared_with_the_textbook_and_with_their_floors():
     names = [TEXTBOOK, PLAIN, "backward written out", "written out, oneDNN", FLOOR, FLOOR_ONEDNN]
-    pairs = pairs_of("ladder", 128, iter(names))
+    pairs = measured_pairs(ladder.pairs, iter(names))
     assert pairs == [(TEXTBOOK, name) for name in names[1:]] + [
         (PLAIN, FLOOR),
         ("backward written out", FLOOR),
         ("written out, oneDNN", FLOOR_ONEDNN),
     ]
-    assert set(pairs_of("ladder", 128, [r.name for r in RUNGS])) == {(TEXTBOOK, r.name) for r in RUNGS[1:]}
-    assert pairs_of("ladder", 128, [PLAIN, "fused optimizer"]) == []
+    assert set(measured_pairs(ladder.pairs, [r.name for r in RUNGS])) == {(TEXTBOOK, r.name) for r in RUNGS[1:]}
+    assert measured_pairs(ladder.pairs, [PLAIN, "fused optimizer"]) == []
 
 
 def test_rungs_on_a_wide_network_are_compared_with_the_precise_one():
     names = [*WIDE, FLOOR]
-    assert pairs_of("ladder", 2048, names) == [(WIDE[0], name) for name in names[1:]]
-    assert pairs_of("ladder", 2048, WIDE[1:]) == []
+    assert measured_pairs(ladder.wide_pairs, names) == [(WIDE[0], name) for name in names[1:]]
+    assert measured_pairs(ladder.wide_pairs, WIDE[1:]) == []
 
 
 def test_peers_are_compared_with_the_plain_loop_and_jax_with_the_fastest_rung():
     names = ["plain loop", "fastest rung", "JAX, scanned epoch", "Keras on JAX"]
-    assert pairs_of("peers", 128, names) == [
+    assert measured_pairs(peers.pairs, names) == [
         ("plain loop", "fastest rung"),
         ("plain loop", "JAX, scanned epoch"),
         ("plain loop", "Keras on JAX"),
         ("JAX, scanned epoch", "fastest rung"),
     ]
-    assert set(OURS) < set(PEERS) and pairs_of("peers", 128, ["Keras on JAX"]) == []
+    assert set(OURS) < set(PEERS) and measured_pairs(peers.pairs, ["Keras on JAX"]) == []
 
 
 def test_the_summary_names_the_highest_rates_and_compares_with_the_textbook(monkeypatch):
@@ -921,39 +244,3 @@ def test_the_summary_of_nothing_says_why_there_is_nothing(monkeypatch):
 def test_an_import_is_timed_in_fresh_processes():
     (seconds,) = import_seconds(repeats=1)
     assert seconds > 0
-
-
-# On a GPU
-
-
-@pytest.mark.gpu
-def test_ceilings_on_the_gpu_measure_transfers_too(gpu):
-    found = list(ceilings(gpu, sizes=(64, 256), mebibytes=(1,), seconds=0.001))
-    assert_timed(found, "ceilings")
-    names = {m.name for m in found}
-    assert {"matrix product", "copy", "launch"} <= names and {m.device for m in found} == {gpu.type}
-    if gpu.type in ("cuda", "xpu"):
-        assert {"transfer, pageable", "transfer, pinned"} <= names
-
-
-@pytest.mark.gpu
-def test_ladder_and_crossover_run_on_the_gpu(gpu):
-    found = list(ladder(gpu, names=EAGER, steps=2, rounds=2))
-    skipped = {m.name: m.reason for m in found if isinstance(m, Skipped)}
-    assert skipped == {r.name: r.missing(gpu) for r in RUNGS if r.name in EAGER and r.missing(gpu)}
-    timed = [m for m in found if isinstance(m, Timed)]
-    assert_timed(timed, "ladder")
-    assert {m.device for m in timed} == {gpu.type} and timed[-1].name == FLOOR
-    found = list(crossover(gpu, batch_sizes=(4,), widths=(2,), rounds=2, call_seconds=0.001))
-    assert_timed(found, "crossover")
-    assert {m.device for m in found} == {"cpu", gpu.type}
-
-
-@pytest.mark.gpu
-def test_account_and_ensemble_run_on_the_gpu(gpu):
-    found = list(account(gpu, sizes=(1,), steps=2, rounds=2))
-    assert_timed(found, "account")
-    assert [m.name for m in found] == [*ACCOUNT, "step of 1"] and {m.device for m in found} == {gpu.type}
-    found = list(ensemble(gpu, counts=(1, 2), steps=2, rounds=2))
-    assert_timed(found, "ensemble")
-    assert {m.device for m in found} == {gpu.type}

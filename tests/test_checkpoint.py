@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mnist_gpu import checkpoint
+from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.checkpoint import CheckpointError, load, save
-from mnist_gpu.data import DeviceBatches
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step, train
 

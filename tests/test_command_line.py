@@ -1,3 +1,4 @@
+import inspect
 import io
 import json
 import os
@@ -9,11 +10,13 @@ import sys
 import pytest
 import torch
 
-from mnist_gpu import __main__ as command_line
-from mnist_gpu import benchmark, checkpoint, doctor, results
-from mnist_gpu.__main__ import main
-from mnist_gpu.data import DeviceBatches
+from mnist_gpu import checkpoint, doctor
+from mnist_gpu.__main__ import main, parser
+from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.device import environment
+from mnist_gpu.faster import run as training_run
+from mnist_gpu.faster.run import gpu_message, run_training
+from mnist_gpu.measuring import benchmark, results
 from mnist_gpu.model import make_model
 from mnist_gpu.training import evaluate
 
@@ -33,7 +36,7 @@ def few_images(monkeypatch, mnist):
     def few(kind, train, batch_size, seed, device, part=(0, 1)):
         return DeviceBatches(mnist[0][:640], mnist[1][:640], batch_size, seed, device)
 
-    monkeypatch.setattr(command_line, "make_batches", few)
+    monkeypatch.setattr(training_run, "make_batches", few)
 
 
 # train
@@ -103,7 +106,7 @@ def test_the_batch_size_is_found_behind_the_progress_bar_when_memory_runs_out(fe
 
         return step
 
-    monkeypatch.setattr(command_line, "make_step", out_of_memory)
+    monkeypatch.setattr(training_run, "make_step", out_of_memory)
     monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda device: (2**20, 2**30))
     assert main(["train", "--device", "cpu", "--batch-size", "64"]) == 2
     error = capsys.readouterr().err
@@ -153,7 +156,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_status_1_and_saves_no_
 
 
 def test_an_interrupt_keeps_the_finished_epochs_and_ends_with_status_130(few_images, tmp_path, monkeypatch, capsys):
-    original, calls = command_line.train, []
+    original, calls = training_run.train, []
 
     def train(*args, **options):
         calls.append(1)
@@ -161,11 +164,28 @@ def test_an_interrupt_keeps_the_finished_epochs_and_ends_with_status_130(few_ima
             raise KeyboardInterrupt
         return original(*args, **options)
 
-    monkeypatch.setattr(command_line, "train", train)
+    monkeypatch.setattr(training_run, "train", train)
     assert main(["train", "--device", "cpu", "--json", str(tmp_path / "a.json")]) == 130
     said = capsys.readouterr().out
     assert "interrupted in epoch 3; 2 finished" in said and "Finished Training" not in said
     assert [e["number"] for e in json.loads((tmp_path / "a.json").read_text())["epochs"]] == [1, 2]
+
+
+def test_the_textbooks_two_messages():
+    assert gpu_message(torch.device("cuda:0")) == gpu_message(torch.device("mps")) == "GPU is available!"
+    assert gpu_message(torch.device("cpu")) == "GPU is not available, switch to CPU!"
+
+
+def test_a_notebook_can_run_the_whole_training_without_a_parser(few_images, capsys):
+    found = run_training(epochs=2, device="cpu")
+    assert found.status == 0 and [e.number for e in found.history] == [1, 2] and len(found.tests) == 2
+    assert f"Test loss {found.tests[-1].loss:.4f}" in capsys.readouterr().out
+
+
+def test_the_options_of_train_are_the_arguments_of_the_function_with_its_defaults():
+    options = vars(parser().parse_args(["train"]))
+    assert options.pop("run") is run_training
+    assert options == {k: p.default for k, p in inspect.signature(run_training).parameters.items()}
 
 
 # Bad arguments
@@ -248,7 +268,7 @@ def test_the_doctor_gives_status_1_where_the_data_are_missing(tmp_path, monkeypa
 
 
 def test_the_doctor_gives_status_0_where_a_gpu_fails_and_the_cpu_works(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "_gpu", lambda: [doctor.Finding("note", "a GPU that does not work", "mend it")])
+    monkeypatch.setattr(doctor, "EXAMINATIONS", [lambda: [doctor.note("a GPU that does not work", "mend it")]])
     assert main(["doctor", "--device", "cpu"]) == 0
     assert "[note]  a GPU that does not work\n        -> mend it" in capsys.readouterr().out
 
@@ -259,7 +279,7 @@ def test_the_doctor_gives_status_0_where_a_gpu_fails_and_the_cpu_works(monkeypat
 @pytest.fixture
 def on_the_cpu(monkeypatch):
     """The benchmark takes the CPU for the machine's only device, and does not start processes to time an import."""
-    monkeypatch.setattr(command_line, "pick_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(benchmark, "pick_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(benchmark, "import_seconds", lambda: [0.001])
 
 

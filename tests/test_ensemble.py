@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from mnist_gpu.data import DeviceBatches
-from mnist_gpu.ensemble import make_ensemble_step
+from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.faster.ensemble import make_ensemble_step
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_gpu.data import DeviceBatches
-from mnist_gpu.graphs import EpochGraph, capture, restored
+from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.faster.graphs import EpochGraph, capture, restored
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step, train
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from mnist_gpu import ladder
-from mnist_gpu.benchmark import train_part
-from mnist_gpu.data import DataLoaderBatches, DeviceBatches, MemoryBatches
-from mnist_gpu.ladder import PLAIN, RUNGS, TEXTBOOK, WIDE, Rung, rungs, waiting
+from mnist_gpu.batches import DataLoaderBatches, DeviceBatches, MemoryBatches
+from mnist_gpu.faster import ladder
+from mnist_gpu.faster.ladder import PLAIN, RUNGS, TEXTBOOK, WIDE, Rung, rungs, waiting
+from mnist_gpu.measuring.workloads import train_part
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 NAMES = [rung.name for rung in RUNGS]

@@ -105,7 +105,7 @@ COPIES = [
     pytest.param(c.source, m.group(1), m.group(2), id=f"{p.stem}-{m.group(2)}")
     for p in NOTEBOOKS
     for c in cells(p, "code")
-    for m in re.finditer(r"^# same as (mnist_gpu\.\w+)\.(\w+)$", c.source, re.M)
+    for m in re.finditer(r"^# same as (mnist_gpu(?:\.\w+)+)\.(\w+)$", c.source, re.M)
 ]
 
 

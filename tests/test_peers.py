@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from mnist_gpu import peers
-from mnist_gpu.benchmark import train_part
-from mnist_gpu.data import make_batches
-from mnist_gpu.ladder import plain
+from mnist_gpu.batches import make_batches
+from mnist_gpu.faster.ladder import plain
+from mnist_gpu.measuring import peers
+from mnist_gpu.measuring.peers import ONE_THREAD, OURS, PEERS, Peer, lines_of_code
+from mnist_gpu.measuring.workloads import train_part
 from mnist_gpu.model import make_model
-from mnist_gpu.peers import ONE_THREAD, OURS, PEERS, Peer, lines_of_code
 from mnist_gpu.training import evaluate
 
 
@@ -133,7 +133,7 @@ def test_a_peer_is_started_with_one_thread_in_a_session_of_its_own(monkeypatch):
     monkeypatch.setenv("SOMETHING_ELSE", "kept")
     Peer("skorch").errors.close()
     (((command,), options),) = started
-    assert command == [sys.executable, "-m", "mnist_gpu.peers", "skorch"]
+    assert command == [sys.executable, "-m", "mnist_gpu.measuring.peers", "skorch"]
     assert options["env"].items() >= (ONE_THREAD | {"SOMETHING_ELSE": "kept"}).items()
     assert options["start_new_session"] is True  # Ctrl-C is for the benchmark
 

@@ -5,8 +5,9 @@ import stat
 import pytest
 from PIL import Image
 
-from mnist_gpu import files, results
-from mnist_gpu.results import FORMAT, REFERENCE, Results, Skipped, Timed, read, recorded, write
+from mnist_gpu import checks
+from mnist_gpu.measuring import results
+from mnist_gpu.measuring.results import FORMAT, REFERENCE, Results, Skipped, Timed, read, recorded, write
 
 SECONDS = [0.2, 0.1, 0.4, 0.3, 0.5, 0.6, 0.8, 0.7, 1.0, 0.9]
 EXAMPLE = Results(
@@ -109,7 +110,7 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypa
     path = tmp_path / "results.json"
     write(path, EXAMPLE)
     before = path.read_bytes()
-    monkeypatch.setattr(files.os, "fsync", no_space)
+    monkeypatch.setattr(checks.os, "fsync", no_space)
     with pytest.raises(OSError, match="no space left"):
         write(path, EXAMPLE)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["results.json"]

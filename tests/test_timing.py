@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from mnist_gpu import timing
-from mnist_gpu.timing import alternate, compare, fit_line, measure, spread
+from mnist_gpu.measuring import timing
+from mnist_gpu.measuring.timing import alternate, compare, fit_line, measure, spread
 
 
 class Clock:

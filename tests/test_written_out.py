@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from mnist_gpu import written_out
-from mnist_gpu.data import DeviceBatches
+from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.faster import written_out
+from mnist_gpu.faster.written_out import make_written_out_step, onednn_missing, onednn_product
 from mnist_gpu.model import make_model
 from mnist_gpu.training import evaluate, make_step, train
-from mnist_gpu.written_out import make_written_out_step, onednn_missing, onednn_product
 
 with_onednn = pytest.param(True, marks=pytest.mark.skipif(bool(onednn_missing()), reason=str(onednn_missing())))
 both = pytest.mark.parametrize("onednn", [False, with_onednn], ids=["torch", "oneDNN"])

@@ -16,19 +16,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from mnist_gpu.data import (
-    CHECKSUMS,
-    PIPELINES,
-    DataLoaderBatches,
-    DeviceBatches,
-    MemoryBatches,
-    Order,
-    data_root,
-    load_mnist,
-    make_batches,
-    normalize,
-)
-from mnist_gpu.textbook import MNIST
+from mnist_gpu.batches import PIPELINES, DeviceBatches, MemoryBatches, Order, make_batches, normalize, textbook_dataset
+from mnist_gpu.mnist import CHECKSUMS, data_root, load_mnist
 
 TEXTBOOK_TRANSFORM = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
 
@@ -81,11 +70,11 @@ def test_torchvision_reads_the_same_images_from_the_archives_without_a_network(u
 
 def test_the_textbook_data_set_yields_torchvisions_items(unpacking_root, no_network):
     theirs = torchvision.datasets.MNIST(unpacking_root, train=False, download=True, transform=TEXTBOOK_TRANSFORM)
-    ours = MNIST(data_root(), train=False, transform=TEXTBOOK_TRANSFORM)
+    ours = textbook_dataset(*load_mnist(False), TEXTBOOK_TRANSFORM)
     assert len(ours) == len(theirs)
     for i in range(0, 10_000, 97):
         assert torch.equal(ours[i][0], theirs[i][0]) and ours[i][1] == theirs[i][1]
-    plain = MNIST(data_root(), train=False)[0][0]
+    plain = textbook_dataset(*load_mnist(False))[0][0]
     assert isinstance(plain, Image.Image) and plain.mode == "L"
 
 
@@ -94,8 +83,8 @@ def test_the_textbook_data_set_yields_torchvisions_items(unpacking_root, no_netw
 SIXTEEN = """
 import multiprocessing, os, sys
 import torch
-from mnist_gpu.data import data_root, load_mnist
-from mnist_gpu.textbook import MNIST
+from mnist_gpu.batches import make_batches
+from mnist_gpu.mnist import data_root, load_mnist
 
 root = os.path.realpath(data_root())
 writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -110,7 +99,7 @@ sys.addaudithook(watch)
 def child(i, barrier):
     torch.set_num_threads(1)
     barrier.wait()
-    labels = load_mnist(True)[1] if i % 2 else MNIST(root, train=True).targets
+    labels = load_mnist(True)[1] if i % 2 else make_batches("dataloader").loader.dataset.targets
     os._exit(0 if len(labels) == 60_000 and int(labels.sum()) == 267_236 else 4)
 
 context = multiprocessing.get_context("fork")
@@ -140,7 +129,7 @@ def test_a_read_only_folder_works_and_is_left_as_it_was(archives):
     before = snapshot(archives)
     try:
         assert len(load_mnist(True, archives)[0]) == 60_000
-        assert len(MNIST(archives, train=False)) == 10_000
+        assert len(make_batches("dataloader", train=False, root=archives)) == 79
         assert snapshot(archives) == before
     finally:
         raw.chmod(0o755)  # so that the folder can be removed
@@ -157,7 +146,7 @@ def test_the_variable_names_the_folder_and_an_argument_goes_before_it(archives, 
 
 
 def test_data_are_found_from_another_working_folder(tmp_path):
-    code = "from mnist_gpu.data import load_mnist; print(len(load_mnist(False)[0]))"
+    code = "from mnist_gpu.mnist import load_mnist; print(len(load_mnist(False)[0]))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -377,7 +366,7 @@ def test_the_global_random_state_neither_matters_nor_changes(kind):
 # Bad input
 
 
-@pytest.mark.parametrize("pipeline", [MemoryBatches, DeviceBatches])
+@pytest.mark.parametrize("pipeline", PIPELINES.values())
 @pytest.mark.parametrize(
     ("images", "labels", "named"),
     [
@@ -405,7 +394,7 @@ def test_a_bad_batch_size_is_named(kind, batch_size):
 @pytest.mark.parametrize("workers", [-1, 1.5])
 def test_a_bad_number_of_workers_is_named(workers):
     with pytest.raises(ValueError, match=f"workers is {workers}"):
-        DataLoaderBatches(train=False, workers=workers)
+        make_batches("dataloader", train=False, workers=workers)
 
 
 def test_an_unknown_pipeline_is_named_with_the_known_ones():

@@ -5,8 +5,8 @@ labels `[N]` int64, NumPy arrays in memory, and the course's initial weights (W1
 `epoch()` trains for one pass: 784-128-10, batches of 128 in random order, SGD at 0.01 with momentum 0.9.
 `get_weights()` returns four arrays in the form they were given. A library that chooses its weights itself may do so.
 
-Each runs in a process of its own, held to one CPU: `python -m mnist_gpu.peers NAME` answers every line on its standard
-input with one epoch. None of these libraries is needed for the course: see requirements-peers.txt.
+Each runs in a process of its own, held to one CPU: `python -m mnist_gpu.measuring.peers NAME` answers every line on its
+standard input with one epoch. None of these libraries is needed for the course: see requirements-peers.txt.
 """
 
 import ast
@@ -27,21 +27,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from mnist_gpu.data import load_mnist, make_batches, normalize
+from mnist_gpu.batches import make_batches, normalize
 from mnist_gpu.device import set_threads
+from mnist_gpu.faster.written_out import make_written_out_step, onednn_missing
+from mnist_gpu.mnist import load_mnist
 from mnist_gpu.model import make_model
 from mnist_gpu.training import evaluate, make_step, train
-from mnist_gpu.written_out import make_written_out_step, onednn_missing
 
 
 def plain_loop(images, labels, weights):
-    from mnist_gpu.ladder import plain
+    from mnist_gpu.faster.ladder import plain
 
     return _of_course(plain("cpu"))
 
 
 def written_out_step(images, labels, weights):
-    from mnist_gpu.ladder import written_out
+    from mnist_gpu.faster.ladder import written_out
 
     return _of_course(written_out("cpu", onednn=not onednn_missing()))
 
@@ -268,7 +269,7 @@ class Peer:
     def __init__(self, name: str):
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mnist_gpu.peers", name],
+            [sys.executable, "-m", "mnist_gpu.measuring.peers", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,

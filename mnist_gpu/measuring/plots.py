@@ -11,9 +11,9 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from mnist_gpu.files import atomic_write
-from mnist_gpu.results import Results, Timed
-from mnist_gpu.timing import spread
+from mnist_gpu.checks import atomic_write
+from mnist_gpu.measuring.results import Results, Timed
+from mnist_gpu.measuring.timing import spread
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"

@@ -8,7 +8,7 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +71,18 @@ def alternate(
             synchronize(device)
             seconds[name].append(clock() - start)
     return seconds
+
+
+def in_turn(sides, **options) -> Iterator[tuple[str, list[float]]]:
+    """`alternate`, side by side as (name, seconds). An interrupt or error first gives what finished rounds measured."""
+    seconds = {}
+    try:
+        alternate(sides, into=seconds, **options)
+    except BaseException:
+        if rounds := min(map(len, seconds.values()), default=0):
+            yield from ((name, times[:rounds]) for name, times in seconds.items())
+        raise
+    yield from seconds.items()
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Chapter 08's measurements, taken by the processes themselves: `torchrun --nproc-per-node N -m mnist_gpu.scaling`.
+"""Chapter 08's measurements, taken by the processes themselves: `torchrun ... -m mnist_gpu.measuring.scaling`.
 
 Rank 0 prints one line of JSON: seconds of a training step with the global batch kept (strong scaling) and with the
 batch of every process kept (weak), over hidden widths; of the same work without talking to the others; of all-reduces.
@@ -12,10 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import distributed as dist
 
-from mnist_gpu.data import make_batches
+from mnist_gpu.batches import make_batches
 from mnist_gpu.device import set_threads, synchronize
-from mnist_gpu.distributed import Group, join, make_distributed_step
-from mnist_gpu.ladder import sgd
+from mnist_gpu.faster.distributed import Group, join, make_distributed_step
+from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.model import make_model, parameter_count
 from mnist_gpu.training import make_step, train
 

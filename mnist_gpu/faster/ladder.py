@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, grad_and_value
 
-from mnist_gpu.data import make_batches
-from mnist_gpu.graphs import EpochGraph, capture
+from mnist_gpu.batches import make_batches
+from mnist_gpu.faster.graphs import EpochGraph, capture
+from mnist_gpu.faster.written_out import make_written_out_step, onednn_missing
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step
-from mnist_gpu.written_out import make_written_out_step, onednn_missing
 
 
 class Training(NamedTuple):

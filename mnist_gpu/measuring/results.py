@@ -26,12 +26,12 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from mnist_gpu.data import TRAIN_IMAGES
-from mnist_gpu.files import atomic_write
-from mnist_gpu.timing import spread
+from mnist_gpu.checks import atomic_write
+from mnist_gpu.measuring.timing import spread
+from mnist_gpu.mnist import TRAIN_IMAGES
 
 FORMAT = "mnist_gpu results 1"
-REFERENCE = Path(__file__).resolve().parent.parent / "data" / "reference"
+REFERENCE = Path(__file__).resolve().parents[2] / "data" / "reference"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What measures the training, records it, and draws it."""

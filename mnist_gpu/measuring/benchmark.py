@@ -1,0 +1,135 @@
+"""`python -m mnist_gpu benchmark`: runs the sections on every device, records them and summarizes them."""
+
+import datetime
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from mnist_gpu.checks import writable
+from mnist_gpu.device import describe, environment, pick_device, set_threads, synchronize
+from mnist_gpu.faster.ladder import RUNGS
+from mnist_gpu.measuring import results
+from mnist_gpu.measuring.results import Results, Skipped
+from mnist_gpu.measuring.sections.ladder import FLOOR, FLOOR_ONEDNN
+
+# In the order in which they run; each is the file of that name in mnist_gpu/measuring/sections.
+NAMES = ("ceilings", "pipelines", "account", "crossover", "ladder", "ensemble", "peers")
+SECTIONS = {name: import_module(f"mnist_gpu.measuring.sections.{name}").SECTION for name in NAMES}
+BROKEN_OFF = "the rest of the section"
+
+
+def installed() -> list[str]:
+    """The sections that can be measured here: other libraries only where one of them is installed."""
+    return [name for name in SECTIONS if name != "peers" or find_spec("jax") or find_spec("sklearn")]
+
+
+def benchmark(
+    device: torch.device, *, quick=False, only: Iterable[str] | None = None, progress: Callable = iter, say=print
+) -> Results:
+    """Runs the sections `only`, or all that are `installed`, on the CPU, and on `device` if that is another.
+
+    An interrupt ends it, an error ends a section; what was measured before is kept.
+    """
+    found = Results(environment(device), [], datetime.date.today().isoformat(), quick)
+    before = torch.get_num_threads()
+    try:
+        for on in dict.fromkeys([torch.device("cpu"), device]):
+            for name in installed() if only is None else only:
+                section = SECTIONS[name]
+                if (section.once and on != device) or (section.cpu and on.type != "cpu"):
+                    continue
+                settings = section.quick if quick else section.full
+                if "rounds" in settings:
+                    settings = settings | {"progress": progress}
+                start = time.perf_counter()
+                say(f"{name} on {found.hardware(on.type)} ({on.type}) ...")
+                try:
+                    for one in section.measure(on, **settings):
+                        (found.skipped if isinstance(one, Skipped) else found.measurements).append(one)
+                    synchronize(on)
+                except Exception as error:  # the other sections' results are worth more than a traceback
+                    reason = f"{type(error).__name__}: {error}"
+                    found.skipped.append(Skipped(name, BROKEN_OFF, on.type, reason))
+                    say(f"{name} on {on.type} broken off: {reason}")
+                else:
+                    say(f"{name} on {on.type}: {time.perf_counter() - start:.0f} s")
+    except KeyboardInterrupt:
+        say("interrupted; keeping what is finished")
+    finally:
+        set_threads(before)
+    return found
+
+
+def import_seconds(repeats: int = 5) -> list[float]:
+    """What `import mnist_gpu.training` takes beyond `import torch`, in fresh processes, in seconds."""
+    code = "import time, torch; t = time.perf_counter(); import mnist_gpu.training; print(time.perf_counter() - t)"
+    run = lambda: subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: E731
+    return [float(run().stdout) for _ in range(repeats)]
+
+
+def summary(found: Results) -> str:
+    """The ratios that the course rests on, each from one run, and what was skipped."""
+    lines = []
+    for device in dict.fromkeys(m.device for m in found.measurements):
+        where = f"{found.hardware(device)} ({device})"
+        lines += [where + line for section in SECTIONS.values() for line in section.summary(found, device)]
+    lines += [f"skipped: {s.section}, {s.name} ({s.device}): {s.reason}" for s in found.skipped]
+    lines.append(
+        f"import mnist_gpu.training beyond torch: {statistics.median(import_seconds()) * 1000:.1f} ms (median)"
+    )
+    return "\n".join(lines)
+
+
+def run(quick: bool = False, only: list[str] | None = None, record: Path | None = None) -> int:
+    """Measures this machine and prints the summary; with `record` writes every raw time there, too.
+
+    Returns 1 if a section broke off, else 0. Raises ValueError if the file cannot be written, before measuring.
+    """
+    writable(record)
+    device = pick_device()
+    set_threads(1)
+    print(describe(device))
+
+    def progress(iterable):
+        return tqdm(iterable, leave=False, disable=None)
+
+    # What torch.compile compiled in an earlier run would make its first use look cheap.
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty
+        found = benchmark(device, quick=quick, only=only, progress=progress)
+    print(summary(found))
+    if record:
+        results.write(record, found)
+        print(f"Recorded {len(found.measurements)} measurements in {record}")
+    return 1 if any(s.name == BROKEN_OFF for s in found.skipped) else 0
+
+
+def draw_recorded(file: Path = results.REFERENCE / "ladder.png") -> int:
+    """Draws the speed ladder of all recorded machines as a PNG file. Raises ValueError if none is recorded."""
+    writable(file)
+    import matplotlib
+
+    matplotlib.use("Agg")  # a file is wanted, no window
+    from mnist_gpu.measuring import plots
+
+    sources = []
+    for r in results.recorded():
+        for device in dict.fromkeys(m.device for m in r.select("ladder", hidden=128)):
+            measured = r.select("ladder", hidden=128, device=device)
+            sources.append((plots.series(r, measured[0]), measured))
+    if not sources:
+        raise ValueError(f"no machine's ladder is recorded in {results.REFERENCE}")
+    names, floors = [rung.name for rung in RUNGS], [FLOOR, FLOOR_ONEDNN]
+    plots.ladder(sources, names, floors, file, Description=results.fingerprint())
+    print(f"Drew {file}")
+    return 0

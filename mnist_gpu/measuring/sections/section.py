@@ -1,0 +1,36 @@
+"""What every section of the benchmark has: a generator, its settings, and its lines of the summary."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from mnist_gpu.measuring.results import Results, Skipped, Timed
+from mnist_gpu.measuring.timing import compare
+
+ROUNDS, QUICK_ROUNDS = {"rounds": 10}, {"rounds": 4}  # of the sections that time their sides in turn
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the benchmark: one file in this folder, and one line in mnist_gpu.measuring.benchmark."""
+
+    # Called with the device, the settings, and, where it takes rounds, `progress` (as in timing.alternate). It yields
+    # what is measured one by one, so that what is finished is kept when a run is interrupted.
+    measure: Callable[..., Iterator[Timed | Skipped]]
+    full: dict = field(default_factory=dict)  # settings of a record
+    quick: dict = field(default_factory=dict)  # settings of a look
+    # Lines for the results of one device, each to follow the device's name.
+    summary: Callable[[Results, str], list[str]] = lambda results, device: []
+    once: bool = False  # takes all devices in one run
+    cpu: bool = False  # on the CPU alone
+
+
+def measured_pairs(pairs: Callable[[list[str]], list], names: Iterable[str]) -> list[tuple[str, str]]:
+    """Those of `pairs(names)` of which both sides are among the names, and which are not one side with itself."""
+    names = list(names)
+    return [(a, b) for a, b in dict.fromkeys(pairs(names)) if a != b and a in names and b in names]
+
+
+def comparisons(results: Results, device: str, section: str, pairs: Callable, note: str = "", **fields) -> list[str]:
+    """A line of the summary for each of `measured_pairs`, over the measurements that `fields` select."""
+    times = {m.name: m.seconds for m in results.select(section, device=device, **fields)}
+    return [f", {section}{note}: {compare(times, *pair)}" for pair in measured_pairs(pairs, times)]

@@ -1,0 +1,62 @@
+"""What is timed: pieces of a training as functions without arguments."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+
+from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.device import set_threads, usable_cpus
+from mnist_gpu.faster.graphs import EpochGraph
+from mnist_gpu.faster.ladder import Training, sgd
+from mnist_gpu.measuring.timing import alternate
+from mnist_gpu.mnist import load_mnist
+from mnist_gpu.model import make_model
+from mnist_gpu.training import Epoch, make_step, train
+
+
+def thread_counts(device: torch.device) -> list[int]:
+    """On a CPU one thread and all usable ones, since the work decides which is faster; on a GPU one, to feed it."""
+    return sorted({1, usable_cpus()}) if device.type == "cpu" else [1]
+
+
+def training_step(device: torch.device, batch_size: int, hidden: int) -> Callable[[], object]:
+    """The plain step on one batch of real images that is already on the device, as a function without arguments."""
+    images, labels = load_mnist(train=True)
+    repeats = math.ceil(batch_size / len(images))
+    images, labels = images.repeat(repeats, 1, 1)[:batch_size], labels.repeat(repeats)[:batch_size]
+    batch = next(iter(DeviceBatches(images, labels, batch_size, seed=None, device=device)))
+    model = make_model(hidden, device=device)
+    step = make_step(model, sgd(model))
+    return lambda: step(*batch)
+
+
+def repeat(function: Callable[[], object], count: int, threads: int = 1) -> None:
+    """Calls `function` `count` times with `threads` threads."""
+    set_threads(threads)
+    for _ in range(count):
+        function()
+
+
+def seconds_of(function: Callable[[], object], device: torch.device) -> float:
+    """A rough time of one call, warm, to choose how often to repeat it."""
+    return min(alternate({"it": function}, rounds=2, warmup=2, device=device)["it"])
+
+
+class First:
+    """The first `n` batches of a pass: `for batch in First(batches, 100)`. None takes them all."""
+
+    def __init__(self, batches: Iterable, n: int | None):
+        self.batches, self.n = batches, n
+
+    def __iter__(self):
+        return itertools.islice(iter(self.batches), self.n)
+
+
+def train_part(training: Training, steps: int | None = None) -> Epoch:
+    """One pass over its batches, or the first `steps` of them, with no log lines printed."""
+    model, step, batches = training
+    if steps and isinstance(batches, EpochGraph):
+        batches.steps = steps  # or each call would train on the whole epoch
+    return train(model, step, First(batches, steps), log=lambda *_: None)[0]
