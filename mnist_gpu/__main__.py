@@ -6,10 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from mnist_gpu import doctor
 from mnist_gpu.batches import PIPELINES
+from mnist_gpu.device import memory_error
 from mnist_gpu.faster.run import run_training
 from mnist_gpu.measuring import benchmark
 
@@ -61,9 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         outcome = options.pop("run")(**options)
         return getattr(outcome, "status", outcome)
-    except (ValueError, OSError, torch.OutOfMemoryError) as error:
-        notes = getattr(error, "__notes__", [])
-        print("\n".join([f"error: {error}", *notes]), file=sys.stderr)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not (error := memory_error(error)):
+            raise
+        said = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else error
+        print("\n".join([f"error: {said}", *getattr(error, "__notes__", [])]), file=sys.stderr)
         return 2
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from mnist_gpu.checks import at_least_one
+from mnist_gpu.checks import at_least_one, valid_seed
 from mnist_gpu.mnist import load_mnist
 
 
@@ -40,13 +40,15 @@ class Order:
             differ by at most one image, and a small last batch may leave a rank without any.
 
     Raises:
-        ValueError: n or batch_size below 1; rank not below the number of processes.
+        ValueError: n or batch_size below 1; seed beyond 64 bits; rank not below the number of processes.
     """
 
     def __init__(self, n: int, batch_size: int = 128, seed: int | None = 0, part: tuple[int, int] = (0, 1)):
         at_least_one(n=n, batch_size=batch_size, processes=part[1])
         if not 0 <= part[0] < part[1]:
             raise ValueError(f"part is {part}, but the rank must be from 0 to {part[1] - 1}")
+        if seed is not None:
+            valid_seed(seed)
         self.n, self.batch_size, self.part = n, batch_size, part
         self.generator = None if seed is None else torch.Generator().manual_seed(seed)
 

@@ -1,5 +1,6 @@
 """Saving a training's state to a file, and loading it again."""
 
+import io
 import warnings
 from pathlib import Path
 
@@ -18,7 +19,8 @@ class CheckpointError(ValueError):
 def save(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, **extra) -> None:
     """Writes weights, optimizer state and `extra` (numbers, strings, tensors, and lists and dicts of them) to `path`.
 
-    At every moment `path` is the whole old file or the whole new one. Raises OSError if the folder cannot be written.
+    At every moment `path` is the whole old file or the whole new one. Raises OSError if the folder cannot be written
+    or the disk is full.
     """
     content = {
         "format": FORMAT,
@@ -26,8 +28,10 @@ def save(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | 
         "optimizer": optimizer.state_dict() if optimizer else None,
         **extra,
     }
+    packed = io.BytesIO()  # on a full disk torch.save would raise its zip writer's error instead of the system's
+    torch.save(content, packed)
     with atomic_write(path) as file:
-        torch.save(content, file)
+        file.write(packed.getbuffer())
 
 
 def load(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict:

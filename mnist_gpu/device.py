@@ -99,9 +99,41 @@ def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     return cpus
 
 
+def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of the computer's memory that this process may still take: what is available, or its container leaves."""
+    import psutil  # here: it costs some milliseconds, which importing the training need not
+
+    free = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # no cgroup v2 here, or no limit ("max")
+        free = min(free, int((cgroup / "memory.max").read_text()) - int((cgroup / "memory.current").read_text()))
+    return max(free, 0)
+
+
+def need_memory(needed: int, what: str) -> None:
+    """Raises MemoryError if the computer has less than `needed` bytes free, before the system ends a process for it."""
+    if needed > (free := free_memory()):
+        raise MemoryError(f"{what}: {needed / 1e9:,.1f} GB are needed, but {free / 1e9:,.1f} GB of memory are free")
+
+
+def memory_error(error: Exception) -> Exception | None:
+    """The error that says whose memory ran out, or None if `error` is another. For a GPU PyTorch's own says it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return error
+    if found := re.search(r"CPUAllocator.* allocate (\d+) bytes", str(error)):
+        needed, free = int(found[1]) / 1e9, free_memory() / 1e9
+        return MemoryError(f"the computer's memory ran out: {needed:,.1f} GB were needed, {free:,.1f} GB are free")
+    return None
+
+
 def set_threads(threads: int = DEFAULT_THREADS) -> int:
-    """Sets how many CPU threads an operation may use, and returns it. Raises ValueError below 1."""
+    """Sets how many CPU threads an operation may use, and returns it.
+
+    Raises ValueError below 1, and above the number of this machine's CPUs: more are never faster, and a million of
+    them take every process that the system allows.
+    """
     at_least_one(threads=threads)
+    if threads > (cpus := os.cpu_count() or 1):
+        raise ValueError(f"threads is {threads}, but must be at most {cpus}, the number of this machine's CPUs")
     torch.set_num_threads(threads)
     return threads
 
@@ -182,7 +214,7 @@ def setup(device: str = "auto", threads: int = DEFAULT_THREADS) -> torch.device:
     """Picks the device, sets the threads, prints `describe`'s line, and returns the device: a notebook's first step.
 
     Raises:
-        ValueError: the device is not here, or threads is below 1.
+        ValueError: the device is not here, or threads is not from 1 to the number of CPUs.
     """
     picked = pick_device(device)
     set_threads(threads)

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mnist_gpu.checks import at_least_one
+from mnist_gpu.checks import at_least_one, valid_seed
+from mnist_gpu.device import need_memory
 
 PIXELS = 28 * 28
 CLASSES = 10
@@ -33,7 +34,14 @@ def make_model(hidden: int = 128, seed: int = 0, device: torch.device | str = "c
     """An MLP whose initial weights depend on `seed` alone: they are drawn on the CPU, then moved to `device`.
 
     PyTorch's global random state is left as it was.
+
+    Raises:
+        ValueError: hidden below 1; seed beyond 64 bits; and what `device` may raise.
+        MemoryError: the weights need more memory than is free on this computer.
     """
+    at_least_one(hidden=hidden)
+    valid_seed(seed)
+    need_memory(4 * parameter_count(hidden), f"weights of a network of width {hidden}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MLP(hidden).to(device)

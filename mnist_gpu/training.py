@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mnist_gpu.checks import at_least_one
-from mnist_gpu.device import synchronize
+from mnist_gpu.device import memory_error, synchronize
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def train(
     Raises:
         ValueError: epochs or log_every below 1; no batches.
         LossNotFinite: the loss is NaN or infinite at a log point or at the end of an epoch.
-        torch.OutOfMemoryError: with a note on the batch size, the memory that was free, and what to try.
+        torch.OutOfMemoryError, MemoryError: a GPU's, the computer's memory ran out; with a note on what to try.
     """
     at_least_one(epochs=epochs, log_every=log_every)
     history = [] if history is None else history
@@ -128,19 +128,26 @@ def finite_mean(losses: list[torch.Tensor], epoch: int, i: int) -> float:
 
 @contextlib.contextmanager
 def explain_out_of_memory(device: torch.device, batches: Iterable):
-    """Adds to torch.OutOfMemoryError what a reader needs to know: batch size, free memory, what to try."""
+    """Adds to an error of memory that ran out what a reader needs to know: batch size, free memory, what to try."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        found = memory_error(error)
+        if found is None:
+            raise
         while inner := getattr(batches, "iterable", None) or getattr(batches, "batches", None):
             batches = inner  # wrapped in a progress bar, or cut short
         size = getattr(getattr(batches, "order", None), "batch_size", "unknown")
-        free, total = torch.accelerator.get_memory_info(device)
-        error.add_note(
-            f"Batch size {size}; {free / 2**20:.0f} of the device's {total / 2**20:.0f} MiB were free. Try a smaller "
-            f"batch or a narrower model, shut down other notebooks that use this GPU, or train with device='cpu'."
-        )
-        raise
+        if isinstance(found, MemoryError):
+            found.add_note(f"Batch size {size}. Try a smaller batch or a narrower model, or shut down other notebooks.")
+        else:
+            free, total = torch.accelerator.get_memory_info(device)
+            found.add_note(
+                f"Batch size {size}; {free / 2**20:.0f} of the device's {total / 2**20:.0f} MiB were free. Try a "
+                "smaller batch or a narrower model, shut down other notebooks that use this GPU, or train with "
+                "device='cpu'."
+            )
+        raise found from (None if found is error else error)
 
 
 @torch.no_grad()

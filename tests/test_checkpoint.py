@@ -1,5 +1,7 @@
 import os
 import pickle
+import subprocess
+import sys
 import warnings
 import zipfile
 
@@ -41,6 +43,34 @@ def path(tmp_path, trained):
     (tmp_path / "folder").mkdir()
     save(tmp_path / "folder" / "model.pt", trained[0], trained[1], epoch=1)
     return tmp_path / "folder" / "model.pt"
+
+
+# The limit stands for a full disk: the system refuses to write on, in the middle of a file.
+FULL = """
+import resource, sys, torch
+from mnist_gpu import checkpoint
+from mnist_gpu.model import make_model
+
+checkpoint.save(sys.argv[1], make_model(8))
+before = open(sys.argv[1], "rb").read()
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    checkpoint.save(sys.argv[1], make_model(128))
+except OSError as error:
+    print(error)
+assert open(sys.argv[1], "rb").read() == before
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_disk_that_is_full_is_named_and_the_old_file_stays(tmp_path):
+    command = [sys.executable, "-c", FULL, str(tmp_path / "a.pt")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (
+        f"File too large: cannot write {tmp_path / 'a.pt'}. The file that was there before is unchanged." in done.stdout
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
 
 
 def test_a_loaded_model_predicts_the_same_and_the_extras_come_back(tmp_path, trained, mnist):

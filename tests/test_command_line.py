@@ -113,6 +113,32 @@ def test_the_batch_size_is_found_behind_the_progress_bar_when_memory_runs_out(fe
     assert "error: CUDA out of memory" in error and "Batch size 64; 1 of the device's 1024 MiB" in error
 
 
+def test_memory_of_the_computer_that_runs_out_is_named_with_what_was_needed(few_images, monkeypatch, capsys):
+    def allocate(model, optimizer):
+        return lambda images, labels: torch.empty(2**60)  # as an operation on large tensors would
+
+    monkeypatch.setattr(training_run, "make_step", allocate)
+    assert main(["train", "--device", "cpu", "--batch-size", "64"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(
+        r"error: the computer's memory ran out: 4,611,686,018.4 GB were needed, [\d.,]+ GB are free", error
+    )
+    assert "Batch size 64" in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), KeyError("x")])
+def test_an_error_of_the_program_itself_keeps_its_traceback(few_images, monkeypatch, error):
+    def broken(model, optimizer):
+        def step(images, labels):
+            raise error
+
+        return step
+
+    monkeypatch.setattr(training_run, "make_step", broken)
+    with pytest.raises(type(error)):
+        main(["train", "--device", "cpu"])
+
+
 def test_several_epochs_are_numbered_and_kept_in_order(few_images, tmp_path, capsys):
     assert main(["train", "--device", "cpu", "--epochs", "3", "--json", str(tmp_path / "a.json")]) == 0
     epochs = json.loads((tmp_path / "a.json").read_text())["epochs"]
@@ -206,6 +232,11 @@ def test_the_options_of_train_are_the_arguments_of_the_function_with_its_default
         (["--momentum", "-0.1"], "momentum is -0.1"),
         (["--momentum", "nan"], "momentum is nan"),
         (["--threads", "0"], "threads is 0"),
+        (["--threads", "1000000"], "threads is 1000000, but must be at most"),
+        (["--seed", str(2**64)], f"seed is {2**64}, but must be a whole number from -2^63 to 2^64 - 1"),
+        (["--seed", str(-(2**63) - 1)], f"seed is {-(2**63) - 1}"),
+        (["--device", "cpu", "--hidden", "1000000000"], "a network of width 1000000000: 11,588.0 GB are needed, but"),
+        (["--device", "cpu", "--batch-size", "60000", "--hidden", "100000000"], "batches of 60000 images"),
         (["--device", "nonsense"], "device is 'nonsense', but here it must be one of: auto, cpu"),
         (["--json", "nowhere/b.json"], "cannot write nowhere/b.json: there is no folder"),
         (["--save", "nowhere/b.pt"], "cannot write nowhere/b.pt: there is no folder"),

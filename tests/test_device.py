@@ -3,6 +3,7 @@ import os
 import subprocess
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -12,7 +13,10 @@ from mnist_gpu.device import (
     available_devices,
     describe,
     environment,
+    free_memory,
     kernel_error,
+    memory_error,
+    need_memory,
     nvidia_smi,
     pick_device,
     set_threads,
@@ -167,6 +171,44 @@ def test_a_bad_number_of_threads_is_named(threads):
 
 
 # What is said about a device
+
+
+def test_more_threads_than_cpus_are_refused_before_one_starts(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: threads == 8 or pytest.fail("they were set"))
+    assert set_threads(8) == 8
+    with pytest.raises(ValueError, match="threads is 9, but must be at most 8, the number of this machine's CPUs"):
+        set_threads(9)
+
+
+def test_free_memory_is_the_least_of_the_computers_and_the_containers(tmp_path):
+    here = psutil.virtual_memory().total
+    assert 0 < free_memory(tmp_path / "nowhere") < here
+    (tmp_path / "memory.current").write_text("700\n")
+    for limit, free in (("1000", 300), ("500", 0)):  # a container may be over its limit for a moment
+        (tmp_path / "memory.max").write_text(limit + "\n")
+        assert free_memory(tmp_path) == free
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory(tmp_path) > 1000
+
+
+def test_memory_that_is_needed_is_named_with_what_is_free(monkeypatch):
+    monkeypatch.setattr(module, "free_memory", lambda: 2 * 10**9)
+    need_memory(2 * 10**9, "it")
+    with pytest.raises(MemoryError, match=r"^weights: 3.5 GB are needed, but 2.0 GB of memory are free$"):
+        need_memory(3_500_000_000, "weights")
+
+
+def test_memory_that_ran_out_is_told_from_other_errors(monkeypatch):
+    monkeypatch.setattr(module, "free_memory", lambda: 10**9)
+    gpu = torch.OutOfMemoryError("CUDA out of memory")
+    assert memory_error(gpu) is gpu and memory_error(RuntimeError("shapes do not match")) is None
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    found = memory_error(caught.value)
+    assert type(found) is MemoryError and "GB were needed, 1.0 GB are free" in str(found)
+    windows = "data. DefaultCPUAllocator: not enough memory: you tried to allocate 4000000000 bytes."
+    assert "4.0 GB were needed" in str(memory_error(RuntimeError(windows)))
 
 
 def fake_nvidia_smi(monkeypatch, stdout, returncode=0):

@@ -5,10 +5,23 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from mnist_gpu.batches import normalize
+from mnist_gpu.batches import Order, normalize
 from mnist_gpu.model import MLP, make_model, parameter_count, step_bytes, step_flops
 
 SIZES = [(1, 1), (7, 3), (128, 128), (96, 128), (32, 512), (300, 2048)]
+
+
+def test_a_network_that_does_not_fit_into_memory_is_refused_before_it_is_made(monkeypatch):
+    with pytest.raises(MemoryError, match=r"weights of a network of width 1000000000: 3,180\.0 GB are needed, but"):
+        make_model(10**9)
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 1.5, True])
+def test_a_seed_that_no_generator_takes_is_named(seed):
+    for made in (lambda: make_model(seed=seed), lambda: Order(10, seed=seed)):
+        with pytest.raises(ValueError, match=f"seed is {seed}, but must be a whole number from"):
+            made()
+    make_model(seed=2**64 - 1)
 
 
 def test_forward_is_the_matrix_computation_written_out():

@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from mnist_gpu import checkpoint
 from mnist_gpu.batches import Order, make_batches
-from mnist_gpu.checks import at_least_one, atomic_write, positive, writable
-from mnist_gpu.device import DEFAULT_THREADS, describe, environment, set_threads
+from mnist_gpu.checks import at_least_one, atomic_write, positive, valid_seed, writable
+from mnist_gpu.device import DEFAULT_THREADS, describe, environment, need_memory, set_threads
 from mnist_gpu.faster.distributed import Group, join, make_distributed_step
 from mnist_gpu.mnist import TRAIN_IMAGES
-from mnist_gpu.model import make_model
+from mnist_gpu.model import PIXELS, make_model, parameter_count
 from mnist_gpu.training import Epoch, Evaluation, LossNotFinite, evaluate, make_step, print_loss, train
 
 SAME = ("hidden", "batch_size", "lr", "momentum", "seed")  # what makes a training another one
@@ -68,11 +68,13 @@ def run_training(
 
     Raises:
         ValueError: a setting that cannot be, and what pick_device raises. CheckpointError, FileNotFoundError: `resume`.
-        ConnectionError: see mnist_gpu.faster.distributed.join. torch.OutOfMemoryError: see mnist_gpu.training.train.
+        ConnectionError: see mnist_gpu.faster.distributed.join. torch.OutOfMemoryError, MemoryError: see
+            mnist_gpu.training.train.
     """
     settings = dict(locals())
     at_least_one(epochs=epochs, batch_size=batch_size, hidden=hidden, threads=threads)
     positive(lr=lr, timeout=timeout)
+    valid_seed(seed)
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum is {momentum}, but must be 0 or more and below 1")
     if every_epoch and not save:
@@ -91,6 +93,10 @@ class _Training:
     """The training of one rank, its settings under the names of `run_training`."""
 
     def __init__(self, group: Group, settings: dict):
+        if group.device.type == "cpu":  # float32 weights, gradients, momentum; activations and gradients of both layers
+            images, hidden = min(settings["batch_size"], TRAIN_IMAGES) // group.processes, settings["hidden"]
+            needed = 4 * (3 * parameter_count(hidden) + images * (PIXELS + 4 * hidden))
+            need_memory(needed, f"batches of {settings['batch_size']} images and a network of width {hidden}")
         print(gpu_message(group.device))
         print(describe(group.device), flush=True)
         if group.processes > 1:
