@@ -47,6 +47,9 @@ def kernel_error(device: torch.device | str) -> str | None:
 def pick_device(name: str | torch.device = "auto") -> torch.device:
     """The device to train on. "auto" is the GPU if there is one on which a real kernel runs, else the CPU.
 
+    One of several GPUs, such as "cuda:1", becomes the current one: what PyTorch does for no device in particular (to
+    wait, to capture a graph, to choose a stream) it then does for this one.
+
     Raises:
         ValueError: `name` is not a device, is not here, or is here and cannot run a kernel.
     """
@@ -69,6 +72,8 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
         device = None
     if device is None or str(device) not in {*allowed, *(a.split(":")[0] for a in allowed)}:
         raise ValueError(f"device is {str(name)!r}, but here it must be one of: auto, {', '.join(allowed)}")
+    if device.index is not None and device.type != "cpu":
+        torch.accelerator.set_device_index(device.index)
     if error := kernel_error(device):
         raise ValueError(f"device {str(name)!r} is there but cannot run a kernel: {error}")
     return device

@@ -36,6 +36,7 @@ def two_gpus(monkeypatch):
     """Two CUDA devices that PyTorch reports and on which kernels run; a test may break them."""
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", lambda index: None)
     monkeypatch.setattr(module, "kernel_error", lambda device: None)
 
 
@@ -65,6 +66,15 @@ def test_a_device_that_is_not_here_is_named_with_those_that_are(no_gpu, name):
     with pytest.raises(ValueError) as caught:
         pick_device(name)
     assert str(caught.value) == f"device is {str(name)!r}, but here it must be one of: auto, cpu"
+
+
+def test_the_gpu_that_is_picked_becomes_the_current_one_before_a_kernel_runs_on_it(two_gpus, monkeypatch):
+    events = []
+    monkeypatch.setattr(torch.accelerator, "set_device_index", lambda index: events.append(index))
+    monkeypatch.setattr(module, "kernel_error", lambda device: events.append(str(device)))
+    for name in ("cuda:1", "cuda", "cpu", "auto"):
+        pick_device(name)
+    assert events == [1, "cuda:1", "cuda", "cpu", "cuda"]
 
 
 def test_a_gpu_number_too_high_is_named_with_the_gpus_that_are_here(two_gpus):

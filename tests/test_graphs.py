@@ -276,6 +276,16 @@ def test_a_graph_of_an_epoch_trains_as_the_plain_loop_with_a_smaller_last_batch(
     assert [e.images for e in history] == [340, 340] and len(epoch) == 6
 
 
+@pytest.mark.parametrize("batch_size", [400, 340, 170])
+def test_a_graph_of_an_epoch_may_have_one_batch_or_batches_of_one_size(mnist, batch_size):
+    images, labels = (t[:340] for t in mnist)
+    eager = make_model(16)
+    expected = losses_of(eager, make_step(eager, sgd(eager)), DeviceBatches(images, labels, batch_size), epochs=2)
+    epoch, model, _ = epoch_graph(DeviceBatches(images, labels, batch_size))
+    assert losses_of(model, epoch.step, epoch, epochs=2) == expected
+    assert same(model.parameters(), eager.parameters())
+
+
 def test_a_graph_of_an_epoch_amid_a_training_goes_on_with_its_momentum(make_batches, plain):
     model, batches = make_model(16), make_batches()
     optimizer = sgd(model)

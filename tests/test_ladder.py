@@ -3,7 +3,7 @@ import torch
 
 from mnist_gpu.batches import DataLoaderBatches, DeviceBatches, MemoryBatches
 from mnist_gpu.faster import ladder
-from mnist_gpu.faster.ladder import PLAIN, RUNGS, TEXTBOOK, WIDE, Rung, rungs, waiting
+from mnist_gpu.faster.ladder import PLAIN, RUNGS, TEXTBOOK, WIDE, Rung, Training, rungs, waiting
 from mnist_gpu.measuring.workloads import train_part
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
@@ -148,22 +148,6 @@ def test_the_optimizer_is_fused_from_its_rung_on(few_images, monkeypatch, name, 
     assert len(made) == 1 and (group["lr"], group["momentum"], group["fused"]) == (0.01, 0.9, fused)
 
 
-def test_tf32_is_set_within_a_step_only(few_images, monkeypatch):
-    seen = []
-
-    def make_step(model, optimizer):
-        return lambda images, labels: seen.append(torch.backends.cuda.matmul.fp32_precision) or torch.zeros(())
-
-    monkeypatch.setattr(ladder, "make_step", make_step)
-    before = torch.backends.cuda.matmul.fp32_precision
-    try:
-        _, step, _ = named("TF32").make(CPU, 16)
-        step(None, None)
-        assert seen == ["tf32"] and torch.backends.cuda.matmul.fp32_precision == "ieee"
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = before
-
-
 # The rungs as a list
 
 
@@ -237,6 +221,7 @@ def test_compiling_for_a_cpu_needs_a_compiler(everything, monkeypatch, platform,
     reason = f"torch.compile needs a C++ compiler ({name}) on a CPU"
     assert missing(CPU) == NVIDIA_ONLY | TF32 | dict.fromkeys(COMPILED, reason)
     assert set(asked) == {name}
+    monkeypatch.setattr(ladder.shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
     assert not set(COMPILED) & set(missing(CUDA))  # a GPU does not need it
 
 
@@ -244,6 +229,42 @@ def test_compiling_for_a_gpu_needs_triton(everything, monkeypatch):
     monkeypatch.setattr(ladder, "find_spec", lambda name: None if name == "triton" else object())
     assert missing(CUDA) == CPU_ONLY | dict.fromkeys(COMPILED, "torch.compile needs Triton on a GPU")
     assert not set(COMPILED) & {*missing(CPU), *missing(MPS)}
+
+
+@pytest.mark.parametrize(("cc", "names"), [(None, "gcc or clang"), ("icx", "icx")])
+def test_triton_needs_a_c_compiler(everything, monkeypatch, cc, names):
+    monkeypatch.setattr(ladder.sys, "platform", "linux")
+    monkeypatch.delenv("CC", raising=False)
+    if cc:
+        monkeypatch.setenv("CC", cc)
+    monkeypatch.setattr(ladder.shutil, "which", lambda name: None)
+    reason = f"torch.compile needs a C compiler ({names}) for Triton on a GPU"
+    assert missing(CUDA) == CPU_ONLY | dict.fromkeys(COMPILED, reason)
+    monkeypatch.setattr(ladder.shutil, "which", lambda name: "/bin/it" if name in (cc, "clang") else None)
+    assert missing(CUDA) == CPU_ONLY
+
+
+@pytest.mark.parametrize("before", ["none", "ieee", "tf32"])
+def test_the_rung_of_tf32_leaves_the_setting_as_it_was_also_after_an_error(monkeypatch, before):
+    matmul, seen = torch.backends.cuda.matmul, []
+    monkeypatch.setattr(ladder, "plain", lambda *a, **k: Training(None, step, None))
+
+    def step(images, labels):
+        seen.append(matmul.fp32_precision)
+        if labels is None:
+            raise RuntimeError("it broke")
+        return 1.0
+
+    kept = matmul.fp32_precision
+    try:
+        matmul.fp32_precision = before
+        rung = ladder.tf32(CUDA)
+        assert rung.step(None, 1) == 1.0 and matmul.fp32_precision == before
+        with pytest.raises(RuntimeError, match="it broke"):
+            rung.step(None, None)
+        assert matmul.fp32_precision == before and seen == ["tf32", "tf32"]
+    finally:
+        matmul.fp32_precision = kept
 
 
 def test_onednn_may_be_missing_on_a_cpu(everything, monkeypatch):

@@ -748,7 +748,8 @@ def test_ladder_and_crossover_run_on_the_gpu(gpu):
 def test_account_and_ensemble_run_on_the_gpu(gpu):
     found = list(measure_account(gpu, sizes=(1,), steps=2, rounds=2))
     assert_timed(found, "account")
-    assert [m.name for m in found] == [*ACCOUNT, "step of 1"] and {m.device for m in found} == {gpu.type}
+    both = {"load, textbook, with steps", "load, device, with steps"}  # of a CPU, which does both by itself
+    assert {m.name for m in found} == {*ACCOUNT, "step of 1"} - both and {m.device for m in found} == {gpu.type}
     found = list(measure_ensemble(gpu, counts=(1, 2), steps=2, rounds=2))
     assert_timed(found, "ensemble")
     assert {m.device for m in found} == {gpu.type}

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -168,6 +170,28 @@ def test_measure_times_calls_with_the_threads_that_are_set_and_leaves_them(threa
     assert found.times and min(found.times) > 0 and found.median > 0
     assert len(used) >= len(found.times) * found.number_per_run
     assert found.title == "append"
+
+
+@pytest.mark.parametrize(("each", "calls"), [(0.001, 20), (0.5, 1)])
+def test_measure_takes_ten_blocks_from_an_idle_device_to_an_idle_device_also_of_slow_calls(monkeypatch, each, calls):
+    clock, events = Clock(), []
+
+    def function():
+        clock.now += each
+        events.append("call")
+
+    def wait(device):
+        clock.now += 0.0001
+        events.append("wait")
+
+    monkeypatch.setattr(timing, "accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(timing, "synchronize", wait)
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=clock))
+    found = measure(function, min_seconds=0.2)
+    assert found.number_per_run in (calls, calls - 2) and len(found.times) == 10
+    assert found.median == pytest.approx(each, rel=0.01)
+    warmup = ["wait", "call", "call", "wait", "wait", "call", "wait"]
+    assert events == warmup + ["wait", *["call"] * found.number_per_run, "wait"] * 10
 
 
 def test_a_line_is_found_again_from_its_points():

@@ -177,7 +177,7 @@ class EpochGraph:
 
         self.frozen = _frozen(self.optimizer)
         with restored(self.model, self.optimizer):
-            self.warm_up(lambda: epoch([parts[0], parts[-1]]))
+            self.warm_up(lambda: epoch({len(part): part for part in parts}.values()))  # one of every size
             self.optimizer.zero_grad()
             self.replay = self.record(lambda: epoch(parts))
 

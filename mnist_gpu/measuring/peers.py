@@ -222,6 +222,7 @@ ONE_THREAD = {
     "OPENBLAS_NUM_THREADS": "1",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "JAX_PLATFORMS": "cpu",
+    "KERAS_TORCH_DEVICE": "cpu",
     "CUDA_VISIBLE_DEVICES": "",
 }
 

@@ -15,22 +15,43 @@ import torch
 
 # torch.utils.benchmark imports the extension builder, which warns where a CUDA compiler is installed but no GPU is.
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-from torch.utils.benchmark import Measurement, Timer  # noqa: E402
+from torch.utils.benchmark import Measurement, TaskSpec  # noqa: E402
 
 from mnist_gpu.checks import at_least_one  # noqa: E402
-from mnist_gpu.device import synchronize  # noqa: E402
+from mnist_gpu.device import accelerator, synchronize  # noqa: E402
 
+BLOCKS = 10  # of a short operation: as many values as a spread needs to leave out the largest and the smallest
 FEWEST_PAIRS = 4  # with 3 pairs, two equal sides come out fully apart by chance in 2 of 20 cases; with 4, in 2 of 70
 
 
 def measure(function: Callable[[], object], *, min_seconds: float = 0.2, label: str = "") -> Measurement:
-    """Times a short operation: torch's Timer, repeated for at least `min_seconds`, synchronized, after a warm-up.
+    """Times a short operation, warm, in BLOCKS blocks of as many calls as take about `min_seconds` together.
 
-    Uses the threads that are set (the Timer itself would use one). Of the result, `.times` has the seconds a call of
-    every repeat, `.median` and `.iqr` their median and interquartile range.
+    The device is waited for at the beginning and the end of a block, so that waiting is shared by the block's calls. It
+    uses the threads that are set. Of the result, `.times` has the seconds a call of every block, `.median` and `.iqr`
+    their median and interquartile range.
     """
-    timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads(), label=label)
-    return timer.blocked_autorange(min_run_time=min_seconds)
+
+    # Not torch's Timer.blocked_autorange: it lengthens its blocks until the cost of waiting vanishes, which on a GPU
+    # leaves one to four of them, and so no spread.
+    def block(calls: int) -> float:
+        _wait()
+        start = time.perf_counter()
+        for _ in range(calls):
+            function()
+        _wait()
+        return time.perf_counter() - start
+
+    block(2)  # to warm up
+    calls = max(1, round(min_seconds / BLOCKS / block(1)))
+    task = TaskSpec("function()", setup="", label=label, num_threads=torch.get_num_threads())
+    return Measurement(calls, [block(calls) for _ in range(BLOCKS)], task)
+
+
+def _wait() -> None:
+    """Waits for the current device, if there is another than the CPU."""
+    if found := accelerator():
+        synchronize(found)
 
 
 def alternate(
