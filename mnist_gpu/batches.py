@@ -7,6 +7,7 @@ with an `__iter__` of its own, and a line in PIPELINES.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -135,15 +136,17 @@ class DataLoaderBatches(Batches):
         if not isinstance(workers, int) or workers < 0:
             raise ValueError(f"workers is {workers!r}, but must be a whole number of at least 0")
         self.pin_memory = pin_memory and self.device.type in ("cuda", "xpu")
-        self.loader = torch.utils.data.DataLoader(
-            textbook_dataset(self.images, self.labels, Compose([ToTensor(), Normalize((0.5,), (0.5,))])),
-            batch_sampler=self.order,
-            collate_fn=collate,
-            num_workers=workers,
-            pin_memory=self.pin_memory,
-            persistent_workers=workers > 0,
-            generator=torch.Generator(),  # or every pass would draw a number from PyTorch's global generator
-        )
+        with warnings.catch_warnings():  # of more workers than usable CPUs: what they are worth there is measured
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            self.loader = torch.utils.data.DataLoader(
+                textbook_dataset(self.images, self.labels, Compose([ToTensor(), Normalize((0.5,), (0.5,))])),
+                batch_sampler=self.order,
+                collate_fn=collate,
+                num_workers=workers,
+                pin_memory=self.pin_memory,
+                persistent_workers=workers > 0,
+                generator=torch.Generator(),  # or every pass would draw a number from PyTorch's global generator
+            )
 
     def __iter__(self):
         for batch in self.loader:

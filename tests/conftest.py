@@ -11,6 +11,12 @@ from mnist_gpu.device import accelerator
 from mnist_gpu.mnist import CHECKSUMS, data_root, load_mnist
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compile_anew(tmp_path_factory):
+    """torch.compile keeps code in the home folder, and takes it for its own where another machine has compiled it."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and accelerator() is None:
         pytest.skip("there is no GPU here")

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from http.client import IncompleteRead
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
@@ -395,6 +396,17 @@ def test_a_bad_batch_size_is_named(kind, batch_size):
 def test_a_bad_number_of_workers_is_named(workers):
     with pytest.raises(ValueError, match=f"workers is {workers}"):
         make_batches("dataloader", train=False, workers=workers)
+
+
+def test_more_workers_than_usable_cpus_are_no_warning(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        DataLoader([1, 2], num_workers=2)
+        assert ["This DataLoader will create 2 worker processes" in str(w.message) for w in caught] == [True]
+        make_batches("dataloader", train=False, workers=2)
+    assert len(caught) == 1
 
 
 def test_an_unknown_pipeline_is_named_with_the_known_ones():

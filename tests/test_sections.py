@@ -332,6 +332,14 @@ def test_a_rung_that_is_not_the_same_training_is_skipped_and_never_timed(few_ima
     assert calls.count("made") == 1 and calls.count("step") <= 4
 
 
+@pytest.mark.parametrize(("make", "wrong"), [(too_fast, True), (nan_at_the_third_step, True), (broken, False)])
+def test_wrong_losses_of_compiled_code_are_named_with_what_may_be_the_matter(few_images, monkeypatch, make, wrong):
+    fake_rungs(monkeypatch, Rung("bad", make, None, suspect="It may be the cache."))
+    skipped, *_ = measure_ladder(CPU, steps=4, rounds=2)
+    assert skipped.reason.endswith(". It may be the cache.") == wrong
+    assert all("shared between machines" in rung.suspect for rung in RUNGS if "compiled" in rung.name)
+
+
 def test_a_difference_that_is_no_number_is_not_the_same_training(few_images, monkeypatch):
     losses = iter([[1.0, 2.0], [float("nan"), 2.0]])  # the plain loop's, the rung's
     monkeypatch.setattr(the_ladder, "train_part", lambda *a: Epoch(1, next(losses, None), [], 256, 1.0))

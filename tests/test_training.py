@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from agreement import assert_same_losses, in_float64
 from torch import nn
 from tqdm import tqdm
 
@@ -46,9 +47,9 @@ class Batches:
 
 def test_the_loop_gives_the_losses_of_a_naive_one(mnist):
     images, labels = mnist[0][:38_400], mnist[1][:38_400]  # 300 batches of 128
-    model = make_model(seed=0)
+    model = make_model(seed=0).double()
 
-    naive = nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+    naive = nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10)).double()
     with torch.no_grad():
         for parameter, start in zip(naive.parameters(), model.parameters(), strict=True):
             parameter.copy_(start)
@@ -58,16 +59,17 @@ def test_the_loop_gives_the_losses_of_a_naive_one(mnist):
     for i in range(300):
         index = order[i * 128 : (i + 1) * 128]
         optimizer.zero_grad()
-        loss = nn.CrossEntropyLoss()(naive((images[index].unsqueeze(1) / 255 - 0.5) / 0.5), labels[index])
+        loss = nn.CrossEntropyLoss()(naive((images[index].unsqueeze(1) / 255 - 0.5).double() / 0.5), labels[index])
         loss.backward()
         optimizer.step()
         expected.append(loss.item())
 
-    (epoch,) = train(model, make_step(model, sgd(model)), DeviceBatches(images, labels), log=silent)
-    assert epoch.losses == pytest.approx(expected, abs=1e-5)
+    batches = in_float64(DeviceBatches(images, labels))
+    (epoch,) = train(model, make_step(model, sgd(model)), batches, log=silent)
+    assert epoch.losses == pytest.approx(expected, abs=1e-9)
     assert expected[-1] < expected[0] / 3  # it has learned, so the comparison means something
     for parameter, theirs in zip(model.parameters(), naive.parameters(), strict=True):
-        assert torch.allclose(parameter, theirs, atol=1e-5)
+        assert torch.allclose(parameter, theirs, atol=1e-9)
 
 
 def test_five_epochs_reach_96_percent_on_the_test_set(mnist, mnist_test):
@@ -344,7 +346,7 @@ def test_the_losses_on_the_gpu_are_those_on_the_cpu(gpu, mnist):
         (epoch,) = train(model, make_step(model, sgd(model)), batches, log=silent)
         losses.append(epoch.losses)
         assert next(model.parameters()).device.type == torch.device(device).type
-    assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+    assert_same_losses(losses[1], losses[0])
 
 
 @pytest.mark.gpu

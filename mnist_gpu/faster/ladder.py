@@ -192,8 +192,15 @@ class Rung:
     # until, after some hundred steps, one pre-activation lies so near zero that rounding decides whether its ReLU lets
     # it through; from there on they differ by up to 5e-3. bfloat16 rounds to 8 bits.
     tolerance: float = 0.02
+    # What may be the matter where they differ by more.
+    suspect: str = ""
 
 
+# Seen: code compiled with AVX-512, taken from the cache on a machine with AVX2 alone, gave losses of 1e30 and NaN.
+COMPILED_ELSEWHERE = (
+    "If this home folder is shared between machines, torch.compile may have taken code that another one compiled: set "
+    "TORCHINDUCTOR_CACHE_DIR to an empty folder"
+)
 RUNGS = (
     Rung("textbook", textbook, None),
     Rung("two workers", two_workers, "textbook"),
@@ -202,8 +209,8 @@ RUNGS = (
     Rung("uint8 on the device", on_device, "tensors in memory"),
     Rung("no wait a step", plain, "uint8 on the device"),
     Rung("fused optimizer", fused, "no wait a step"),
-    Rung("compiled model", compiled_model, "fused optimizer", _compiler_missing),
-    Rung("compiled step", compiled_step, "fused optimizer", _compiler_missing),
+    Rung("compiled model", compiled_model, "fused optimizer", _compiler_missing, suspect=COMPILED_ELSEWHERE),
+    Rung("compiled step", compiled_step, "fused optimizer", _compiler_missing, suspect=COMPILED_ELSEWHERE),
     Rung("bfloat16 autocast", bfloat16, "fused optimizer", tolerance=0.05),
     Rung("TF32", tf32, "fused optimizer", _tf32_missing),
     Rung("CUDA graph of a step", graph_of_a_step, "fused optimizer", _cuda_missing),

@@ -14,6 +14,7 @@ from mnist_gpu.measuring.sections.section import QUICK_ROUNDS, ROUNDS, Section, 
 from mnist_gpu.measuring.timing import in_turn
 from mnist_gpu.measuring.workloads import repeat, train_part
 from mnist_gpu.mnist import TRAIN_IMAGES
+from mnist_gpu.training import LossNotFinite
 
 FLOOR, FLOOR_ONEDNN = "matrix products alone", "matrix products alone, oneDNN"
 
@@ -43,11 +44,14 @@ def measure_ladder(
                 difference = max(differences)
                 proofs[rung.name] = {"largest_loss_difference": difference, "tolerance": rung.tolerance}
                 if not all(d <= rung.tolerance for d in differences):  # false for NaN, too
-                    reason = f"is another training: its losses differ by {difference:.2g}, more than {rung.tolerance}"
+                    reason = f"is another training: its losses differ by {difference:.2g}, more than {rung.tolerance}."
+            except LossNotFinite as error:
+                reason = f"failed: {type(error).__name__}: {error}"
             except Exception as error:  # torch.compile raises many kinds. A rung that fails is named, and not fatal.
                 reason = f"failed: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
         if reason:
-            yield Skipped("ladder", rung.name, device.type, reason)
+            wrong = rung.suspect and ("another training" in reason or "LossNotFinite" in reason)
+            yield Skipped("ladder", rung.name, device.type, f"{reason} {rung.suspect}" if wrong else reason)
         else:
             parts[rung.name] = lambda training=training: train_part(training, steps)
     if steps:  # workers that were broken off prepare a few batches more: not in the next side's time
