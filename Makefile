@@ -14,10 +14,12 @@ $(READY): requirements.txt pyproject.toml
 
 # Opens chapter 01; without a display it prints the address. (Given the notebook as an argument, JupyterLab would show the
 # folder notebooks/ alone, and print an address that does not lead to it.) It listens on localhost only, with its token on.
-# As root, which is usual in containers, it has to be told that this is meant.
+# As root, which is usual in containers, it has to be told that this is meant. The settings in .jupyter/overrides.json are
+# defaults, below the reader's own: without them JupyterLab begins by asking, over a corner of the page, whether to show news
+# (--LabApp.news_url=None does not prevent that), and looks for updates, where the course is to need no network.
 lab: $(READY)
 	$(BIN)/jupyter lab --ServerApp.ip=localhost --LabApp.default_url=/lab/tree/notebooks/01_detect_the_gpu.ipynb \
-	    $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
+	    "--LabApp.app_settings_dir=$(CURDIR)/.jupyter" $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -1,0 +1,169 @@
+"""Chapter 01 as a reader meets it: `make lab`, a browser, Run All Cells. Skipped where there is no browser to drive."""
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sysconfig
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+expect = sync_api.expect
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTER = "notebooks/01_detect_the_gpu.ipynb"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = [
+    "--no-sandbox",  # it does not work for root, as in containers
+    "--disable-gpu",
+    "--no-first-run",
+    # Talk to nobody but the server:
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+]
+SETTINGS = "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
+# What each code cell shows: its prompt, the kinds of its outputs, its text, the widths of its images (0 if broken).
+LOOK = """() => [...document.querySelectorAll(".jp-Notebook .jp-CodeCell")].map(cell => ({
+    prompt: cell.querySelector(".jp-InputPrompt").textContent.trim(),
+    kinds: [...cell.querySelectorAll(".jp-OutputArea-output")].map(o => o.dataset.mimeType),
+    text: cell.querySelector(".jp-OutputArea").textContent,
+    images: [...cell.querySelectorAll(".jp-OutputArea-output img")].map(i => i.complete ? i.naturalWidth : 0),
+}))"""
+ERROR, STDERR = "application/vnd.jupyter.error", "application/vnd.jupyter.stderr"
+
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="there is no Chromium or Chrome here"),
+    pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here"),
+]
+
+
+def within(seconds, found, check=lambda: None):
+    """What `found()` returns as soon as it is true, or else after so many seconds; `check()` may end the waiting."""
+    end = time.monotonic() + seconds
+    while not (value := found()) and time.monotonic() < end:
+        check()
+        time.sleep(0.25)
+    return value
+
+
+def end(make: psutil.Popen):
+    """Ends the server, which ends its kernels, and then kills what is still there."""
+    started = [make]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        started += make.children(recursive=True)
+    # To the whole group, as make may just be starting the server. Each kernel has a group of its own.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(make.pid, signal.SIGTERM)
+    for process in psutil.wait_procs(started, 15)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(make.pid, signal.SIGKILL)
+    make.wait(5)
+
+
+@contextlib.contextmanager
+def lab(folder: Path):
+    """`make lab` on a copy of the notebooks, by a reader who starts it for the first time.
+
+    Yields the address that it prints. The server and the kernels are ended in any case.
+    """
+    shutil.copytree(ROOT / "notebooks", folder / "course" / "notebooks")
+    chapter = folder / "course" / CHAPTER
+    notebook = nbformat.read(chapter, 4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":  # what is seen later was computed here
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, chapter)
+    settings = folder / "config" / SETTINGS
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"windowingMode": "none"}')  # cells that are scrolled out of view are in the page, too
+
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    env |= {f"JUPYTER_{kind.upper()}_DIR": str(folder / kind) for kind in ("config", "data", "runtime")}
+    options = f"--no-browser --ServerApp.port=0 --ServerApp.root_dir={shlex.quote(str(folder / 'course'))}"
+    # -o: this Python's environment is used as it is, so nothing is to be set up.
+    command = ["make", "-o", ".venv/.ready", "lab", f"BIN={sysconfig.get_path('scripts')}", f"LAB={options}"]
+    log = folder / "lab.log"
+    with log.open("w") as file:
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file}
+        make = psutil.Popen(command, cwd=ROOT, env=env, start_new_session=True, **quiet)
+
+    def alive():
+        assert make.poll() is None, f"`make lab` ended by itself:\n{log.read_text()}"
+
+    def address():
+        return re.search(rf"http://localhost:\d+/lab/tree/{CHAPTER}\?token=\w+", log.read_text())
+
+    try:
+        found = within(60, address, alive)
+        assert found, f"`make lab` printed no address:\n{log.read_text()}"
+        yield found.group()
+    finally:
+        end(make)
+
+
+@contextlib.contextmanager
+def browser_page(screenshot: Path):
+    """A page of a real browser. If what is done with it fails, a picture of it is kept."""
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
+        try:
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            try:
+                yield page
+            except BaseException as error:
+                with contextlib.suppress(sync_api.Error):
+                    page.screenshot(path=screenshot)
+                    error.add_note(f"What the browser showed then: {screenshot}")
+                raise
+        finally:
+            browser.close()
+
+
+def test_chapter_01_runs_in_the_browser(tmp_path):
+    stored = [c for c in nbformat.read(ROOT / CHAPTER, 4).cells if c.cell_type == "code"]
+    figures = [sum("image/png" in o.get("data", {}) for o in c.outputs) for c in stored]
+    assert sum(figures) >= 2
+
+    with lab(tmp_path) as address, browser_page(tmp_path / "failure.png") as page:
+
+        def cells(what):
+            return [cell[what] for cell in page.evaluate(LOOK)]
+
+        def no_error():
+            shown = zip(cells("kinds"), cells("text"), strict=True)
+            assert not (found := [text for kinds, text in shown if {ERROR, STDERR} & set(kinds)]), "\n".join(found)
+
+        def all_have_run():
+            return cells("prompt") == [f"[{i + 1}]:" for i in range(len(stored))]
+
+        def all_is_drawn():
+            return all(sum(w > 0 for w in widths) >= n for widths, n in zip(cells("images"), figures, strict=True))
+
+        page.goto(address)
+        expect(page.get_by_role("heading", name="01 Detect the GPU")).to_be_visible(timeout=60_000)
+        idle = page.get_by_text("Python 3 (ipykernel) | Idle")
+        expect(idle).to_be_visible(timeout=60_000)
+        assert cells("prompt") == ["[ ]:"] * len(stored)
+
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        assert within(300, all_have_run, no_error), f"not every cell has run: {cells('prompt')}"
+        expect(idle).to_be_visible(timeout=10_000)
+
+        no_error()
+        assert cells("text")[0].startswith("Device: ")
+        assert within(10, all_is_drawn), f"widths of the images: {cells('images')}, stored figures: {figures}"
+        assert all(map(all, cells("images"))), f"an image is broken; their widths: {cells('images')}"
+        assert page.locator(".jp-Dialog, .Toastify__toast").all_inner_texts() == [], "something covers the page"
