@@ -156,6 +156,40 @@ def test_a_rank_that_meets_nobody_says_where_within_the_timeout(rank):
     assert "Traceback" not in answer.stderr and time.monotonic() - start < 60
 
 
+LEAVE = """
+import os
+from pathlib import Path
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from mnist_gpu.faster.distributed import join, make_distributed_step
+from mnist_gpu.model import make_model
+
+def threads():
+    return sorted({path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")})
+
+def work():
+    model = DistributedDataParallel(make_model(8))
+    make_distributed_step(model, torch.optim.SGD(model.parameters()))(torch.zeros(2, 1, 28, 28), torch.zeros(2).long())
+
+with join("cpu"):
+    work()
+    print(*threads())
+print(*threads())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the threads in /proc")
+def test_leaving_the_group_ends_its_threads():
+    """One that outlives the group may still hold a tensor when Python ends, and then kills the process."""
+    place = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    answer = subprocess.run(
+        [sys.executable, "-c", LEAVE], env=ENVIRONMENT | place, capture_output=True, text=True, timeout=120
+    )
+    assert answer.returncode == 0, answer.stderr
+    within, after = answer.stdout.splitlines()
+    assert "gloo" in within and "gloo" not in after
+
+
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     path = tmp_path / "a.pt"
     quick = [sys.executable, *TRAIN, "--hidden", "4", "--batch-size", "4096"]
