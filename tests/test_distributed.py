@@ -15,6 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mnist_gpu import device as device_module
+from mnist_gpu.faster import distributed as module
+from mnist_gpu.faster.distributed import pick_local_device
+
 TESTS = Path(__file__).resolve().parent
 TRAIN = ["-m", "mnist_gpu", "train", "--device", "cpu"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}  # torchrun would warn that it sets this
@@ -223,3 +227,47 @@ def test_two_machines_have_the_losses_of_one(tmp_path):
     (two,) = json.loads((tmp_path / "two.json").read_text())["epochs"]
     (one,), _ = trained([sys.executable, "-m", "mnist_gpu", "train", *options], tmp_path / "one.json")
     assert max(abs(a - b) for a, b in zip(two["losses"], one["losses"], strict=True)) < 1e-5
+
+
+# The device of a rank, with GPUs that are not there
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """Two CUDA devices on which kernels run, this rank the second of its machine; lists what is done with them."""
+    done = []
+    found = torch.device("cuda")
+    for where in (module, device_module):
+        monkeypatch.setattr(where, "accelerator", lambda: found)
+    monkeypatch.setattr(device_module, "available_devices", lambda: ["cpu", "cuda:0", "cuda:1"])
+    monkeypatch.setattr(device_module, "kernel_error", lambda device: done.append(("kernel", str(device))))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: done.append(("set", device)))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    return done
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_a_rank_takes_its_own_gpu_before_it_runs_a_kernel(two_gpus, name):
+    """Else every rank would open a context, hundreds of MB, on GPU 0."""
+    assert pick_local_device(name) == torch.device("cuda:1")
+    assert two_gpus == [("set", 1), ("kernel", "cuda")]
+
+
+def test_a_rank_may_be_told_its_device(two_gpus):
+    assert pick_local_device("cpu") == torch.device("cpu") and pick_local_device("cuda:0") == torch.device("cuda:0")
+    assert ("set", 1) not in two_gpus
+
+
+def test_a_rank_whose_gpu_runs_no_kernel_takes_the_cpu(two_gpus, monkeypatch, capsys):
+    monkeypatch.setattr(device_module, "kernel_error", lambda device: "no kernel image")
+    assert pick_local_device("auto") == torch.device("cpu") and "Using the CPU" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="cannot run a kernel"):
+        pick_local_device("cuda")
+
+
+def test_more_processes_than_gpus_is_an_error_that_says_what_to_do(two_gpus, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match=r"process 3 of this machine, which has 2 GPUs: .*--device cpu"):
+        pick_local_device("auto")
+    assert two_gpus == []

@@ -18,7 +18,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mnist_gpu.device import pick_device
+from mnist_gpu.device import accelerator, pick_device
 
 
 @dataclass(frozen=True)
@@ -62,18 +62,16 @@ def pick_local_device(name: str) -> torch.device:
 
     Raises ValueError if there are fewer GPUs than processes on this machine, and what pick_device raises.
     """
+    local, found = int(os.environ.get("LOCAL_RANK", 0)), accelerator()
+    if str(name) in ("auto", "cuda") and found is not None and found.type == "cuda":
+        if local >= (here := torch.cuda.device_count()):
+            raise ValueError(
+                f"this is process {local + 1} of this machine, which has {here} GPUs: start one process a GPU "
+                f"(--nproc-per-node {here}), or train on the CPU (--device cpu)"
+            )
+        torch.cuda.set_device(local)  # before pick_device runs a kernel, or every rank opens a context on GPU 0, too
     device = pick_device(name)
-    if device.type != "cuda" or device.index is not None:
-        return device
-    local, here = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-    if local >= here:
-        raise ValueError(
-            f"this is process {local + 1} of this machine, which has {here} GPUs: start one process a GPU "
-            f"(--nproc-per-node {here}), or train on the CPU (--device cpu)"
-        )
-    device = torch.device("cuda", local)
-    torch.cuda.set_device(device)
-    return device
+    return torch.device("cuda", local) if device == torch.device("cuda") else device
 
 
 @contextlib.contextmanager
