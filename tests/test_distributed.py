@@ -17,7 +17,7 @@ import torch
 
 from mnist_gpu import device as device_module
 from mnist_gpu.faster import distributed as module
-from mnist_gpu.faster.distributed import pick_local_device
+from mnist_gpu.faster.distributed import join, pick_local_device
 
 TESTS = Path(__file__).resolve().parent
 TRAIN = ["-m", "mnist_gpu", "train", "--device", "cpu"]
@@ -271,3 +271,35 @@ def test_more_processes_than_gpus_is_an_error_that_says_what_to_do(two_gpus, mon
     with pytest.raises(ValueError, match=r"process 3 of this machine, which has 2 GPUs: .*--device cpu"):
         pick_local_device("auto")
     assert two_gpus == []
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+@pytest.mark.parametrize("name", ["auto", "by name"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_on_gpus_without_a_backend_the_processes_take_the_cpu_and_the_first_says_so(
+    kind, name, rank, monkeypatch, capsys
+):
+    for where in (module, device_module):
+        monkeypatch.setattr(where, "accelerator", lambda: torch.device(kind))
+    monkeypatch.setattr(device_module, "available_devices", lambda: ["cpu", f"{kind}:0"])
+    monkeypatch.setattr(device_module, "kernel_error", lambda device: None)
+    joined = []
+    monkeypatch.setattr(module.dist, "rendezvous", lambda *a, **k: iter([(None, rank, 2)]))
+    monkeypatch.setattr(module.dist, "PrefixStore", lambda name, store: store)
+    monkeypatch.setattr(module.dist, "init_process_group", lambda backend, **k: joined.append(backend))
+    monkeypatch.setattr(module.dist, "destroy_process_group", lambda: None)
+    for variable, value in {"RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(variable, str(value))
+    with join(kind if name == "by name" else name) as group:
+        assert group.device == torch.device("cpu") and joined == ["gloo"]
+    said = f"Processes cannot train together on the {kind} device. Using the CPU.\n"
+    assert capsys.readouterr().out == ("" if rank else said)
+
+
+def test_alone_such_a_gpu_is_used(monkeypatch, capsys):
+    monkeypatch.setattr(device_module, "accelerator", lambda: torch.device("mps"))
+    monkeypatch.setattr(device_module, "kernel_error", lambda device: None)
+    monkeypatch.delenv("RANK", raising=False)
+    with join() as group:
+        assert group.device == torch.device("mps")
+    assert capsys.readouterr().out == ""

@@ -20,6 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mnist_gpu.device import accelerator, pick_device
 
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}  # what carries the gradients, by the type of device
+
 
 @dataclass(frozen=True)
 class Group:
@@ -60,6 +62,8 @@ def under_torchrun() -> bool:
 def pick_local_device(name: str) -> torch.device:
     """The device of this rank: its own GPU, one a process, or the CPU.
 
+    The CPU, too, where there is a GPU on which processes cannot train together (mps, xpu): rank 0 says so.
+
     Raises ValueError if there are fewer GPUs than processes on this machine, and what pick_device raises.
     """
     local, found = int(os.environ.get("LOCAL_RANK", 0)), accelerator()
@@ -71,6 +75,10 @@ def pick_local_device(name: str) -> torch.device:
             )
         torch.cuda.set_device(local)  # before pick_device runs a kernel, or every rank opens a context on GPU 0, too
     device = pick_device(name)
+    if device.type not in BACKENDS:
+        if os.environ.get("RANK", "0") == "0":  # once is enough
+            print(f"Processes cannot train together on the {device.type} device. Using the CPU.", flush=True)
+        return torch.device("cpu")
     return torch.device("cuda", local) if device == torch.device("cuda") else device
 
 
@@ -92,7 +100,6 @@ def join(device_name: str = "auto", *, timeout: float = 60.0) -> Iterator[Group]
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     at = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     patience = datetime.timedelta(seconds=timeout)
-    backend = "nccl" if device.type == "cuda" else "gloo"
     # After a restart torchrun's store still holds the addresses of the workers that died, under the same names: without
     # a name space of its own, a restarted worker that reads before the others have written connects to the dead.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -105,7 +112,7 @@ def join(device_name: str = "auto", *, timeout: float = 60.0) -> Iterator[Group]
     try:
         store, _, _ = next(dist.rendezvous("env://", timeout=patience))
         store = dist.PrefixStore(f"attempt {attempt}", store)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=processes, timeout=patience)
+        dist.init_process_group(BACKENDS[device.type], store=store, rank=rank, world_size=processes, timeout=patience)
     except (dist.DistError, RuntimeError, ValueError, OSError) as error:
         raise ConnectionError(
             f"rank {rank} of {processes} could not meet the others at {at} within {timeout:g} s. Are all of them "
