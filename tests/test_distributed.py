@@ -11,13 +11,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mnist_gpu import device as device_module
 from mnist_gpu.faster import distributed as module
-from mnist_gpu.faster.distributed import join, pick_local_device
+from mnist_gpu.faster.distributed import join, make_distributed_step, pick_local_device
+from mnist_gpu.model import make_model
 
 TESTS = Path(__file__).resolve().parent
 TRAIN = ["-m", "mnist_gpu", "train", "--device", "cpu"]
@@ -303,3 +306,41 @@ def test_alone_such_a_gpu_is_used(monkeypatch, capsys):
     with join() as group:
         assert group.device == torch.device("mps")
     assert capsys.readouterr().out == ""
+
+
+def lone_step(monkeypatch, device):
+    """A distributed step and its arguments, on `device`, in a group of one that exchanges nothing."""
+    monkeypatch.setattr(module.dist, "all_reduce", lambda *a, **k: SimpleNamespace(wait=lambda: None))
+    monkeypatch.setattr(module.dist, "get_world_size", lambda: 1)
+    model = make_model(4, device=device)
+    step = make_distributed_step(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    return step, torch.zeros(3, 1, 28, 28, device=device), torch.zeros(3, dtype=torch.int64, device=device)
+
+
+def test_a_step_copies_nothing_from_the_host(monkeypatch):
+    """On a GPU such a copy would wait for the device; lift_fresh is how a tensor made of Python's numbers begins."""
+    done = set()
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            done.add(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    step, images, labels = lone_step(monkeypatch, "cpu")
+    with Record():
+        step(images, labels)
+    assert "stack" in done and not done & {"lift_fresh", "_to_copy", "_local_scalar_dense"}
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_a_step_never_waits_for_the_gpu(monkeypatch, gpu):
+    if gpu.type != "cuda":
+        pytest.skip("PyTorch tells of waits on NVIDIA's GPUs only")
+    step, images, labels = lone_step(monkeypatch, gpu)
+    step(images, labels)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(images, labels)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

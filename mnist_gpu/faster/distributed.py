@@ -135,7 +135,7 @@ def make_distributed_step(model: nn.Module, optimizer: torch.optim.Optimizer) ->
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad()
         loss = F.cross_entropy(model(images), labels, reduction="sum")
-        total = torch.stack([loss.detach(), loss.new_tensor(len(labels))])
+        total = torch.stack([loss.detach(), loss.new_full((), len(labels))])
         adding = dist.all_reduce(total, async_op=True)  # meanwhile the backward pass goes on
         loss.backward()  # its gradients are averaged over the ranks as they become ready
         adding.wait()
