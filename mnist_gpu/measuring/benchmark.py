@@ -18,7 +18,7 @@ from tqdm import tqdm
 from mnist_gpu.checks import writable
 from mnist_gpu.device import describe, environment, pick_device, set_threads, synchronize
 from mnist_gpu.faster.ladder import RUNGS
-from mnist_gpu.measuring import results
+from mnist_gpu.measuring import neighbours, results
 from mnist_gpu.measuring.results import Results, Skipped
 from mnist_gpu.measuring.sections.ladder import FLOOR, FLOOR_ONEDNN
 
@@ -63,6 +63,7 @@ def benchmark(
                     say(f"{name} on {on.type} broken off: {reason}")
                 else:
                     say(f"{name} on {on.type}: {time.perf_counter() - start:.0f} s")
+                    neighbours.report(say)
     except KeyboardInterrupt:
         say("interrupted; keeping what is finished")
     finally:

@@ -2,6 +2,7 @@
 
 Short operations go through torch.utils.benchmark (`measure`). Whole pieces of a training are timed in turn,
 A B A B ... (`alternate`), so that a machine that slows down slows both sides, and compared pair by pair (`compare`).
+Both notice other processes that keep the CPUs busy meanwhile (mnist_gpu.measuring.neighbours).
 """
 
 import logging
@@ -19,6 +20,7 @@ from torch.utils.benchmark import Measurement, TaskSpec  # noqa: E402
 
 from mnist_gpu.checks import at_least_one  # noqa: E402
 from mnist_gpu.device import accelerator, synchronize  # noqa: E402
+from mnist_gpu.measuring.neighbours import watching  # noqa: E402
 
 BLOCKS = 10  # of a short operation: as many values as a spread needs to leave out the largest and the smallest
 FEWEST_PAIRS = 4  # with 3 pairs, two equal sides come out fully apart by chance in 2 of 20 cases; with 4, in 2 of 70
@@ -42,10 +44,11 @@ def measure(function: Callable[[], object], *, min_seconds: float = 0.2, label: 
         _wait()
         return time.perf_counter() - start
 
-    block(2)  # to warm up
-    calls = max(1, round(min_seconds / BLOCKS / block(1)))
     task = TaskSpec("function()", setup="", label=label, num_threads=torch.get_num_threads())
-    return Measurement(calls, [block(calls) for _ in range(BLOCKS)], task)
+    with watching():
+        block(2)  # to warm up
+        calls = max(1, round(min_seconds / BLOCKS / block(1)))
+        return Measurement(calls, [block(calls) for _ in range(BLOCKS)], task)
 
 
 def _wait() -> None:
@@ -81,16 +84,17 @@ def alternate(
     at_least_one(rounds=rounds)
     seconds = {} if into is None else into
     seconds.update({name: [] for name in sides})
-    for function in sides.values():
-        for _ in range(warmup):
-            function()
-    for _ in progress(range(rounds)):
-        for name, function in sides.items():
-            synchronize(device)
-            start = clock()
-            function()
-            synchronize(device)
-            seconds[name].append(clock() - start)
+    with watching():
+        for function in sides.values():
+            for _ in range(warmup):
+                function()
+        for _ in progress(range(rounds)):
+            for name, function in sides.items():
+                synchronize(device)
+                start = clock()
+                function()
+                synchronize(device)
+                seconds[name].append(clock() - start)
     return seconds
 
 
