@@ -44,6 +44,20 @@ def seconds_of(function: Callable[[], object], device: torch.device) -> float:
     return min(alternate({"it": function}, rounds=2, warmup=2, device=device)["it"])
 
 
+def product_size(device: torch.device, *, least: float = 0.002, largest: int = 16_384) -> int:
+    """The n of an n x n product that measures a device's peak: 1024, doubled until one takes `least` seconds.
+
+    On a fast GPU a product of 1024 takes some tens of microseconds, of which launching it is a part.
+    """
+    n = 1024
+    while n < largest:
+        a, b = torch.rand(2, n, n, device=device)
+        if seconds_of(lambda a=a, b=b: a @ b, device) >= least:
+            break
+        n *= 2
+    return n
+
+
 class First:
     """The first `n` batches of a pass: `for batch in First(batches, 100)`. None takes them all."""
 
