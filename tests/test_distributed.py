@@ -1,6 +1,7 @@
 """Real processes, started by torchrun as a user would start them."""
 
 import json
+import math
 import os
 import random
 import re
@@ -15,6 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from agreement import FLIP, assert_same_losses
+from epoch_in_float64 import CASES
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mnist_gpu import device as device_module
@@ -50,26 +53,34 @@ def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("batch_size", [128, 127])  # 127 divides by nothing; the last batch of a pass has 56 images
-def test_two_and_four_processes_have_the_losses_of_one(batch_size, tmp_path):
-    options = [*TRAIN, "--epochs", "1", "--batch-size", batch_size]
-    (one,), _ = trained([sys.executable, *options], tmp_path / "1.json")
-    for processes in (2, 4):
-        (many,), said = trained(torchrun(processes, *options), tmp_path / f"{processes}.json")
-        assert len(many["losses"]) == len(one["losses"])
-        assert max(abs(a - b) for a, b in zip(many["losses"], one["losses"], strict=True)) < 1e-5
-        assert abs(many["test_loss"] - one["test_loss"]) < 1e-5 and many["images"] == one["images"] == 60_000
-        assert said.count("Finished Training") == 1, "rank 0 alone prints"
-        assert f"{processes} processes share every batch of {batch_size} images" in said
+@pytest.fixture(scope="module")
+def in_float64(tmp_path_factory):
+    """The losses of some trainings in float64 by one process, by two and by four: see epoch_in_float64.py."""
+    folder, script = tmp_path_factory.mktemp("float64"), TESTS / "epoch_in_float64.py"
+    commands = {1: [sys.executable, script], 2: torchrun(2, script), 4: torchrun(4, script)}
+    for processes, command in commands.items():
+        answer = run([*command, folder / f"{processes}.json"])
+        assert answer.returncode == 0, answer.stderr
+    return {processes: json.loads((folder / f"{processes}.json").read_text()) for processes in commands}
 
 
-def test_a_rank_may_be_left_without_images(tmp_path):
-    """Batches of 19,999 leave three of the 60,000 images to the last batch, for four ranks."""
-    options = [*TRAIN, "--epochs", "1", "--batch-size", "19999", "--hidden", "8"]
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_two_and_four_processes_have_the_losses_of_one(in_float64, case, processes):
+    many, one = in_float64[processes][case], in_float64[1][case]
+    assert len(many) == len(one) == math.ceil(CASES[case].images / CASES[case].batch_size)
+    assert many == pytest.approx(one, abs=1e-9)
+    assert one[-1] < one[0] - 0.3  # it learns, so the comparison means something
+
+
+def test_the_command_under_torchrun_has_the_losses_of_one_process_and_rank_0_alone_prints(tmp_path):
+    options = [*TRAIN, "--epochs", "1", "--hidden", "32"]
     (one,), _ = trained([sys.executable, *options], tmp_path / "1.json")
-    for kind in ("device", "dataloader"):
-        (many,), _ = trained(torchrun(4, *options, "--batches", kind), tmp_path / f"{kind}.json")
-        assert many["losses"] == pytest.approx(one["losses"], abs=1e-5)
+    (many,), said = trained(torchrun(2, *options), tmp_path / "2.json")
+    assert_same_losses(many["losses"], one["losses"])
+    assert abs(many["test_loss"] - one["test_loss"]) < FLIP and many["images"] == one["images"] == 60_000
+    assert said.count("Finished Training") == 1
+    assert "2 processes share every batch of 128 images" in said
 
 
 def test_scaling_the_batch_scales_the_learning_rate_and_says_so(tmp_path):
@@ -77,7 +88,7 @@ def test_scaling_the_batch_scales_the_learning_rate_and_says_so(tmp_path):
     options = [*TRAIN, "--epochs", "1", "--batch-size", "256", "--lr", "0.02"]
     by_hand, _ = trained([sys.executable, *options], tmp_path / "one.json")
     assert "batches of 256, learning rate 0.02 (linear rule)" in said
-    assert scaled[0]["losses"][:50] == pytest.approx(by_hand[0]["losses"][:50], abs=1e-5)
+    assert_same_losses(scaled[0]["losses"], by_hand[0]["losses"])
 
 
 def test_a_training_that_is_killed_at_any_moment_goes_on_to_the_very_same_weights(tmp_path):
@@ -229,7 +240,7 @@ def test_two_machines_have_the_losses_of_one(tmp_path):
     assert answer.returncode == 0, answer.stderr
     (two,) = json.loads((tmp_path / "two.json").read_text())["epochs"]
     (one,), _ = trained([sys.executable, "-m", "mnist_gpu", "train", *options], tmp_path / "one.json")
-    assert max(abs(a - b) for a, b in zip(two["losses"], one["losses"], strict=True)) < 1e-5
+    assert_same_losses(two["losses"], one["losses"])
 
 
 # The device of a rank, with GPUs that are not there
