@@ -3,6 +3,9 @@
 import os
 import shutil
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,10 +19,19 @@ def compile_anew(tmp_path_factory):
     """torch.compile keeps code in the home folder, and takes it for its own where another machine has compiled it."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
 
+TESTS = Path(__file__).resolve().parent
+
+# The tests that need the simulated accelerator run in a process of their own: see test_simulated_accelerator.py.
+simulated = accelerator() is not None and accelerator().type == "sim"
+collect_ignore = [] if simulated else ["on_simulated_accelerator"]
+
 
 def pytest_runtest_setup(item):
-    if item.get_closest_marker("gpu") and accelerator() is None:
+    found = accelerator()
+    if item.get_closest_marker("gpu") and found is None:
         pytest.skip("there is no GPU here")
+    if item.get_closest_marker("cuda") and (found is None or found.type != "cuda"):
+        pytest.skip("there is no NVIDIA GPU here")
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +46,24 @@ def one_thread(monkeypatch):
 def gpu() -> torch.device:
     """The GPU, for the tests marked `gpu`."""
     return accelerator()
+
+
+@pytest.fixture(scope="session")
+def simulated_environment() -> dict[str, str]:
+    """Environment variables under which Python programs, and what they start, find the simulated accelerator.
+
+    It takes the place of the machine's own. It is compiled here, so that no program's time limit has to include that.
+    """
+    if not shutil.which(os.environ.get("CXX", "g++")):
+        pytest.skip("the simulated accelerator needs a C++ compiler")
+    path = [
+        str(TESTS),
+        str(TESTS / "simulated_accelerator" / "autoload"),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([sys.executable, "-c", "import torch; torch.sim"], env=environment, check=True, timeout=600)
+    return environment
 
 
 @pytest.fixture(scope="session")

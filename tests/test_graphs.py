@@ -348,10 +348,8 @@ def test_a_learning_rate_changed_between_two_passes_is_refused(make_batches):
 
 
 @pytest.fixture
-def cuda(gpu):
-    if gpu.type != "cuda":
-        pytest.skip("needs an NVIDIA GPU")
-    return gpu
+def cuda():
+    return torch.device("cuda")
 
 
 fused_or_not = pytest.mark.parametrize("options", [{}, {"fused": True}], ids=["default", "fused"])
@@ -371,6 +369,7 @@ def train_an_epoch(mnist, device, how, options, epochs=1):
 
 
 @pytest.mark.gpu
+@pytest.mark.cuda
 @pytest.mark.parametrize("how", ["step", "epoch"])
 @fused_or_not
 def test_graphs_on_the_gpu_give_the_losses_of_the_plain_loop(cuda, mnist, how, options):
@@ -382,6 +381,7 @@ def test_graphs_on_the_gpu_give_the_losses_of_the_plain_loop(cuda, mnist, how, o
 
 
 @pytest.mark.gpu
+@pytest.mark.cuda
 @fused_or_not
 def test_the_first_captured_step_on_the_gpu_starts_from_the_given_weights(cuda, mnist, options):
     batch = next(iter(DeviceBatches(*mnist, device=cuda)))
@@ -397,6 +397,7 @@ def test_the_first_captured_step_on_the_gpu_starts_from_the_given_weights(cuda, 
 
 
 @pytest.mark.gpu
+@pytest.mark.cuda
 def test_losses_on_the_gpu_are_not_overwritten_by_later_replays(cuda, mnist):
     losses = []
     for how in (lambda step, *_: step, capture):
@@ -410,6 +411,7 @@ def test_losses_on_the_gpu_are_not_overwritten_by_later_replays(cuda, mnist):
 
 
 @pytest.mark.gpu
+@pytest.mark.cuda
 def test_a_capture_on_the_gpu_leaves_the_random_numbers(cuda, mnist):
     model = make_model(device=cuda)
     optimizer = sgd(model)
