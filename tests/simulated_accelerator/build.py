@@ -14,7 +14,7 @@ COMPILER = os.environ.get("CXX", "g++")
 
 
 def library() -> Path:
-    """The compiled library, in the user's cache; made if it is not there, which takes half a minute.
+    """The compiled library, in the user's cache; made if it is not there, which takes 15 seconds of a processor.
 
     It is written beside its place and then renamed, so that of several processes that start at once none loads half a
     file. Neither Python's headers nor PyTorch's builder are needed: the library speaks to PyTorch alone.

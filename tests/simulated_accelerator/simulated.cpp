@@ -311,7 +311,7 @@ struct Placement {
   std::optional<c10::Device> card;
   std::optional<c10::Device> other;  // a device that may not meet the card
 
-  void see(const Tensor& tensor, bool host_allowed) {
+  void see(const Tensor& tensor, bool host_allowed = false) {
     if (!tensor.defined()) return;
     auto device = tensor.device();
     if (device.type() == SIM && !card) {
@@ -320,12 +320,6 @@ struct Placement {
       other = device;
     }
   }
-
-  void see(const Tensor& tensor, const c10::Argument& argument) {
-    bool written = argument.alias_info() && argument.alias_info()->isWrite();
-    if (written && tensor.defined() && tensor.is_cpu()) other = tensor.device();
-    see(tensor, false);
-  }
 };
 
 void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
@@ -333,12 +327,11 @@ void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto first = stack->size() - schema.arguments().size();
   Placement placement;
   for (const auto i : c10::irange(schema.arguments().size())) {
-    const auto& argument = schema.arguments()[i];
     const auto& value = (*stack)[first + i];
     if (value.isTensor()) {
-      placement.see(value.toTensor(), argument);
+      placement.see(value.toTensor());
     } else if (value.isTensorList()) {
-      for (const Tensor& tensor : value.toTensorVector()) placement.see(tensor, argument);
+      for (const Tensor& tensor : value.toTensorVector()) placement.see(tensor);
     } else if (value.isOptionalTensorList()) {
       for (const std::optional<Tensor>& index : value.toOptionalTensorVector()) {
         if (index) placement.see(*index, /*host_allowed=*/true);
@@ -363,11 +356,6 @@ void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   {
     Uncounted uncounted;
     at::native::cpu_fallback(op, stack, /*error_on_views=*/true);
-    // The fallback leaves results where the first argument was, which may be a 0-d tensor of the host.
-    for (auto i = stack->size() - schema.returns().size(); i < stack->size(); i++) {
-      auto& value = (*stack)[i];
-      if (value.isTensor() && value.toTensor().defined() && value.toTensor().is_cpu()) value = value.toTensor().to(card);
-    }
   }
   if (generator.defined()) generator.set_state(cpu_generator.get_state());
 
