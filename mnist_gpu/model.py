@@ -43,7 +43,7 @@ def make_model(hidden: int = 128, seed: int = 0, device: torch.device | str = "c
     valid_seed(seed)
     need_memory(4 * parameter_count(hidden), f"weights of a network of width {hidden}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs' generators, too
         return MLP(hidden).to(device)
 
 

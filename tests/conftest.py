@@ -19,6 +19,7 @@ def compile_anew(tmp_path_factory):
     """torch.compile keeps code in the home folder, and takes it for its own where another machine has compiled it."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
 
+
 TESTS = Path(__file__).resolve().parent
 
 # The tests that need the simulated accelerator run in a process of their own: see test_simulated_accelerator.py.

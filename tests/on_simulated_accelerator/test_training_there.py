@@ -7,6 +7,7 @@ import simulated_accelerator as sim
 import torch
 
 from mnist_gpu.batches import PIPELINES, DeviceBatches, MemoryBatches, make_batches
+from mnist_gpu.device import pick_device
 from mnist_gpu.faster.ladder import sgd, waiting
 from mnist_gpu.measuring.timing import alternate, measure
 from mnist_gpu.measuring.workloads import First
@@ -33,6 +34,16 @@ def training(batches, device="sim", **options):
 
 def total(counts):
     return sum(counts.values())
+
+
+# The network
+
+
+def test_a_new_network_leaves_the_cards_random_numbers_as_they_were():
+    torch.rand(3, device="sim")
+    before = torch.sim.get_rng_state()
+    make_model(4, device="sim")
+    assert torch.equal(torch.sim.get_rng_state(), before)
 
 
 # Pipelines
@@ -184,6 +195,14 @@ def test_measure_waits_for_the_work(small):
     found = measure(lambda: x @ x, min_seconds=0.01)
     assert found.median > 0 and sim.launches()["aten::mm"] > 1
     assert sim.pending() == 0 and sim.synchronizations() >= 2 * len(found.times)
+
+
+@pytest.mark.parametrize("card", ["sim:0", "sim:1"])
+def test_the_card_that_is_picked_is_the_one_that_is_waited_for(card):
+    picked = pick_device(card)
+    x = torch.ones(8, 8, device=picked)
+    found = measure(lambda: x @ x, min_seconds=0.01)
+    assert sim.pending(card) == 0 and sim.synchronizations(card) >= 2 * len(found.times) == 20
 
 
 def test_the_first_batches_alone_are_trained_on(small):
