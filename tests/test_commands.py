@@ -1,0 +1,20 @@
+import sys
+
+import pytest
+
+from mnist_gpu.measuring.commands import run_command, why
+
+
+def test_a_command_gives_what_it_prints(tmp_path):
+    code = "import os, sys; print(os.getcwd()); print('beside', file=sys.stderr)"
+    assert run_command([sys.executable, "-c", code], cwd=tmp_path) == f"{tmp_path.resolve()}\n"
+
+
+def test_a_command_that_fails_shows_its_status_and_the_end_of_what_it_said():
+    code = "import sys; [print(f'line {i}', file=sys.stderr) for i in range(100)]; sys.exit(3)"
+    with pytest.raises(RuntimeError) as caught:
+        run_command([sys.executable, "-c", code])
+    said = str(caught.value)
+    assert "ended with status 3:" in said and said.endswith("line 98\nline 99")
+    assert "line 85\n" in said and "line 84\n" not in said
+    assert why(" \n") == "(it said nothing)"
