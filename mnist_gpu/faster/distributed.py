@@ -106,8 +106,8 @@ def join(device_name: str = "auto", *, timeout: float = 60.0) -> Iterator[Group]
     # Before there is a group, since these functions keep the group of the moment of their import as a default argument.
     # The first optimizer imports them (by way of torch._dynamo): destroy_process_group would then free nothing, and
     # gloo's threads would run on until Python ends. One that still holds the last exchange then kills the process
-    # ("terminate called without an active exception"): 2 of 16 runs of mnist_gpu.scaling beside two busy processes, and
-    # 3 of 4 with the lowest priority for gloo's threads; with this line none of 40 of the latter.
+    # ("terminate called without an active exception"): 2 of 16 runs of measuring.scaling beside two busy processes, and
+    # 7 of 12 with the lowest priority for gloo's threads; with this line none of 107, and none of 41.
     importlib.import_module("torch.distributed.nn.functional")
     try:
         store, _, _ = next(dist.rendezvous("env://", timeout=patience))
