@@ -18,3 +18,11 @@ def test_a_command_that_fails_shows_its_status_and_the_end_of_what_it_said():
     assert "ended with status 3:" in said and said.endswith("line 98\nline 99")
     assert "line 85\n" in said and "line 84\n" not in said
     assert why(" \n") == "(it said nothing)"
+
+
+def test_the_reason_is_not_hidden_behind_torchruns_report():
+    code = "raise ValueError('the reason')"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "--no-python"]
+    with pytest.raises(RuntimeError) as caught:
+        run_command([*torchrun, sys.executable, "-c", code])
+    assert "ended with status 1:" in str(caught.value) and str(caught.value).endswith("ValueError: the reason")
