@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Threads that wait for each other sleep, in the notebooks and programs that the tests start. By default they spin, which
+# beside another busy process makes two threads several times slower; alone, sleeping costs more than it gains.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 

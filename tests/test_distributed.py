@@ -361,10 +361,9 @@ def test_a_step_copies_nothing_from_the_host(monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.cuda  # PyTorch tells of waits on NVIDIA's GPUs alone
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_a_step_never_waits_for_the_gpu(monkeypatch, gpu):
-    if gpu.type != "cuda":
-        pytest.skip("PyTorch tells of waits on NVIDIA's GPUs only")
     step, images, labels = lone_step(monkeypatch, gpu)
     step(images, labels)
     torch.cuda.set_sync_debug_mode("error")

@@ -20,6 +20,11 @@ def outcome(simulated_environment, tmp_path_factory):
     """The tests marked `gpu`, those of on_simulated_accelerator/ included, in one process: its exit and its report."""
     report = tmp_path_factory.mktemp("simulated") / "report.xml"
     command = [sys.executable, "-m", "pytest", "tests", "-m", "gpu and not cuda", "-rf", "-p", "no:cacheprovider"]
+    command += [
+        "-o",
+        "addopts=--strict-markers",
+        "--ignore=tests/test_in_the_browser.py",
+    ]  # in one process, no notebooks
     found = subprocess.run(
         [*command, f"--junitxml={report}"],
         cwd=ROOT,
@@ -60,3 +65,23 @@ def test_a_notebook_and_the_programs_that_it_starts_find_it(simulated_environmen
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in (code, child)])
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(tmp_path), env=simulated_environment)
     assert [o.text.strip() for c in notebook.cells for o in c.outputs] == ["sim 2.0"] * 2
+
+
+# Times say nothing on the simulated accelerator, and there a chapter is to run, not to measure: two rounds are enough.
+FEW_ROUNDS = """
+from mnist_gpu.measuring import timing
+timing.BLOCKS, _original = 2, timing.alternate
+timing.alternate = lambda sides, *, rounds=2, **options: _original(sides, rounds=min(rounds, 2), **options)
+"""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("0[1-7]_*.ipynb")), ids=lambda p: p.stem)
+def test_a_chapter_runs_on_it(simulated_environment, path, tmp_path):
+    notebook = nbformat.read(path, 4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(FEW_ROUNDS))
+    # An error in a cell is raised here. The outputs are not stored.
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(tmp_path), env=simulated_environment)
+    outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
+    first = next(o.text for o in outputs if o.output_type == "stream" and o.name == "stdout")
+    assert first.startswith("Device: sim (")
+    assert not [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr" and "it/s" not in o.text]
