@@ -6,6 +6,7 @@ With the same seed all three yield the same images in the same order. A new pipe
 with an `__iter__` of its own, and a line in PIPELINES.
 """
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -118,6 +119,14 @@ def collate(samples: list) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.utils.data.default_collate(samples)
 
 
+@contextlib.contextmanager
+def _any_number_of_workers() -> Iterator[None]:
+    """Without PyTorch's warning of more workers than usable CPUs: what they are worth there is measured."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        yield
+
+
 class DataLoaderBatches(Batches):
     """The textbook's pipeline: torchvision's MNIST, ToTensor and Normalize an image at a time, a DataLoader.
 
@@ -136,8 +145,7 @@ class DataLoaderBatches(Batches):
         if not isinstance(workers, int) or workers < 0:
             raise ValueError(f"workers is {workers!r}, but must be a whole number of at least 0")
         self.pin_memory = pin_memory and self.device.type in ("cuda", "xpu")
-        with warnings.catch_warnings():  # of more workers than usable CPUs: what they are worth there is measured
-            warnings.filterwarnings("ignore", message="This DataLoader will create")
+        with _any_number_of_workers():
             self.loader = torch.utils.data.DataLoader(
                 textbook_dataset(self.images, self.labels, Compose([ToTensor(), Normalize((0.5,), (0.5,))])),
                 batch_sampler=self.order,
@@ -149,7 +157,9 @@ class DataLoaderBatches(Batches):
             )
 
     def __iter__(self):
-        for batch in self.loader:
+        with _any_number_of_workers():
+            batches = iter(self.loader)
+        for batch in batches:
             yield tuple(tensor.to(self.device, non_blocking=self.pin_memory) for tensor in batch)
 
 

@@ -405,7 +405,9 @@ def test_more_workers_than_usable_cpus_are_no_warning(monkeypatch):
         warnings.simplefilter("always")
         DataLoader([1, 2], num_workers=2)
         assert ["This DataLoader will create 2 worker processes" in str(w.message) for w in caught] == [True]
-        make_batches("dataloader", train=False, workers=2)
+        passes = make_batches("dataloader", train=False, workers=2)
+        for _ in range(2):
+            next(iter(passes))
     assert len(caught) == 1
 
 
