@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("train", run_training, "train the network on MNIST")
     p.add_argument("--epochs", type=int, help="passes over the training set")
-    p.add_argument("--batch-size", type=int, help="images a step")
+    p.add_argument("--batch-size", type=int, help="images per step")
     p.add_argument("--hidden", type=int, help="width of the hidden layer")
     p.add_argument("--lr", type=float, help="learning rate of SGD")
     p.add_argument("--momentum", type=float, help="momentum of SGD, 0 or more and below 1")

@@ -36,7 +36,7 @@ class Order:
 
     Args:
         n: number of images.
-        batch_size: images a batch; the last batch of a pass has what is left (96 of MNIST's 60,000 at 128).
+        batch_size: images per batch; the last batch of a pass has what is left (96 of MNIST's 60,000 at 128).
         seed: of the permutations; None keeps the images in their stored order.
         part: (rank, processes): of every batch this rank's part alone, where several processes share the batches. Parts
             differ by at most one image, and a small last batch may leave a rank without any.
@@ -58,13 +58,13 @@ class Order:
         return math.ceil(self.n / self.batch_size)
 
     def draw(self, device: torch.device | str = "cpu") -> tuple[torch.Tensor, ...]:
-        """The index batches of one pass, int64 `[B]` each, on `device` (copied there once a pass, not once a batch)."""
+        """The index batches of one pass, int64 `[B]` each, on `device` (copied there once per pass, not per batch)."""
         order = torch.arange(self.n) if self.generator is None else torch.randperm(self.n, generator=self.generator)
         batches, (rank, processes) = order.to(device).split(self.batch_size), self.part
         return batches if processes == 1 else tuple(batch.tensor_split(processes)[rank] for batch in batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        # Draws when the first batch is asked for, not before: a DataLoader with workers calls iter() twice a pass.
+        # Draws when the first batch is asked for, not before: a DataLoader with workers calls iter() twice per pass.
         for batch in self.draw():
             yield batch.tolist()
 
@@ -90,7 +90,7 @@ class Batches:
         if labels.dtype != torch.int64 or labels.dim() != 1:
             raise ValueError(f"labels are {labels.dtype} {list(labels.shape)}, but must be torch.int64 [N]")
         if len(images) != len(labels):
-            raise ValueError(f"{len(images)} images but {len(labels)} labels: there must be one label an image")
+            raise ValueError(f"{len(images)} images but {len(labels)} labels: there must be one label per image")
         self.images, self.labels, self.device = images, labels, torch.device(device)
         self.order = Order(len(images), batch_size, seed, part)
 
@@ -179,7 +179,7 @@ class MemoryBatches(Batches):
             yield self._batch(self.images, index), self._batch(self.labels, index)
 
     def _batch(self, tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        # A fresh pinned buffer a batch: PyTorch caches them, and gives none out again while a copy still reads from it.
+        # A fresh pinned buffer per batch: PyTorch caches them, and gives none out while a copy still reads from it.
         out = torch.empty(len(index), *tensor.shape[1:], dtype=tensor.dtype, pin_memory=self.pin_memory)
         torch.index_select(tensor, 0, index, out=out)
         return out.to(self.device, non_blocking=self.pin_memory)
@@ -188,7 +188,7 @@ class MemoryBatches(Batches):
 class DeviceBatches(Batches):
     """All images kept as uint8 in the device's memory (47 MB); a batch is indexed and normalized there.
 
-    Nothing but the permutation is copied to the device, once a pass.
+    Nothing but the permutation is copied to the device, once per pass.
     """
 
     def __init__(self, *data, **options):

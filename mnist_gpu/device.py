@@ -16,7 +16,7 @@ from mnist_gpu.checks import at_least_one
 
 # One thread is the default because this network is small: on two free cores a second thread made the training about
 # 1.5 times faster, but with another busy process beside it an epoch took 10 to 60 times as long, since OpenMP threads
-# that wait for each other spin. On a shared server one thread a reader is the only setting that works for everybody.
+# that wait for each other spin. On a shared server one thread per reader is the only setting that works for everybody.
 # (Threads that sleep while they wait, OMP_WAIT_POLICY=passive, are no way out: beside a busy process two of them take a
 # third of the time of two that spin, but on a free machine 2.6 times as long.)
 DEFAULT_THREADS = 1

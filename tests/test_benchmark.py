@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mnist_gpu.faster.ladder import PLAIN, RUNGS, TEXTBOOK, WIDE
+from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, RUNGS, TEXTBOOK, WIDE
 from mnist_gpu.measuring import benchmark
 from mnist_gpu.measuring.benchmark import BROKEN_OFF, SECTIONS, import_seconds, summary
 from mnist_gpu.measuring.peers import OURS, PEERS
@@ -54,6 +54,7 @@ def test_the_benchmark_runs_the_sections_asked_for_and_restores_the_threads(fake
     assert [m.section for m in found.measurements] == ["ladder", "ceilings"] and found.quick
     assert torch.get_num_threads() == 1 and found.skipped == []
     assert found.environment["device"] == "cpu" and len(found.date) == 10
+    said = [line for line in said if not line.startswith("(Busy machine")]  # where it is one
     assert [line.split()[0] for line in said] == ["ladder", "ladder", "ceilings", "ceilings"]
     found, _ = run(only=SECTIONS)
     assert list(dict.fromkeys(m.section for m in found.measurements)) == list(SECTIONS) and not found.quick
@@ -73,24 +74,31 @@ def test_a_quick_run_is_shorter(monkeypatch, quick):
     for section in SECTIONS:
         measures(monkeypatch, section, asking(section))
     run(quick=quick, only=SECTIONS, progress=iter)
-    turns = {"rounds": 4 if quick else 10, "progress": iter}
+    turns, ten = ({"rounds": rounds, "progress": iter} for rounds in (4 if quick else 10, 10))
     assert asked == {
         "ceilings": [{"seconds": 0.02} if quick else {}],
-        "pipelines": [turns | {"batches": 50 if quick else 100}],
+        "pipelines": [ten | {"batches": 50 if quick else 100}],
         "account": [turns],
         "crossover": [turns],
-        "ladder": [turns | ({"steps": 50} if quick else {})],
+        "ladder": [ten | ({"steps": 50} if quick else {})],
         "ensemble": [turns],
-        "peers": [turns],
+        "peers": [ten],
     }
 
 
 @pytest.mark.parametrize("steps", [None, 50])
-def test_the_ladder_is_measured_once_more_on_a_wide_network_where_precision_is_the_subject(monkeypatch, steps):
+def test_the_ladder_is_measured_with_all_threads_too_and_on_a_wide_network(monkeypatch, steps):
     asked = []
     monkeypatch.setattr(ladder, "measure_ladder", lambda device, **options: asked.append(options) or [])
-    assert list(ladder.both_widths(CPU, steps=steps, rounds=3)) == []
-    assert asked == [{"steps": steps, "rounds": 3}, {"names": WIDE, "hidden": 2048, "steps": 50, "rounds": 3}]
+    monkeypatch.setattr(ladder, "usable_cpus", lambda: 8)
+    first, every = {"steps": steps, "rounds": 3}, {"names": ALL_THREADS, "threads": 8, "steps": steps, "rounds": 3}
+    wide = {"names": WIDE, "hidden": 2048, "steps": 50, "rounds": 3}
+    assert list(ladder.all_ladders(CPU, steps=steps, rounds=3)) == [] and asked == [first, every, wide]
+    asked.clear()
+    assert list(ladder.all_ladders(CUDA, steps=steps, rounds=3)) == [] and asked == [first, wide]
+    asked.clear()
+    monkeypatch.setattr(ladder, "usable_cpus", lambda: 1)
+    assert list(ladder.all_ladders(CPU, steps=steps, rounds=3)) == [] and asked == [first, wide]
 
 
 def test_other_libraries_are_measured_where_one_is_installed(monkeypatch):
@@ -191,7 +199,7 @@ def test_the_summary_names_the_highest_rates_and_compares_with_the_textbook(monk
         return Timed("ceilings", name, "cpu", 1, [seconds], parameters, per_call)
 
     def timed(section, name, seconds, hidden=128, device="cpu"):
-        return Timed(section, name, device, 1, [seconds] * 4, {"hidden": hidden} if hidden else {})
+        return Timed(section, name, device, 1, [seconds] * 10, {"hidden": hidden} if hidden else {})
 
     found = Results(
         {"cpu_name": "AMD EPYC", "device_name": "NVIDIA H200"},
@@ -216,17 +224,17 @@ def test_the_summary_names_the_highest_rates_and_compares_with_the_textbook(monk
         skipped=[Skipped("ladder", "TF32", "cpu", "needs an NVIDIA GPU")],
     )
     lines = summary(found).splitlines()
-    rest = "(spread {0} to {0}, 4 pairs).".format
+    rest = "(interval {0} to {0}, 10 pairs).".format
     assert lines == [
         "AMD EPYC (cpu): matrix products up to 7 GFLOP/s (1 threads)",
         "AMD EPYC (cpu): copies of 256 MiB at 20 GB/s (1 threads)",
-        f"AMD EPYC (cpu), pipelines: memory is 6.00 times faster than dataloader {rest('6.00')}",
-        f"AMD EPYC (cpu), ladder: {PLAIN} is 4.00 times faster than {TEXTBOOK} {rest('4.00')}",
-        f"AMD EPYC (cpu), ladder: {FLOOR} is 8.00 times faster than {TEXTBOOK} {rest('8.00')}",
-        f"AMD EPYC (cpu), ladder: {FLOOR} is 2.00 times faster than {PLAIN} {rest('2.00')}",
-        f"AMD EPYC (cpu), ladder, width 2048: {WIDE[1]} is 3.00 times faster than {WIDE[0]} {rest('3.00')}",
-        f"AMD EPYC (cpu), peers: plain loop is 7.00 times faster than skorch {rest('7.00')}",
-        f"NVIDIA H200 (cuda), ladder: {PLAIN} is 5.00 times faster than {TEXTBOOK} {rest('5.00')}",
+        f"AMD EPYC (cpu), pipelines: memory is 6.00 times as fast as dataloader {rest('6.00')}",
+        f"AMD EPYC (cpu), ladder: {PLAIN} is 4.00 times as fast as {TEXTBOOK} {rest('4.00')}",
+        f"AMD EPYC (cpu), ladder: {FLOOR} is 8.00 times as fast as {TEXTBOOK} {rest('8.00')}",
+        f"AMD EPYC (cpu), ladder: {FLOOR} is 2.00 times as fast as {PLAIN} {rest('2.00')}",
+        f"AMD EPYC (cpu), ladder, width 2048: {WIDE[1]} is 3.00 times as fast as {WIDE[0]} {rest('3.00')}",
+        f"AMD EPYC (cpu), peers: plain loop is 7.00 times as fast as skorch {rest('7.00')}",
+        f"NVIDIA H200 (cuda), ladder: {PLAIN} is 5.00 times as fast as {TEXTBOOK} {rest('5.00')}",
         "skipped: ladder, TF32 (cpu): needs an NVIDIA GPU",
         "import mnist_gpu.training beyond torch: 2.0 ms (median)",
     ]

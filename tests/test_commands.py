@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from mnist_gpu.measuring.commands import run_command, why
+from mnist_gpu.measuring.commands import run_command, torchrun, why
 
 
 def test_a_command_gives_what_it_prints(tmp_path):
@@ -22,7 +22,15 @@ def test_a_command_that_fails_shows_its_status_and_the_end_of_what_it_said():
 
 def test_the_reason_is_not_hidden_behind_torchruns_report():
     code = "raise ValueError('the reason')"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "--no-python"]
     with pytest.raises(RuntimeError) as caught:
-        run_command([*torchrun, sys.executable, "-c", code])
+        run_command(torchrun(1, "--no-python", sys.executable, "-c", code))
     assert "ended with status 1:" in str(caught.value) and str(caught.value).endswith("ValueError: the reason")
+
+
+def test_a_training_by_two_processes_that_fails_gives_the_first_ones_reason(tmp_path, monkeypatch):
+    """The other one would say that a connection was closed, and hide it."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "broken.pt").write_text("no checkpoint")
+    train = ["-m", "mnist_gpu", "train", "--device", "cpu", "--resume", "broken.pt"]
+    with pytest.raises(RuntimeError, match=r"ended with status 1:\n(error: .*broken\.pt.*\n?){2}$"):
+        run_command(torchrun(2, *train), cwd=tmp_path)

@@ -1,5 +1,6 @@
 """Real processes, started by torchrun as a user would start them."""
 
+import importlib
 import json
 import math
 import multiprocessing
@@ -11,13 +12,14 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from agreement import FLIP, assert_same_losses
-from epoch_in_float64 import CASES
+from epoch_in_float64 import CASES, losses_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mnist_gpu import device as device_module
@@ -58,12 +60,11 @@ def same(a, b):
 @pytest.fixture(scope="module")
 def in_float64(tmp_path_factory):
     """The losses of some trainings in float64 by one process, by two and by four: see epoch_in_float64.py."""
-    folder, script = tmp_path_factory.mktemp("float64"), TESTS / "epoch_in_float64.py"
-    commands = {1: [sys.executable, script], 2: torchrun(2, script), 4: torchrun(4, script)}
-    for processes, command in commands.items():
-        answer = run([*command, folder / f"{processes}.json"])
-        assert answer.returncode == 0, answer.stderr
-    return {processes: json.loads((folder / f"{processes}.json").read_text()) for processes in commands}
+    folder = tmp_path_factory.mktemp("float64")
+    importlib.import_module("torch._dynamo")  # which an optimizer imports: once, before the processes are forked
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # it has threads; none of them is needed
+        return {n: losses_of(folder / f"{n}.json", n, free_port()) for n in (1, 2, 4)}
 
 
 @pytest.mark.parametrize("processes", [2, 4])
@@ -202,10 +203,20 @@ def work():
     model = DistributedDataParallel(make_model(8))
     make_distributed_step(model, torch.optim.SGD(model.parameters()))(torch.zeros(2, 1, 28, 28), torch.zeros(2).long())
 
+def fail():
+    model = DistributedDataParallel(make_model(8))
+    print(*threads())
+    raise ValueError("it went wrong")
+
 with join("cpu"):
     work()
     print(*threads())
 print(*threads())
+try:
+    with join("cpu"):
+        fail()
+except ValueError:
+    print(*threads())
 """
 
 
@@ -217,8 +228,9 @@ def test_leaving_the_group_ends_its_threads():
         [sys.executable, "-c", LEAVE], env=ENVIRONMENT | place, capture_output=True, text=True, timeout=120
     )
     assert answer.returncode == 0, answer.stderr
-    within, after = answer.stdout.splitlines()
+    within, after, failing, failed = answer.stdout.splitlines()
     assert "gloo" in within and "gloo" not in after
+    assert "gloo" in failing and "gloo" not in failed
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path, capsys):

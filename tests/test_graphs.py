@@ -356,7 +356,7 @@ fused_or_not = pytest.mark.parametrize("options", [{}, {"fused": True}], ids=["d
 
 
 def train_an_epoch(mnist, device, how, options, epochs=1):
-    """The losses of MNIST's whole training set, 469 batches a pass: the plain step, captured steps or whole graphs."""
+    """The losses of the whole training set, 469 batches per pass: the plain step, captured steps or whole graphs."""
     model, batches = make_model(device=device), DeviceBatches(*mnist, device=device)
     optimizer = sgd(model, **options)
     step = make_step(model, optimizer)

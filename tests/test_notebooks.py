@@ -16,7 +16,7 @@ every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem
 # A number with a unit of something that is measured. Sizes (28 x 28, 47 MB as bytes) and settings are not.
 MEASURED = re.compile(
     r"\d[\d.,]*\s*(µs|us|ms|s|seconds?|GB/s|MB/s|[GT]?FLOP/s|images/s|%|percent|x|times)\s+"
-    r"(faster|slower|longer|as long|more|less|an? (epoch|step|image)|of the time)"
+    r"(faster|slower|longer|as long|more|less|(an?|per) (epoch|step|image)|of the time)"
     r"|\d[\d.,]*\s*(µs|us|ms|seconds|GB/s|MB/s|[MGT]FLOP/s|images/s)\b",
     re.I,
 )
@@ -90,7 +90,7 @@ def test_prose_types_no_measured_number(path):
 
 
 def test_the_search_for_measured_numbers_finds_them():
-    for text in ("takes 3.5 ms", "26,000 images/s", "7 times faster", "90 % of the time", "1.3 s an epoch", "35 GB/s"):
+    for text in ("takes 3.5 ms", "26,000 images/s", "7 times faster", "90 % of the time", "1.3 s per epoch", "35 GB/s"):
         assert MEASURED.search(text), text
     for text in ("28 x 28 pixels", "47 MB as bytes", "128 images", "0 to 255", "10 minutes to read"):
         assert not MEASURED.search(text), text

@@ -3,6 +3,7 @@ import os
 import stat
 
 import pytest
+import torch
 from PIL import Image
 
 from mnist_gpu import checks
@@ -136,14 +137,14 @@ def test_median_and_rates_come_from_the_raw_times():
     assert gpu.median == pytest.approx(0.55)
     assert gpu.rate("images") == pytest.approx(200)
     # Of ten times the second smallest, 0.2 s, and the second largest, 0.9 s.
-    assert gpu.rate_spread("images") == pytest.approx((110 / 0.9, 110 / 0.2))
+    assert gpu.rate_interval("images") == pytest.approx((110 / 0.9, 110 / 0.2))
 
 
 def test_times_are_scaled_to_an_epoch_of_60000_images():
     measured = Timed("ladder", "plain", "cpu", 1, [0.5, 0.25], per_call={"images": 6000})
-    assert measured.an_epoch() == pytest.approx([5.0, 2.5])
+    assert measured.per_epoch() == pytest.approx([5.0, 2.5])
     with pytest.raises(KeyError, match="images"):
-        Timed("ceilings", "copy", "cpu", 1, [0.5], per_call={"bytes": 1}).an_epoch()
+        Timed("ceilings", "copy", "cpu", 1, [0.5], per_call={"bytes": 1}).per_epoch()
 
 
 def test_a_measurement_is_named_by_the_hardware_it_ran_on():
@@ -159,6 +160,21 @@ def test_recorded_reads_the_files_of_a_folder_in_order(tmp_path):
     (tmp_path / "c.json").write_text("{}")
     with pytest.raises(ValueError, match=r"c\.json"):
         recorded(tmp_path)
+
+
+def test_machines_that_have_nothing_else_than_this_one_may_be_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "cpu_name", lambda: "AMD EPYC")
+    monkeypatch.setattr(results, "device_name", lambda device: {"cpu": "AMD EPYC", "cuda": "NVIDIA T4"}[device.type])
+    for cpu, device in (("AMD EPYC", "AMD EPYC"), ("AMD EPYC", "NVIDIA T4"), ("Intel Xeon", "Intel Xeon")):
+        write(tmp_path / f"{cpu}, {device}.json", Results({"cpu_name": cpu, "device_name": device}, [], "2026-01-01"))
+
+    def left(device):
+        found = recorded(tmp_path, unlike=torch.device(device))
+        return [(r.environment["cpu_name"], r.environment["device_name"]) for r in found]
+
+    assert left("cpu") == [("AMD EPYC", "NVIDIA T4"), ("Intel Xeon", "Intel Xeon")]
+    assert left("cuda") == [("Intel Xeon", "Intel Xeon")]
+    assert len(recorded(tmp_path)) == 3
 
 
 def test_every_recorded_result_of_the_repository_is_whole():

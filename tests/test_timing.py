@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from mnist_gpu.measuring import timing
-from mnist_gpu.measuring.timing import alternate, compare, fit_line, measure, spread
+from mnist_gpu.measuring.timing import (
+    alternate,
+    compare,
+    compare_all,
+    fewest_pairs,
+    fit_line,
+    interval,
+    measure,
+    rounded,
+)
 
 
 class Clock:
@@ -94,14 +103,19 @@ def test_alternate_returns_the_dictionary_it_was_given_with_new_times():
         *[(11, 2, 10), (12, 3, 10), (15, 4, 12), (20, 6, 15), (25, 8, 18), (30, 10, 21), (50, 18, 33), (100, 40, 61)],
     ],
 )
-def test_the_spread_goes_between_the_tabulated_order_statistics(n, low, high):
+def test_the_interval_goes_between_the_tabulated_order_statistics(n, low, high):
     values = [float(i) for i in range(n, 0, -1)]  # not sorted
-    assert spread(values) == (low, high)
+    assert interval(values) == (low, high)
 
 
-def test_a_spread_of_nothing_is_an_error():
+def test_more_confidence_takes_a_wider_interval():
+    values = [float(i) for i in range(1, 11)]
+    assert [interval(values, c) for c in (0.5, 0.89, 0.95, 0.99)] == [(4, 7), (3, 8), (2, 9), (1, 10)]
+
+
+def test_an_interval_of_nothing_is_an_error():
     with pytest.raises(ValueError, match="at least one value"):
-        spread([])
+        interval([])
 
 
 SLOW = [2.0, 2.02, 1.98, 2.01, 1.99, 2.0, 2.02, 1.98, 2.01, 1.99]
@@ -112,39 +126,83 @@ FAST = [s / 4 for s in SLOW]
 def test_a_clear_difference_is_claimed_in_both_directions(a, b, ratio):
     found = compare({"cpu": a, "gpu": b}, "cpu", "gpu")
     assert found.differs and found.pairs == 10
-    assert found.ratio == pytest.approx(ratio) and found.ratio_spread == pytest.approx((ratio, ratio))
+    assert found.ratio == pytest.approx(ratio) and found.interval == pytest.approx((ratio, ratio))
     faster, slower = ("gpu", "cpu") if ratio > 1 else ("cpu", "gpu")
-    assert str(found) == f"{faster} is 4.00 times faster than {slower} (spread 4.00 to 4.00, 10 pairs)."
+    assert str(found) == f"{faster} is 4.00 times as fast as {slower} (interval 4.00 to 4.00, 10 pairs)."
 
 
-def test_medians_spreads_and_ratios_are_those_of_the_pairs():
+def test_the_ratio_and_its_interval_are_those_of_the_pairs():
     found = compare({"a": [2.0, 4.0, 9.0], "b": [1.0, 1.0, 3.0]}, "a", "b")
-    assert found.medians == (4.0, 1.0) and found.spreads == ((2.0, 9.0), (1.0, 3.0))
-    assert found.ratio == 3.0 and found.ratio_spread == (2.0, 4.0)
+    assert found.ratio == 3.0 and found.interval == (2.0, 4.0)
 
 
-def test_the_ratio_spread_is_turned_over_with_the_ratio():
-    found = compare({"a": [1.0, 1.0, 1.0, 1.0], "b": [2.0, 4.0, 4.0, 5.0]}, "a", "b")
-    assert str(found) == "a is 4.00 times faster than b (spread 2.00 to 5.00, 4 pairs)."
+def test_the_interval_is_turned_over_with_the_ratio():
+    found = compare({"a": [1.0] * 6, "b": [2.0, 4.0, 4.0, 4.0, 4.0, 5.0]}, "a", "b")
+    assert str(found) == "a is 4 times as fast as b (interval 2.0 to 5.0, 6 pairs)."
 
 
-def test_nothing_is_claimed_where_the_spreads_overlap():
+def test_pairs_show_a_difference_where_both_sides_vary_together():
+    """A machine that slows down slows both: the times of the two overlap, and every ratio says the same."""
+    a = [1.0, 1.3, 1.6, 1.9, 2.2, 2.5]
+    assert compare({"a": a, "b": [1.1 * s for s in a]}, "a", "b").differs
+
+
+def test_nothing_is_claimed_where_the_interval_holds_1():
     found = compare({"a": [1.0, 1.2, 1.4, 1.6, 3.0, 3.2], "b": [1.1, 1.3, 1.5, 1.7, 2.9, 3.1]}, "a", "b")
-    assert not found.differs and "No difference to claim between a and b" in str(found) and "faster" not in str(found)
+    assert not found.differs and "fast" not in str(found)
+    assert str(found) == "No difference shown between a and b (interval 0.967 to 1.10, 6 pairs)."
 
 
-def test_nothing_is_claimed_where_the_spreads_touch():
-    assert not compare({"a": [1.0, 1.1, 1.2, 2.0], "b": [2.0, 2.1, 2.2, 2.3]}, "a", "b").differs
+def test_nothing_is_claimed_where_the_interval_touches_1():
+    assert not compare({"a": [1.0, 2.0, 2.0, 2.0, 2.0, 2.0], "b": [1.0] * 6}, "a", "b").differs
 
 
-@pytest.mark.parametrize("pairs", [1, 2, 3])
+@pytest.mark.parametrize("pairs", [1, 3, 5])
 def test_nothing_is_claimed_from_too_few_pairs(pairs):
     found = compare({"a": [100.0] * pairs, "b": [1.0] * pairs}, "a", "b")
-    assert not found.differs and f"{pairs} pairs are too few" in str(found)
+    assert not found.differs and f"{pairs} pairs are too few (at least 6)" in str(found)
 
 
-def test_four_pairs_are_enough():
-    assert compare({"a": [100.0] * 4, "b": [1.0] * 4}, "a", "b").differs
+def test_six_pairs_are_enough_for_one_comparison():
+    assert compare({"a": [100.0] * 6, "b": [1.0] * 6}, "a", "b").differs
+
+
+def test_comparisons_made_together_need_more_pairs_and_wider_intervals():
+    # If the sides are equal, all of n ratios lie on one side of 1 with a chance of 2 / 2^n, for each comparison.
+    for of in (1, 2, 5, 10, 25, 100):
+        n = fewest_pairs(of)
+        assert 2 / 2**n <= 0.05 / of < 2 / 2 ** (n - 1)
+    one_off = {"a": [2.0] * 9 + [0.5], "b": [1.0] * 10}
+    assert compare(one_off, "a", "b").differs and not compare(one_off, "a", "b", of=10).differs
+    assert not compare({"a": [2.0] * 6, "b": [1.0] * 6}, "a", "b", of=2).differs
+    for found in compare_all({"a": SLOW, "b": FAST, "c": FAST}, [("a", "b"), ("b", "c")]):
+        assert found.of == 2
+
+
+def test_equal_sides_are_seldom_claimed_to_differ():
+    generator, claimed = torch.Generator().manual_seed(0), 0
+    for _ in range(1000):
+        a, b = (1 + torch.rand(2, 10, generator=generator)).tolist()
+        claimed += compare({"a": a, "b": b}, "a", "b").differs
+    assert claimed <= 50  # the chance is 2 P(X < 2), X ~ Binomial(10, 1/2): 21 of 1000
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ((97.71, 84.08, 147.0), ("100", "84", "147")),
+        ((11.99, 11.34, 12.57), ("12.0", "11.3", "12.6")),
+        ((1.44, 1.41, 1.46), ("1.44", "1.41", "1.46")),
+        ((1.004, 1.002, 1.005), ("1.004", "1.002", "1.005")),
+        ((1.3, 1.02, 1.9), ("1.3", "1.02", "1.90")),
+        ((0.0123456, 0.0123, 0.0124), ("0.0123", "0.0123", "0.0124")),
+        ((1543.0, 1400.0, 1800.0), ("1,500", "1,400", "1,800")),
+        ((20.0, 1.0, 500.0), ("20", "1", "500")),
+        ((4.0, 4.0, 4.0), ("4.00", "4.00", "4.00")),
+    ],
+)
+def test_a_number_is_shown_with_the_digits_that_its_interval_leaves_it(values, texts):
+    assert rounded(*values) == texts
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def small(mnist):
 
 
 class Batches:
-    """Ten batches a pass; `broken` (pass, batch) raises `error` instead, both counted from 1."""
+    """Ten batches per pass; `broken` (pass, batch) raises `error` instead, both counted from 1."""
 
     def __init__(self, batches, broken, error):
         self.batches, self.broken, self.error, self.passes = batches, broken, error, 0

@@ -7,8 +7,10 @@ PyTorch's DistributedDataParallel averages the gradients: gloo carries them on C
 
 import contextlib
 import datetime
+import gc
 import importlib
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -53,6 +55,20 @@ class Group:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def of_first(self, function: Callable[[], object]):
+        """What `function` returns on rank 0, on all ranks. What it raises there is raised on all of them: otherwise the
+        others would say only that the connection is closed, and hide the reason."""
+        value = error = None
+        if self.first:
+            try:
+                value = function()
+            except (OSError, ValueError) as raised:  # what a file, or what is in it, can do
+                error = raised
+        value, error = self.share((value, error))
+        if error is not None:
+            raise error
+        return value
+
 
 def under_torchrun() -> bool:
     """Whether this process was started by torchrun, or like it."""
@@ -60,7 +76,7 @@ def under_torchrun() -> bool:
 
 
 def pick_local_device(name: str) -> torch.device:
-    """The device of this rank: its own GPU, one a process, or the CPU.
+    """The device of this rank: its own GPU, one per process, or the CPU.
 
     The CPU, too, where there is a GPU on which processes cannot train together (mps, xpu): rank 0 says so.
 
@@ -70,7 +86,7 @@ def pick_local_device(name: str) -> torch.device:
     if str(name) in ("auto", "cuda") and found is not None and found.type == "cuda":
         if local >= (here := torch.cuda.device_count()):
             raise ValueError(
-                f"this is process {local + 1} of this machine, which has {here} GPUs: start one process a GPU "
+                f"this is process {local + 1} of this machine, which has {here} GPUs: start one process per GPU "
                 f"(--nproc-per-node {here}), or train on the CPU (--device cpu)"
             )
         torch.cuda.set_device(local)  # before pick_device runs a kernel, or every rank opens a context on GPU 0, too
@@ -105,9 +121,10 @@ def join(device_name: str = "auto", *, timeout: float = 60.0) -> Iterator[Group]
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     # Before there is a group, since these functions keep the group of the moment of their import as a default argument.
     # The first optimizer imports them (by way of torch._dynamo): destroy_process_group would then free nothing, and
-    # gloo's threads would run on until Python ends. One that still holds the last exchange then kills the process
-    # ("terminate called without an active exception"): 2 of 16 runs of measuring.scaling beside two busy processes, and
-    # 7 of 12 with the lowest priority for gloo's threads; with this line none of 107, and none of 41.
+    # gloo's threads would run on until Python ends. One that then lets go of the last exchange's tensors asks for
+    # Python's lock, and is ended by Python in the middle of C++, which kills the process ("terminate called without an
+    # active exception"): 2 of 16 runs of measuring.scaling beside two busy processes, and 7 of 12 with the lowest
+    # priority for gloo's threads; with this line none of 107, and none of 41.
     importlib.import_module("torch.distributed.nn.functional")
     try:
         store, _, _ = next(dist.rendezvous("env://", timeout=patience))
@@ -120,7 +137,13 @@ def join(device_name: str = "auto", *, timeout: float = 60.0) -> Iterator[Group]
         ) from error
     try:
         yield Group(rank, processes, device)
+    except BaseException as error:
+        # They refer to the wrapped model, which refers to the group: 5 of 24 trainings with a broken checkpoint ended
+        # as described above.
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
+        gc.collect()  # the wrapped model is one of a circle of objects
         dist.destroy_process_group()
 
 

@@ -142,9 +142,9 @@ class EpochGraph:
     """A whole epoch as one CUDA graph: gathering, normalizing and training on every batch, the last one included.
 
     It is both seams of the loop: `train(model, epoch.step, epoch)`. A pass copies the permutation in, launches the
-    graph, and then only hands out the losses, one a step, while the device works. What it yields in place of images and
-    labels are the batch's indices, since the batches exist nowhere but inside the graph. A pass that is broken off has
-    been trained on whole.
+    graph, and then only hands out the losses, one per step, while the device works. What it yields in place of images
+    and labels are the batch's indices, since the batches exist nowhere but inside the graph. A pass that is broken off
+    has been trained on whole.
 
     Args:
         step, model, optimizer: as for `capture`.

@@ -20,6 +20,7 @@ from torch.func import functional_call, grad_and_value
 
 from mnist_gpu.batches import make_batches
 from mnist_gpu.faster.graphs import EpochGraph, capture
+from mnist_gpu.faster.prefetch import Prefetched
 from mnist_gpu.faster.written_out import make_written_out_step, onednn_missing
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step
@@ -73,6 +74,11 @@ def on_device(device, hidden=128):
     return textbook(device, hidden, "device")
 
 
+def prefetched(device, hidden=128):
+    model, step, batches = textbook(device, hidden, "memory", pin_memory=True)
+    return Training(model, step, Prefetched(batches, device))
+
+
 def plain(device, hidden=128, **options):
     model = make_model(hidden, device=device)
     return Training(model, make_step(model, sgd(model, **options)), make_batches("device", device=device))
@@ -88,7 +94,7 @@ def compiled_model(device, hidden=128):
     return Training(model, step, make_batches("device", device=device))
 
 
-def compiled_step(device, hidden=128):
+def compiled_step(device, hidden=128, **options):
     model = make_model(hidden, device=device)
     weights = {name: p.detach() for name, p in model.named_parameters()}
     momenta = {name: torch.zeros_like(w) for name, w in weights.items()}
@@ -96,7 +102,7 @@ def compiled_step(device, hidden=128):
     def loss_of(weights, images, labels):
         return F.cross_entropy(functional_call(model, weights, (images,)), labels)
 
-    @torch.compile
+    @torch.compile(**options)
     def step(images, labels):  # a call of loss.backward() would end the compiled graph; torch.func has none
         gradients, loss = grad_and_value(loss_of)(weights, images, labels)
         for name, gradient in gradients.items():
@@ -104,7 +110,19 @@ def compiled_step(device, hidden=128):
             weights[name].sub_(momenta[name], alpha=0.01)
         return loss
 
+    for tensor in (*weights.values(), *momenta.values()):  # or a CUDA graph of the step would first copy them
+        torch._dynamo.mark_static_address(tensor)
     return Training(model, step, make_batches("device", device=device))
+
+
+def compiled_graph(device, hidden=128):
+    model, replayed, batches = compiled_step(device, hidden, mode="reduce-overhead")
+
+    def step(images, labels):
+        torch.compiler.cudagraph_mark_step_begin()  # the memory of the last loss may be used again from here on,
+        return replayed(images, labels).clone()  # so a copy of it is handed out
+
+    return Training(model, step, batches)
 
 
 def bfloat16(device, hidden=128):
@@ -153,6 +171,10 @@ def written_out_onednn(device, hidden=128):
 
 def _cuda_missing(device: torch.device) -> str | None:
     return None if device.type == "cuda" else "needs an NVIDIA GPU"
+
+
+def _copies_missing(device: torch.device) -> str | None:
+    return "needs a GPU with memory and streams of its own" if device.type in ("cpu", "mps") else None
 
 
 def _tf32_missing(device: torch.device) -> str | None:
@@ -206,19 +228,29 @@ RUNGS = (
     Rung("two workers", two_workers, "textbook"),
     Rung("pinned memory", pinned, "two workers"),
     Rung("tensors in memory", in_memory, "textbook"),
+    Rung("prefetch on a side stream", prefetched, "tensors in memory", _copies_missing),
     Rung("uint8 on the device", on_device, "tensors in memory"),
-    Rung("no wait a step", plain, "uint8 on the device"),
-    Rung("fused optimizer", fused, "no wait a step"),
+    Rung("no wait per step", plain, "uint8 on the device"),
+    Rung("fused optimizer", fused, "no wait per step"),
     Rung("compiled model", compiled_model, "fused optimizer", _compiler_missing, suspect=COMPILED_ELSEWHERE),
     Rung("compiled step", compiled_step, "fused optimizer", _compiler_missing, suspect=COMPILED_ELSEWHERE),
     Rung("bfloat16 autocast", bfloat16, "fused optimizer", tolerance=0.05),
     Rung("TF32", tf32, "fused optimizer", _tf32_missing),
+    Rung(
+        "compiled step, reduce-overhead",
+        compiled_graph,
+        "compiled step",
+        lambda d: _cuda_missing(d) or _compiler_missing(d),
+        suspect=COMPILED_ELSEWHERE,
+    ),
     Rung("CUDA graph of a step", graph_of_a_step, "fused optimizer", _cuda_missing),
     Rung("CUDA graph of an epoch", graph_of_an_epoch, "CUDA graph of a step", _cuda_missing),
     Rung("backward written out", written_out, "fused optimizer", _cpu_only),
     Rung("written out, oneDNN", written_out_onednn, "backward written out", lambda d: _cpu_only(d) or onednn_missing()),
 )
-TEXTBOOK, PLAIN = "textbook", "no wait a step"
+TEXTBOOK, PLAIN = "textbook", "no wait per step"
+# Measured with all of a CPU's threads, too.
+ALL_THREADS = (TEXTBOOK, PLAIN, "fused optimizer", "backward written out", "written out, oneDNN")
 WIDE = ("fused optimizer", "bfloat16 autocast", "TF32")  # the rungs of reduced precision, also on a wide network
 
 

@@ -81,9 +81,7 @@ def run_training(
         raise ValueError("--every-epoch needs --save FILE, to say where")
     set_threads(threads)
     with join(device, timeout=timeout) as group:
-        if group.first:
-            writable(save)
-            writable(json)
+        group.of_first(lambda: [writable(path) for path in (save, json)])
         # The other ranks do the same and say nothing: rank 0 alone prints and writes.
         with contextlib.nullcontext() if group.first else contextlib.redirect_stdout(io.StringIO()):
             return _Training(group, settings).run()
@@ -134,7 +132,7 @@ class _Training:
             seconds = statistics.median(e.seconds for e in found.history)
             images = found.history[0].images / seconds
             print(f"Test loss {found.tests[-1].loss:.4f}, test accuracy {found.tests[-1].accuracy:.2%}")
-            print(f"{seconds:.3f} s an epoch (median of {len(found.history)}), {images:,.0f} images/s")
+            print(f"{seconds:.3f} s per epoch (median of {len(found.history)}), {images:,.0f} images/s")
         if self.settings["json"] and self.group.first:
             self.write_json()
         if save and found.status == 0:
@@ -195,7 +193,7 @@ class _Training:
         if self.settings["save"] == path and not share(path.exists()):
             print(f"{path} is not there yet: starting at the beginning", flush=True)
             return
-        content = share(checkpoint.read(path) if self.group.first else None)  # one machine may have the file alone
+        content = self.group.of_first(lambda: checkpoint.read(path))  # one machine may have the file alone
         theirs, ours = content.get("configuration", {}), self.settings
         if other := [f"{k} is {theirs.get(k)}, not {ours[k]}" for k in SAME if theirs.get(k) != ours[k]]:
             raise checkpoint.CheckpointError(f"{path} is of another training: its {', its '.join(other)}")

@@ -100,6 +100,11 @@ def run(quick: bool = False, only: list[str] | None = None, record: Path | None 
     device = pick_device()
     set_threads(1)
     print(describe(device))
+    if record and (load := (os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0)) > results.QUIET:
+        print(
+            f"This machine is busy (load {load:.1f} over the last minute), and every figure will say so. "
+            "Better to wait until nothing else runs."
+        )
 
     def progress(iterable):
         return tqdm(iterable, leave=False, disable=None)
@@ -123,11 +128,7 @@ def draw_recorded(file: Path = results.REFERENCE / "ladder.png") -> int:
     matplotlib.use("Agg")  # a file is wanted, no window
     from mnist_gpu.measuring import plots
 
-    sources = []
-    for r in results.recorded():
-        for device in dict.fromkeys(m.device for m in r.select("ladder", hidden=128)):
-            measured = r.select("ladder", hidden=128, device=device)
-            sources.append((plots.series(r, measured[0]), measured))
+    sources = plots.ladder_sources(results.recorded())
     if not sources:
         raise ValueError(f"no machine's ladder is recorded in {results.REFERENCE}")
     names, floors = [rung.name for rung in RUNGS], [FLOOR, FLOOR_ONEDNN]

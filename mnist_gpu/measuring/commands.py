@@ -1,9 +1,16 @@
 """Programs that a chapter starts: what they print, and, where one fails, why."""
 
+import os
 import re
 import shlex
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
 
 from mnist_gpu.measuring.neighbours import watching
 
@@ -29,3 +36,38 @@ def run_command(command: Sequence, **options) -> str:
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)} ended with status {done.returncode}:\n{why(done.stderr)}")
     return done.stdout
+
+
+def torchrun(processes: int, *arguments, restarts: int = 0) -> list[str]:
+    """What the command `torchrun --standalone --nproc-per-node PROCESSES ARGUMENTS` starts, for run_command."""
+    options = ["--standalone", "--nproc-per-node", processes, "--max-restarts", restarts]
+    return [sys.executable, "-m", "torch.distributed.run", *map(str, (*options, *arguments))]
+
+
+def for_torchrun() -> None:
+    """Sets what the processes that a notebook starts find in their environment."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # one thread per process; torchrun would set it and say so
+    os.environ["USE_LIBUV"] = "0" if sys.platform == "win32" else "1"  # which PyTorch for Windows is built without
+    os.environ["TQDM_DISABLE"] = "1"  # no progress bars among the output of the processes
+
+
+def train_with_two_workers(checkpoint: Path, *, kill: bool, epochs: int = 3) -> None:
+    """Trains with two processes, a checkpoint per epoch, one restart allowed; prints how it began and ended.
+
+    With `kill` one of the two is killed as soon as the first checkpoint is there. Raises RuntimeError if it fails.
+    """
+    options = f"--device cpu --epochs {epochs} --batch-size 512 --every-epoch".split()
+    options += ["--save", checkpoint.name, "--resume", checkpoint.name]
+    command = torchrun(2, "-m", "mnist_gpu", "train", *options, restarts=1)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=checkpoint.parent, **pipes)
+    while kill and process.poll() is None and not checkpoint.exists():
+        time.sleep(0.01)
+    if kill and process.poll() is None:
+        worker = psutil.Process(process.pid).children()[-1].pid
+        os.kill(worker, signal.SIGKILL)
+        print("(one worker killed)")
+    said, errors = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{shlex.join(command)} ended with status {process.returncode}:\n{why(errors)}")
+    print("\n".join(line for line in said.splitlines() if line.startswith(("Resumed", "Finished", "Test"))))

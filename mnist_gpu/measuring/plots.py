@@ -5,15 +5,16 @@ line as well. What was recorded elsewhere is drawn hollow and dashed, the reader
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from mnist_gpu.checks import atomic_write
-from mnist_gpu.measuring.results import Results, Timed
-from mnist_gpu.measuring.timing import spread
+from mnist_gpu.measuring.results import QUIET, Results, Timed
+from mnist_gpu.measuring.sections.account import Account
+from mnist_gpu.measuring.timing import Comparison, compare_all, interval, rounded
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
@@ -52,7 +53,7 @@ def digits(images: torch.Tensor, titles: Sequence[str], columns: int = 10, width
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, text in zip(axes.flat, images, titles, strict=False):
-        axis.imshow(image.cpu(), cmap="gray_r")
+        axis.imshow(image.cpu().numpy(), cmap="gray_r")
         axis.set_title(text, fontsize=9)
     plt.show()
 
@@ -64,7 +65,7 @@ def weights(before: torch.Tensor, after: torch.Tensor, count: int = 10) -> None:
     for row, (name, tensor) in enumerate((("before", before), ("after", after))):
         for column in range(count):
             axis = axes[row, column]
-            picture = axis.imshow(tensor[column].reshape(28, 28).cpu(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+            picture = axis.imshow(tensor[column].reshape(28, 28).cpu().numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
             axis.set_xticks([])
             axis.set_yticks([])
             axis.grid(False)
@@ -86,7 +87,7 @@ def rates(
         for device, threads in groups:
             found = results.select("ceilings", name, device=device, threads=threads)
             xs, ys = [m.parameters[x] for m in found], [m.rate(what) / per for m in found]
-            spreads = [m.rate_spread(what) for m in found]
+            spreads = [m.rate_interval(what) for m in found]
             label = series(results, found[0], own=not is_recorded)
             color = PALETTE[index % len(PALETTE)]
             style = {"linestyle": "--", "markerfacecolor": "white"} if is_recorded else {}
@@ -100,7 +101,9 @@ def rates(
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.xaxis.set_minor_locator(LogLocator(subs=[]))
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ys = [m.rate(what) / per for r, _ in sources for m in r.select("ceilings", name)]
+    # Within one decade a logarithmic locator finds one or two places for a tick.
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if max(ys) > 8 * min(ys) else MaxNLocator(6))
     axis.yaxis.set_major_formatter("{x:,g}")
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.legend(loc="upper left", bbox_to_anchor=(0, -0.2), fontsize=9)
@@ -110,15 +113,17 @@ def rates(
 
 
 def series(results: Results, timed: Timed, own: bool = False) -> str:
-    """Whose measurement it is, for a legend: the reader's `own` machine, or a recorded one and when."""
+    """Whose measurement it is, for a legend: the reader's `own` machine, or a recorded one, when, and how busy."""
     where = f"{results.hardware(timed.device)}, {side_name(timed.device, timed.threads)}"
-    return f"{OWN}: {where}" if own else f"{where} (recorded {results.date})"
+    load = results.environment.get("load_average") or 0.0
+    busy = f", at a load of {load:g}" if load > QUIET else ""
+    return f"{OWN}: {where}" if own else f"{where} (recorded {results.date}{busy})"
 
 
 def bars(entries: Sequence[tuple[str, str, Timed]], what: str, *, unit: str, per: float = 1.0, title: str = "") -> None:
     """Median rates of `what` as horizontal bars on a logarithmic axis: entries (row, series, Timed), a group a row.
 
-    The spread is a black line, the value is written beside it.
+    The interval that holds the true median is a black line, the value is written beside it.
     """
     rows = list(dict.fromkeys(row for row, _, _ in entries))
     names = sorted(dict.fromkeys(name for _, name, _ in entries), key=lambda name: not name.startswith(OWN))
@@ -133,7 +138,7 @@ def bars(entries: Sequence[tuple[str, str, Timed]], what: str, *, unit: str, per
         values = [m.rate(what) / per for m in mine.values()]
         axis.barh(at, values, height=0.9 * height, edgecolor=color, label=name, **look)
         for y, value, m in zip(at, values, mine.values(), strict=True):
-            low, high = (v / per for v in m.rate_spread(what))
+            low, high = (v / per for v in m.rate_interval(what))
             axis.plot([low, high], [y, y], color="black", linewidth=2)
             axis.annotate(number(value), (high, y), (6, -3), textcoords="offset points", fontsize=9)
     every = [m.rate(what) / per for _, _, m in entries]
@@ -176,6 +181,62 @@ def stack(parts: Sequence[tuple[str, float]], whole: float, *, unit: str, title:
     print(f"The largest is {name}, with {value / whole:.0%}.")
 
 
+def account(found: Account, title: str, *, tolerance: float = 0.15) -> None:
+    """The parts of a step as one bar beside its whole, and whether their sum is it, within `tolerance`.
+
+    Where it falls short, and how much of that was found in what loading and computing do to each other.
+    """
+    stack([(name, 1e6 * s) for name, s in found.parts.items()], 1e6 * found.whole, unit="µs", title=title)
+    off = found.sum / found.whole - 1
+    verdict = "within" if abs(off) <= tolerance else "NOT within"
+    print(f"The sum is off by {off:+.0%}, {verdict} the {tolerance:.0%} we allow.")
+    if found.disturbance is not None and off < 0:
+        print(f"{number(1e6 * (found.whole - found.sum))} µs are missing. Loading and computing in turn", end=" ")
+        print(f"take {number(1e6 * found.disturbance)} µs more than the two by themselves.")
+
+
+def line_fit(steps: Sequence[Timed], held_out: Timed, fixed: float, slope: float) -> None:
+    """A step over batch sizes, and the line fitted to it, once over all of them and once the small ones larger.
+
+    Linear axes: on logarithmic ones a line that does not go through the origin is a curve. `held_out`, the step of a
+    batch that is not in the fit, is marked beside what the line predicts for it.
+    """
+    axes = plt.subplots(1, 2, figsize=(8.6, 3.8))[1]
+    sizes = [m.parameters["batch_size"] for m in steps]
+    at = held_out.parameters["batch_size"]
+    for axis, largest in zip(
+        axes, (max(sizes), max([n for n in sizes if n <= 4 * at], default=max(sizes))), strict=True
+    ):
+        shown = [(n, 1e6 * m.median) for n, m in zip(sizes, steps, strict=True) if n <= largest]
+        xs = [largest * i / 100 for i in range(101)]
+        axis.plot(xs, [1e6 * (fixed + slope * x) for x in xs], "--", color="black", label="fixed + slope x images")
+        axis.plot(*zip(*shown, strict=True), "o", label="measured")
+        if at <= largest:
+            axis.plot(at, 1e6 * held_out.median, "D", color=PALETTE[1], label="measured, not in the fit")
+            axis.plot(at, 1e6 * (fixed + slope * at), "x", color=PALETTE[6], markersize=9, label="predicted for it")
+        axis.set(xlabel="images in the batch", ylabel="µs per step", ylim=(0, None))
+    axes[1].legend(fontsize=8)
+    plt.show()
+
+
+def ratio_map(
+    ratios: Sequence[Sequence[Comparison | float]], batch_sizes: Sequence[int], widths: Sequence[int], title: str
+) -> None:
+    """How many times faster, over batch size and width: measured (in brackets where nothing can be claimed) or not."""
+    measured = isinstance(ratios[0][0], Comparison)
+    grid(
+        [[c.ratio if measured else c for c in row] for row in ratios],
+        batch_sizes,
+        widths,
+        texts=[[(c.times if c.differs else f"({c.times})") if measured else f"{c:.2g}" for c in row] for row in ratios],
+        center=1,
+        title=title,
+        xlabel="hidden width",
+        ylabel="batch size",
+        colorbar="times as fast",
+    )
+
+
 def grid(
     values: Sequence[Sequence[float]],
     rows: Sequence[int],
@@ -199,7 +260,7 @@ def grid(
         shown = (table / center).log2()
         limit = max(1.0, float(shown.abs().max()))
         norm, cmap = TwoSlopeNorm(0, -limit, limit), "PuOr_r"
-    picture = axis.imshow(shown, cmap=cmap, norm=norm, aspect="auto")
+    picture = axis.imshow(shown.numpy(), cmap=cmap, norm=norm, aspect="auto")
     for i, row in enumerate(values):
         for j in range(len(row)):
             r, g, b, _ = picture.cmap(norm(float(shown[i, j])))
@@ -220,7 +281,7 @@ def confusion(matrix: torch.Tensor) -> None:
     """Counts `[10, 10]`, row: true digit, column: predicted digit; the right answers on the diagonal are left pale."""
     figure, axis = plt.subplots(figsize=(5.6, 5))
     wrong = matrix.clone().fill_diagonal_(0)
-    picture = axis.imshow(wrong, cmap="Blues")
+    picture = axis.imshow(wrong.numpy(), cmap="Blues")
     for i in range(10):
         for j in range(10):
             color = "white" if wrong[i, j] > wrong.max() * 0.6 else "black"
@@ -244,7 +305,7 @@ class Curves:
         self.handle = None
 
     def update(self, history, tests) -> None:
-        """history: list of Epoch; tests: list of Evaluation, one an epoch."""
+        """history: list of Epoch; tests: list of Evaluation, one per epoch."""
         self.left.clear()
         self.right.clear()
         for e in history:
@@ -264,10 +325,25 @@ class Curves:
             self.handle.update(self.figure)
 
 
+def ladder_sources(machines: Sequence[Results], own: Results | None = None) -> list[tuple[str, list[Timed]]]:
+    """(label, measurements) of every device whose ladder was measured at width 128, the reader's `own` machine first.
+
+    A CPU is drawn with one thread; with all of them, too, where a GPU is drawn, since one thread is no fair opponent.
+    """
+    found = []
+    for results in ([own] if own else []) + list(machines):
+        measured = results.select("ladder", hidden=128)
+        for side in dict.fromkeys((m.device, m.threads) for m in measured):
+            mine = [m for m in measured if (m.device, m.threads) == side]
+            found.append((side, series(results, mine[0], own=results is own), mine))
+    any_gpu = any(device != "cpu" for (device, _), _, _ in found)
+    return [(label, mine) for (device, threads), label, mine in found if threads == 1 or device != "cpu" or any_gpu]
+
+
 def ladder(
     sources: Sequence[tuple[str, Sequence[Timed]]], rungs: Sequence[str], floors: Sequence[str], path=None, **metadata
 ) -> None:
-    """The speed ladder: seconds an epoch of every rung on a logarithmic axis, the first rung at the top.
+    """The speed ladder: seconds per epoch of every rung on a logarithmic axis, the first rung at the top.
 
     Args:
         sources: (label, measurements) of every machine; the reader's own has a label that begins with `OWN`.
@@ -280,28 +356,29 @@ def ladder(
     for i, (label, found) in enumerate(sources):
         color = PALETTE[i % len(PALETTE)]
         look = {"facecolor": color} if label.startswith(OWN) else {"facecolor": "white", "hatch": HATCHES[i % 5 + 1]}
-        top = statistics.median(found[rungs[0]].an_epoch()) if rungs[0] in found else None
+        pairs = [(rungs[0], name) for name in rungs[1:] if name in found and rungs[0] in found]
+        gains = {c.names[1]: c.times for c in compare_all({n: m.seconds for n, m in found.items()}, pairs)}
         for row, name in enumerate(rungs):
             y = row + (i + 0.5) * height - 0.42
             if name not in found:
                 axis.annotate("not on this machine", (0.01, y), xycoords=axis.get_yaxis_transform(), va="center",
                               fontsize=7, color="grey")  # fmt: skip
                 continue
-            times = found[name].an_epoch()
-            value, (low, high) = statistics.median(times), spread(times)
+            times = found[name].per_epoch()
+            value, (low, high) = statistics.median(times), interval(times)
             axis.barh(y, value, height=0.9 * height, edgecolor=color, label=label if name == rungs[0] else None, **look)
             axis.plot([low, high], [y, y], color="black", linewidth=2)
-            text = f"{number(value)} s" + (f", {number(top / value)}x" if top and name != rungs[0] else "")
+            text = f"{rounded(value, low, high)[0]} s" + (f", {gains[name]}x" if name in gains else "")
             axis.annotate(text, (high, y), (5, 0), textcoords="offset points", va="center", fontsize=8)
         for floor, style in zip(floors, ("--", ":"), strict=False):
             if floor in found:
-                at = statistics.median(found[floor].an_epoch())
+                at = statistics.median(found[floor].per_epoch())
                 axis.axvline(at, color=color, linestyle=style, linewidth=1.2, label=f"{floor}: {number(at)} s")
-    every = [s for _, found in sources for name in (*rungs, *floors) if name in found for s in found[name].an_epoch()]
-    axis.set_yticks(range(len(rungs)), rungs)
+    every = [s for _, found in sources for name in (*rungs, *floors) if name in found for s in found[name].per_epoch()]
+    axis.set_yticks(range(len(rungs)), [f"{i}. {name}" for i, name in enumerate(rungs, start=1)])
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
-    axis.set(xscale="log", xlabel="seconds an epoch (logarithmic)", xlim=(min(every) / 3, max(every) * 4))
+    axis.set(xscale="log", xlabel="seconds per epoch (logarithmic)", xlim=(min(every) / 3, max(every) * 4))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.legend(loc="upper left", bbox_to_anchor=(0, -0.8 / figure.get_figheight()), fontsize=8)
     if path:
@@ -311,10 +388,27 @@ def ladder(
     else:
         plt.show()
     for label, found in sources:
-        ranked = sorted((statistics.median(m.an_epoch()), name) for name, m in found.items() if name in rungs)
+        ranked = sorted((statistics.median(m.per_epoch()), name) for name, m in found.items() if name in rungs)
         if rungs[0] in found and len(ranked) > 1:
-            (best, name), slow = ranked[0], statistics.median(found[rungs[0]].an_epoch())
-            print(f"{label}: fastest is {name}, {number(best)} s an epoch; {rungs[0]} takes {number(slow)} s.")
+            gain = compare_all({n: m.seconds for n, m in found.items()}, [(rungs[0], ranked[0][1])])[0]
+            print(f"{label}, the fastest rung: {gain}")
+
+
+def scaling(rates: Mapping[str, Mapping[int, float]]) -> None:
+    """Images/s over the number of processes, of every kind of scaling, beside what the first number promises."""
+    axis = plt.subplots()[1]
+    for i, (kind, found) in enumerate(rates.items()):
+        axis.plot(
+            list(found), list(found.values()), "-" if i == 0 else "--", marker=MARKERS[i], label=f"{kind} scaling"
+        )
+    counts = list(found)
+    axis.plot(counts, [n * found[1] for n in counts], ":", color="black", label="ideal")
+    axis.set(xscale="log", yscale="log", xlabel="processes", ylabel="images/s", xticks=counts, xticklabels=counts)
+    axis.minorticks_off()
+    axis.legend()
+    plt.show()
+    for kind, found in rates.items():
+        print(f"{kind}: " + ", ".join(f"{n} process{'es' * (n > 1)} {r:,.0f} images/s" for n, r in found.items()))
 
 
 def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: float) -> None:
@@ -348,7 +442,7 @@ def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: flo
 
 
 def roofline(points: Sequence[tuple[str, str, float, float]], flops: float, bandwidth: float, *, device: str) -> None:
-    """Points (series, label, FLOP a byte, FLOP/s) under a device's two ceilings: FLOP/s, and bytes/s times FLOP a byte.
+    """Points (series, batch size, FLOP per byte, FLOP/s) under two ceilings: FLOP/s, and bytes/s times FLOP per byte.
 
     S. Williams, A. Waterman, D. Patterson, Roofline: an insightful visual performance model, 2009.
     """
@@ -357,26 +451,21 @@ def roofline(points: Sequence[tuple[str, str, float, float]], flops: float, band
     xs = [low * (high / low) ** (i / 100) for i in range(101)]
     roof = [min(flops, bandwidth * x) / 1e9 for x in xs]
     axis.plot(xs, roof, color="black", label=f"{device}: the measured ceilings")
+    sizes = sorted({int(p[1]) for p in points})
     for i, name in enumerate(dict.fromkeys(p[0] for p in points)):
         mine = [p for p in points if p[0] == name]
         look = {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]}
-        axis.plot([p[2] for p in mine], [p[3] / 1e9 for p in mine], linestyle="", label=name, **look)
-        for _, label, x, y in mine:
-            at = ((5, -9), (5, 4), (-16, 4), (-16, -9))[i % 4]  # neighbours' labels on different sides
-            axis.annotate(label, (x, y / 1e9), at, textcoords="offset points", fontsize=7, color=look["color"])
+        axis.plot([p[2] for p in mine], [p[3] / 1e9 for p in mine], color=look["color"], linewidth=0.7, alpha=0.5)
+        for j, (_, size, x, y) in enumerate(mine):
+            area = 3 + 3 * sizes.index(int(size))
+            axis.plot(x, y / 1e9, linestyle="", markersize=area, label=None if j else name, **look)
     axis.axvline(flops / bandwidth, color="grey", linestyle=":", linewidth=1)
-    axis.set(xscale="log", yscale="log", xlabel="operations a byte (FLOP/byte)", ylabel="GFLOP/s")
+    axis.set(xscale="log", yscale="log", xlabel="operations per byte (FLOP/byte)", ylabel="GFLOP/s")
     axis.xaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_major_formatter("{x:g}")
     axis.legend(loc="lower right", fontsize=8)
     plt.show()
     ridge = flops / bandwidth
     left = sum(x < ridge for _, _, x, _ in points)
+    print(f"The larger a mark, the larger the batch: {', '.join(map(str, sizes))}.")
     print(f"{left} of {len(points)} points lie left of the ridge at {ridge:.1f} FLOP/byte, where bytes bind.")
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Rows of text under a head, printed in columns: the first to the left, the others to the right."""
-    widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
-    for first, *others in (head, ["-" * w for w in widths], *rows):
-        print("  ".join([f"{first!s:<{widths[0]}}", *(f"{c!s:>{w}}" for c, w in zip(others, widths[1:], strict=True))]))

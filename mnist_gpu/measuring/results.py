@@ -1,4 +1,4 @@
-"""Recorded results: one JSON file a machine, with every raw time.
+"""Recorded results: one JSON file per machine, with every raw time.
 
     {"format": "mnist_gpu results 1",
      "date": "2026-01-31",
@@ -26,10 +26,14 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
+
 from mnist_gpu.checks import atomic_write
-from mnist_gpu.measuring.timing import spread
+from mnist_gpu.device import cpu_name, device_name
+from mnist_gpu.measuring.timing import interval
 from mnist_gpu.mnist import TRAIN_IMAGES
 
+QUIET = 0.5  # the load average up to which a machine is idle enough to record; above, every legend says it
 FORMAT = "mnist_gpu results 1"
 REFERENCE = Path(__file__).resolve().parents[2] / "data" / "reference"
 
@@ -54,15 +58,15 @@ class Timed:
         return statistics.median(self.seconds)
 
     def rate(self, what: str) -> float:
-        """`per_call[what]` a second, from the median time: FLOP/s, bytes/s, images/s."""
+        """`per_call[what]` per second, from the median time: FLOP/s, bytes/s, images/s."""
         return self.per_call[what] / self.median
 
-    def rate_spread(self, what: str) -> tuple[float, float]:
-        """The spread of that rate, slowest first."""
-        low, high = spread(self.seconds)
+    def rate_interval(self, what: str) -> tuple[float, float]:
+        """The interval of that rate, slowest first."""
+        low, high = interval(self.seconds)
         return self.per_call[what] / high, self.per_call[what] / low
 
-    def an_epoch(self) -> list[float]:
+    def per_epoch(self) -> list[float]:
         """The raw times scaled to one epoch of MNIST's 60,000 training images, in seconds."""
         return [s * TRAIN_IMAGES / self.per_call["images"] for s in self.seconds]
 
@@ -129,6 +133,14 @@ def fingerprint(folder: str | Path = REFERENCE) -> str:
     return hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(folder).glob("*.json")))).hexdigest()
 
 
-def recorded(folder: str | Path = REFERENCE) -> list[Results]:
-    """All recorded results in `folder`, in the order of their file names. Raises ValueError for a file that is none."""
-    return [read(path) for path in sorted(Path(folder).glob("*.json"))]
+def recorded(folder: str | Path = REFERENCE, *, unlike: torch.device | None = None) -> list[Results]:
+    """All recorded results in `folder`, in the order of their file names.
+
+    With `unlike`, the device that is used here, without machines that have no other hardware than this one: beside the
+    reader's own measurements theirs would say nothing. Raises ValueError for a file that is no results file.
+    """
+    every = [read(path) for path in sorted(Path(folder).glob("*.json"))]
+    if unlike is None:
+        return every
+    here = {device_name(unlike), cpu_name()}
+    return [r for r in every if not {r.environment["device_name"], r.environment["cpu_name"]} <= here]

@@ -9,7 +9,7 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,15 +22,15 @@ from mnist_gpu.checks import at_least_one  # noqa: E402
 from mnist_gpu.device import accelerator, synchronize  # noqa: E402
 from mnist_gpu.measuring.neighbours import watching  # noqa: E402
 
-BLOCKS = 10  # of a short operation: as many values as a spread needs to leave out the largest and the smallest
-FEWEST_PAIRS = 4  # with 3 pairs, two equal sides come out fully apart by chance in 2 of 20 cases; with 4, in 2 of 70
+BLOCKS = 10  # of a short operation: as many values as an interval needs to leave out the largest and the smallest
+CONFIDENCE = 0.95
 
 
 def measure(function: Callable[[], object], *, min_seconds: float = 0.2, label: str = "") -> Measurement:
     """Times a short operation, warm, in BLOCKS blocks of as many calls as take about `min_seconds` together.
 
     The device is waited for at the beginning and the end of a block, so that waiting is shared by the block's calls. It
-    uses the threads that are set. Of the result, `.times` has the seconds a call of every block, `.median` and `.iqr`
+    uses the threads that are set. Of the result, `.times` has the seconds per call of every block, `.median` and `.iqr`
     their median and interquartile range.
     """
 
@@ -67,7 +67,7 @@ def alternate(
     progress: Callable = iter,
     into: dict[str, list[float]] | None = None,
 ) -> dict[str, list[float]]:
-    """Runs every side once a round, in turn, and returns each one's seconds, round by round.
+    """Runs every side once per round, in turn, and returns each one's seconds, round by round.
 
     Args:
         sides: what to time, by name. Each call is timed as a whole, from an idle device to an idle device.
@@ -110,59 +110,91 @@ def in_turn(sides, **options) -> Iterator[tuple[str, list[float]]]:
     yield from seconds.items()
 
 
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """The range that holds the median with at least 95 % confidence, whatever the distribution of the noise.
+def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """An interval that holds the true median with at least `confidence`, whatever the distribution of the noise.
 
-    It goes from the k-th smallest to the k-th largest value, with k as large as the binomial distribution allows: the
-    chance that fewer than k of n values fall below the true median is P(X < k), X ~ Binomial(n, 1/2) (H. A. David,
-    Order Statistics, 1981, section 2.5). Ten values give the second smallest and the second largest; fewer than six
-    give all of them, with less confidence. Raises ValueError if there are no values.
+    The true median is the one that ever more values of the same run would tend to. The interval goes from the k-th
+    smallest to the k-th largest value, with k as large as the binomial distribution allows: the chance that fewer than
+    k of n values fall below the true median is P(X < k), X ~ Binomial(n, 1/2) (H. A. David, Order Statistics, 1981,
+    section 2.5). Ten values give the second smallest and the second largest; fewer than six give all of them, with less
+    confidence. Raises ValueError if there are no values.
     """
     if not values:
-        raise ValueError("values is empty, but a spread needs at least one value")
+        raise ValueError("values is empty, but an interval needs at least one value")
     ordered, n = sorted(values), len(values)
     k, below = 1, 1 / 2**n  # below: P(X < k)
-    while below + math.comb(n, k) / 2**n <= 0.025:
+    while below + math.comb(n, k) / 2**n <= (1 - confidence) / 2:
         below += math.comb(n, k) / 2**n
         k += 1
     return ordered[k - 1], ordered[n - k]
 
 
+def fewest_pairs(of: int = 1) -> int:
+    """How many pairs an interval needs for one of `of` comparisons made together: six for one, nine for ten."""
+    return math.ceil(math.log2(2 * of / (1 - CONFIDENCE)) - 1e-9)
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides timed in turn. Seconds; a ratio above 1 means that the first side takes longer than the second."""
+    """Two sides timed in turn, compared pair by pair. A ratio above 1 means that the first takes longer."""
 
     names: tuple[str, str]
-    medians: tuple[float, float]
-    spreads: tuple[tuple[float, float], tuple[float, float]]
-    ratio: float  # median of the ratios pair by pair
-    ratio_spread: tuple[float, float]
+    ratio: float  # median of the pairs' ratios
+    interval: tuple[float, float]  # that holds the true median of the ratio
     pairs: int
+    of: int = 1  # comparisons made together
 
     @property
     def differs(self) -> bool:
-        """Whether a difference may be claimed: enough pairs, and spreads that do not overlap."""
-        (low_a, high_a), (low_b, high_b) = self.spreads
-        return self.pairs >= FEWEST_PAIRS and (high_a < low_b or high_b < low_a)
+        """Whether a difference may be claimed: enough pairs, and an interval of the ratio that excludes 1."""
+        return self.pairs >= fewest_pairs(self.of) and not self.interval[0] <= 1 <= self.interval[1]
+
+    @property
+    def times(self) -> str:
+        """The ratio, with the digits that its interval leaves it: "1.44", "12.0", "100"."""
+        return rounded(self.ratio, *self.interval)[0]
 
     def __str__(self) -> str:
         first, second = self.names
-        if self.pairs < FEWEST_PAIRS:
-            return f"No claim about {first} and {second}: {self.pairs} pairs are too few (at least {FEWEST_PAIRS})."
-        if not self.differs:
-            return f"No difference to claim between {first} and {second}: their spreads overlap ({self.pairs} pairs)."
-        fast, slow, ratio, (low, high) = second, first, self.ratio, self.ratio_spread
-        if self.medians[0] < self.medians[1]:
+        if self.pairs < (least := fewest_pairs(self.of)):
+            return f"No claim about {first} and {second}: {self.pairs} pairs are too few (at least {least})."
+        fast, slow, ratio, (low, high) = second, first, self.ratio, self.interval
+        if ratio < 1:
             fast, slow, ratio, low, high = first, second, 1 / ratio, 1 / high, 1 / low
-        return f"{fast} is {ratio:.2f} times faster than {slow} (spread {low:.2f} to {high:.2f}, {self.pairs} pairs)."
+        ratio, low, high = rounded(ratio, low, high)
+        seen = f"interval {low} to {high}, {self.pairs} pairs"
+        if not self.differs:
+            return f"No difference shown between {first} and {second} ({seen})."
+        return f"{fast} is {ratio} times as fast as {slow} ({seen})."
 
 
-def compare(seconds: Mapping[str, Sequence[float]], first: str, second: str) -> Comparison:
+def rounded(value: float, low: float, high: float) -> tuple[str, str, str]:
+    """A value above 0 and its interval as text: the value to the digits that the interval leaves it, three at most (or
+    thousandths, near 1); the ends of the interval to one more, so that one sees on which side of 1 they are."""
+
+    def most(x: float) -> int:
+        return 3 if abs(x - 1) < 0.05 else 2 - math.floor(math.log10(x))
+
+    known = -math.floor(math.log10((high - low) / 2)) if high > low else 3
+    known = max(known, -math.floor(math.log10(value)))  # one digit at least
+
+    def text(x: float, places: int) -> str:
+        return f"{round(x, places):,.{max(0, places)}f}"
+
+    return tuple(text(x, min(most(x), known + more)) for x, more in ((value, 0), (low, 1), (high, 1)))
+
+
+def compare(seconds: Mapping[str, Sequence[float]], first: str, second: str, *, of: int = 1) -> Comparison:
     """Compares two sides of what `alternate` returned, pair by pair.
 
+    `of` comparisons that are made together are to hold together: each interval has a confidence of 1 - 0.05 / of
+    (Bonferroni), so that all of them hold the true value with 95 %. What no interval inside a run shows: a program that
+    is started again, at other addresses and another clock speed, can differ by more.
+
     Raises:
-        ValueError: the two have different numbers of values, or none, or one that is not above 0.
+        ValueError: the two have different numbers of values, or none, or one that is not above 0; of below 1.
     """
+    at_least_one(of=of)
     a, b = seconds[first], seconds[second]
     if len(a) != len(b) or not a:
         raise ValueError(
@@ -171,14 +203,14 @@ def compare(seconds: Mapping[str, Sequence[float]], first: str, second: str) -> 
     if min(*a, *b) <= 0:
         raise ValueError("a time is not above 0 seconds; the clock may be too coarse for what it times")
     ratios = [x / y for x, y in zip(a, b, strict=True)]
-    return Comparison(
-        names=(first, second),
-        medians=(statistics.median(a), statistics.median(b)),
-        spreads=(spread(a), spread(b)),
-        ratio=statistics.median(ratios),
-        ratio_spread=spread(ratios),
-        pairs=len(a),
-    )
+    ends = interval(ratios, 1 - (1 - CONFIDENCE) / of)
+    return Comparison((first, second), statistics.median(ratios), ends, len(a), of)
+
+
+def compare_all(seconds: Mapping[str, Sequence[float]], pairs: Iterable[tuple[str, str]]) -> list[Comparison]:
+    """`compare` for every (first, second) of `pairs`, with intervals that hold together."""
+    pairs = list(pairs)
+    return [compare(seconds, *pair, of=len(pairs)) for pair in pairs]
 
 
 def fit_line(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """What is timed: pieces of a training as functions without arguments."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -10,7 +11,7 @@ from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.device import set_threads, usable_cpus
 from mnist_gpu.faster.graphs import EpochGraph
 from mnist_gpu.faster.ladder import Training, sgd
-from mnist_gpu.measuring.timing import alternate
+from mnist_gpu.measuring.timing import alternate, measure
 from mnist_gpu.mnist import load_mnist
 from mnist_gpu.model import make_model
 from mnist_gpu.training import Epoch, make_step, train
@@ -21,9 +22,15 @@ def thread_counts(device: torch.device) -> list[int]:
     return sorted({1, usable_cpus()}) if device.type == "cpu" else [1]
 
 
+@functools.cache
+def _training_set() -> tuple[torch.Tensor, torch.Tensor]:
+    """Unpacked once: a map of 16 cells and three sides would unpack it 48 times, a fifth of a second each."""
+    return load_mnist(train=True)
+
+
 def training_step(device: torch.device, batch_size: int, hidden: int) -> Callable[[], object]:
     """The plain step on one batch of real images that is already on the device, as a function without arguments."""
-    images, labels = load_mnist(train=True)
+    images, labels = _training_set()
     repeats = math.ceil(batch_size / len(images))
     images, labels = images.repeat(repeats, 1, 1)[:batch_size], labels.repeat(repeats)[:batch_size]
     batch = next(iter(DeviceBatches(images, labels, batch_size, seed=None, device=device)))
@@ -56,6 +63,16 @@ def product_size(device: torch.device, *, least: float = 0.002, largest: int = 1
             break
         n *= 2
     return n
+
+
+def two_ceilings(device: torch.device) -> tuple[float, float]:
+    """A device's two limits, with the threads that are set: FLOP/s of a large product, bytes/s of a copy of 256 MiB."""
+    n = product_size(device)
+    a, b = torch.rand(2, n, n, device=device)
+    large = torch.rand(64 * 2**20, device=device)  # larger than any processor's caches but a server's
+    out = torch.empty_like(large)
+    product, copy = measure(lambda: torch.mm(a, b)), measure(lambda: out.copy_(large))
+    return 2 * n**3 / product.median, 2 * large.nbytes / copy.median
 
 
 class First:

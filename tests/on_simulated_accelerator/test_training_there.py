@@ -9,6 +9,7 @@ import torch
 from mnist_gpu.batches import PIPELINES, DeviceBatches, MemoryBatches, make_batches
 from mnist_gpu.device import pick_device
 from mnist_gpu.faster.ladder import sgd, waiting
+from mnist_gpu.faster.prefetch import Prefetched
 from mnist_gpu.measuring.timing import alternate, measure
 from mnist_gpu.measuring.workloads import First
 from mnist_gpu.model import make_model
@@ -72,6 +73,20 @@ def test_the_memory_pipeline_copies_images_and_labels_of_every_batch(small):
     assert not sim.launches()
     list(batches)
     assert sim.waits() == {"blocking copy from the host": 2 * 10}
+
+
+def test_prefetched_batches_are_copied_one_ahead_in_a_stream_of_their_own(small):
+    plain = list(MemoryBatches(*small, device="sim"))
+    sim.reset()
+    for i, (images, labels) in enumerate(Prefetched(MemoryBatches(*small, device="sim"), "sim")):
+        assert sim.aside()["copy from the host"] == 2 * min(i + 2, 10)  # this batch and the next
+        assert sim.handovers() == i + 1
+        assert torch.equal(images.cpu(), plain[i][0].cpu()) and torch.equal(labels.cpu(), plain[i][1].cpu())
+    assert i + 1 == len(plain) == 10
+    assert sim.launches()["copy from the host"] == sim.aside()["copy from the host"]
+    sim.reset()
+    torch.ones(1, device="sim")
+    assert sim.launches() and not sim.aside()  # the default stream is the current one again
 
 
 # Training
@@ -179,7 +194,7 @@ def test_alternate_reads_its_clock_with_nothing_pending(pending_at):
     x = torch.ones(8, 8, device="sim")
     sides = {"product": lambda: x @ x, "nothing": lambda: None}
     alternate(sides, rounds=3, device="sim", clock=clock_on_an_idle_card)
-    assert pending_at == [0] * (2 * 2 * 3)  # two readings a call of either side
+    assert pending_at == [0] * (2 * 2 * 3)  # two readings per call of either side
     assert sim.launches()["aten::mm"] == 1 + 3 and sim.synchronizations() == 2 * 2 * 3
 
 

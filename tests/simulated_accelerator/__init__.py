@@ -3,8 +3,8 @@
 Their memory is the host's and their operations are the CPU's, so results are the CPU's, bit for bit. What they share
 with a real accelerator: tensors of different devices cannot be mixed (as on CUDA, except the host's 0-d tensors and its
 indices in `x[index]`), random numbers are their own, memory is limited (8 GiB a card); and it is counted what was
-launched and how often the host waited. What they do not: operations are done when they are launched, every card has one
-stream, there is no torch.compile, and `x[index] = value` is not counted as a wait whatever the index is.
+launched, in which stream, and how often the host waited. What they do not: operations are done when they are launched
+whatever their stream, there is no torch.compile, and `x[index] = value` is not counted as a wait whatever the index is.
 
 A *launch* is an operation, or a copy, that was given to a card. The host *waits* when it needs something back: `item`,
 a copy to the host, a copy from the host without `non_blocking`, an operation whose result's size depends on values. A
@@ -39,6 +39,16 @@ def pending(device: torch.device | str = "sim") -> int:
 def launches(device: torch.device | str = "sim") -> Counter[str]:
     """How often each operation was launched on `device`, by name: aten::addmm, copy from the host, ..."""
     return Counter(_ops.launches(device_module.index_of(device)))
+
+
+def aside(device: torch.device | str = "sim") -> Counter[str]:
+    """Those of the launches that were in another stream than the card's default one."""
+    return Counter(_ops.aside(device_module.index_of(device)))
+
+
+def handovers(device: torch.device | str = "sim") -> int:
+    """How often a stream of `device` was made to wait for another one."""
+    return _ops.handovers(device_module.index_of(device))
 
 
 def waits() -> Counter[str]:

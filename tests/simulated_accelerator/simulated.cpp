@@ -45,6 +45,8 @@ struct Card {
   int64_t synchronizations = 0;
   int64_t allocated = 0;  // bytes
   std::map<std::string, int64_t> launches;  // by operation
+  std::map<std::string, int64_t> aside;  // those of them in another stream than the default one
+  int64_t handovers = 0;  // times that a stream was made to wait for another
 };
 
 std::mutex mutex;  // of all that follows: the backward pass runs on a thread for each card
@@ -60,11 +62,15 @@ struct Uncounted {
   ~Uncounted() { counting = before; }
 };
 
+thread_local std::array<c10::StreamId, CARDS> streams{};  // the current one of each card; 0 is the default
+c10::StreamId last_stream = 0;
+
 void count_launch(DeviceIndex card, const std::string& name) {
   if (!counting) return;
   std::lock_guard<std::mutex> lock(mutex);
   cards[card].pending++;
   cards[card].launches[name]++;
+  if (streams[card] != 0) cards[card].aside[name]++;
 }
 
 void count_wait(DeviceIndex card, const std::string& cause) {
@@ -124,7 +130,7 @@ struct Memory final : c10::DeviceAllocator {
     std::lock_guard<std::mutex> lock(mutex);
     return {MEMORY - cards[card].allocated, MEMORY};
   }
-  // There is no cache here, and no second stream.
+  // There is no cache here that could give memory out again.
   bool initialized() override { return true; }
   void emptyCache(c10::MempoolId_t) override {}
   void recordStream(const c10::DataPtr&, c10::Stream) override {}
@@ -149,17 +155,30 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   }
   void synchronizeDevice(DeviceIndex card) const override { synchronize(or_current(card)); }
 
-  // Every card has one stream. Work is done when it was launched, so streams and events need not be kept in order;
-  // autograd uses events where a graph spans both cards.
-  c10::Stream getStream(c10::Device device) const override {
-    return c10::Stream(c10::Stream::DEFAULT, {SIM, or_current(device.index())});
+  // Work is done when it was launched, so streams and events need not be kept in order: they are counted.
+  static c10::Stream stream_of(c10::Device device, c10::StreamId id) {
+    return c10::Stream(c10::Stream::UNSAFE, {SIM, or_current(device.index())}, id);
   }
-  c10::Stream getDefaultStream(c10::Device device) const override { return getStream(device); }
-  c10::Stream exchangeStream(c10::Stream stream) const override { return getStream(stream.device()); }
+  c10::Stream getStream(c10::Device device) const override {
+    return stream_of(device, streams[or_current(device.index())]);
+  }
+  c10::Stream getDefaultStream(c10::Device device) const override { return stream_of(device, 0); }
+  c10::Stream getNewStream(c10::Device device, int) const override {
+    std::lock_guard<std::mutex> lock(mutex);
+    return stream_of(device, ++last_stream);
+  }
+  c10::Stream exchangeStream(c10::Stream stream) const override {
+    auto before = getStream(stream.device());
+    streams[stream.device_index()] = stream.id();
+    return before;
+  }
   bool queryStream(const c10::Stream&) const override { return true; }
   void synchronizeStream(const c10::Stream& stream) const override { synchronize(stream.device_index()); }
   void record(void**, const c10::Stream&, DeviceIndex, c10::EventFlag) const override {}
-  void block(void*, const c10::Stream&) const override {}
+  void block(void*, const c10::Stream& stream) const override {
+    std::lock_guard<std::mutex> lock(mutex);
+    cards[stream.device_index()].handovers++;
+  }
 };
 
 C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard);
@@ -370,7 +389,11 @@ TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
 }
 
+// Nothing is done later than it was launched, so no memory has to be kept for another stream.
+void record_stream(Tensor&, c10::Stream) {}
+
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+  m.impl("record_stream", &record_stream);
   m.impl("empty.memory_format", &empty);
   m.impl("empty_strided", &empty_strided);
   m.impl("_to_cpu", &to_cpu);
@@ -430,6 +453,16 @@ c10::Dict<std::string, int64_t> get_launches(int64_t card) {
   return as_dict(cards.at(card).launches);
 }
 
+c10::Dict<std::string, int64_t> get_aside(int64_t card) {
+  std::lock_guard<std::mutex> lock(mutex);
+  return as_dict(cards.at(card).aside);
+}
+
+int64_t get_handovers(int64_t card) {
+  std::lock_guard<std::mutex> lock(mutex);
+  return cards.at(card).handovers;
+}
+
 c10::Dict<std::string, int64_t> get_waits() {
   std::lock_guard<std::mutex> lock(mutex);
   return as_dict(waits);
@@ -451,6 +484,8 @@ TORCH_LIBRARY(simulated_accelerator, m) {
   m.def("pending", &get_pending);
   m.def("synchronizations", &get_synchronizations);
   m.def("launches", &get_launches);
+  m.def("aside", &get_aside);
+  m.def("handovers", &get_handovers);
   m.def("waits", &get_waits);
   m.def("reset", &reset);
   m.def("device_count", [] { return int64_t{CARDS}; });

@@ -45,7 +45,7 @@ def measure_ceilings(
                     yield timed(f"transfer, {kind}", transfer, {"mebibytes": mib}, {"bytes": mib * 2**20})
 
 
-def launch_seconds(function: Callable[[], object], device: torch.device, repeats: int = 20) -> list[float]:
+def launch_seconds(function: Callable[[], object], device: torch.device, repeats: int = 10) -> list[float]:
     """How long calls of `function` take to return, which on a GPU is before their work is done; in seconds."""
     seconds = []
     for _ in range(repeats):

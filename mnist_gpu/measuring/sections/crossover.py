@@ -2,14 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
 from mnist_gpu.device import set_threads
 from mnist_gpu.measuring.results import Timed
 from mnist_gpu.measuring.sections.section import QUICK_ROUNDS, ROUNDS, Section
-from mnist_gpu.measuring.timing import alternate
+from mnist_gpu.measuring.timing import Comparison, alternate, compare
 from mnist_gpu.measuring.workloads import repeat, seconds_of, thread_counts, training_step
 from mnist_gpu.model import step_bytes, step_flops
 
@@ -50,6 +50,24 @@ def measure_crossover(
         for (on, threads), seconds in times.items():
             count = counts[on, threads]
             yield Timed("crossover", "step", on, threads, [s / count for s in seconds], parameters, work)
+
+
+def crossover_table(measured: Iterable[Timed], side: tuple[str, int]) -> list[list[Timed]]:
+    """The steps of one side (type of the device, threads): a row for every batch size, a column for every width."""
+    rows = {}
+    for m in measured:
+        if (m.device, m.threads) == side:
+            rows.setdefault(m.parameters["batch_size"], {})[m.parameters["hidden"]] = m
+    return [[row[width] for width in sorted(row)] for _, row in sorted(rows.items())]
+
+
+def crossover_map(first: list[list[Timed]], second: list[list[Timed]]) -> list[list[Comparison]]:
+    """Two sides' tables compared cell by cell, with intervals that hold together."""
+    cells = sum(len(row) for row in first)
+    return [
+        [compare({"a": x.seconds, "b": y.seconds}, "a", "b", of=cells) for x, y in zip(*rows, strict=True)]
+        for rows in zip(first, second, strict=True)
+    ]
 
 
 # All devices in one run, in turn: so it is run once, for the device that is asked for.

@@ -1,16 +1,17 @@
 """The rungs of the speed ladder, each with its proof that it is the same training, and the floor under them."""
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
-from mnist_gpu.device import set_threads
-from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK, WIDE, plain, rungs
+from mnist_gpu.device import set_threads, usable_cpus
+from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, TEXTBOOK, WIDE, Rung, Training, plain, rungs
 from mnist_gpu.faster.written_out import onednn_missing, onednn_product
 from mnist_gpu.measuring.results import Results, Skipped, Timed
-from mnist_gpu.measuring.sections.section import QUICK_ROUNDS, ROUNDS, Section, comparisons
+from mnist_gpu.measuring.sections.section import ROUNDS, Section, comparisons
 from mnist_gpu.measuring.timing import in_turn
 from mnist_gpu.measuring.workloads import repeat, train_part
 from mnist_gpu.mnist import TRAIN_IMAGES
@@ -19,52 +20,95 @@ from mnist_gpu.training import LossNotFinite
 FLOOR, FLOOR_ONEDNN = "matrix products alone", "matrix products alone, oneDNN"
 
 
-def measure_ladder(
-    device: torch.device, *, names: Iterable[str] | None = None, hidden=128, steps=None, rounds=10, progress=iter
-) -> Iterator[Timed | Skipped]:
-    """The rungs of the ladder, in turn, one thread, and the matrix products alone. See mnist_gpu.faster.ladder.
+class Climb:
+    """Rungs of the ladder on one device: each is proved when it is reached (`reach`), all are timed in turn at the end.
 
-    A timed call is a whole epoch of 469 steps, or `steps` steps. The first starts from the same weights and order on
-    every rung: its losses must be those of the plain loop, or the rung is skipped. Later ones go on from there.
+    Args:
+        device, hidden: where, and how wide the network is.
+        steps: how many steps a rung is timed for; None: a whole epoch of 469.
+        threads: of the CPU.
+        others: recorded results, for `show`.
+
+    Every rung starts from the same weights and order, so the losses of its first pass must be those of the plain loop.
+    Later passes go on from there. `first_use` (seconds) and `proofs` have, by rung, what the first pass gave.
     """
-    set_threads(1)
-    count = steps or math.ceil(TRAIN_IMAGES / 128)
-    chosen = rungs(names)
-    expected = train_part(plain(device, hidden), steps).losses
-    parts, first, proofs = {}, {}, {}
-    for rung in progress(chosen):
-        reason = rung.missing(device)
-        if not reason:
+
+    def __init__(self, device: torch.device, hidden: int = 128, steps: int | None = None, threads: int = 1, others=()):
+        self.others = others
+        self.device, self.hidden, self.steps, self.threads = device, hidden, steps, set_threads(threads)
+        self.count = steps or math.ceil(TRAIN_IMAGES / 128)
+        self.expected = train_part(plain(device, hidden), steps).losses
+        self.trainings, self.first_use, self.proofs = {}, {}, {}
+
+    def reach(self, rung: Rung, make: Callable[..., Training] | None = None) -> Skipped | None:
+        """The first pass of a rung, made by `make` or its own function. Returns why it does not count, if so."""
+        if not (reason := rung.missing(self.device)):
             try:
-                training = rung.make(device, hidden)
+                training = (make or rung.make)(self.device, self.hidden)
                 start = time.perf_counter()
-                losses = train_part(training, steps).losses
-                first[rung.name] = time.perf_counter() - start
-                differences = [abs(a - b) for a, b in zip(losses, expected, strict=True)]
-                difference = max(differences)
-                proofs[rung.name] = {"largest_loss_difference": difference, "tolerance": rung.tolerance}
-                if not all(d <= rung.tolerance for d in differences):  # false for NaN, too
-                    reason = f"is another training: its losses differ by {difference:.2g}, more than {rung.tolerance}."
+                losses = train_part(training, self.steps).losses
+                seconds = time.perf_counter() - start
+                differences = [abs(a - b) for a, b in zip(losses, self.expected, strict=True)]
+                if all(d <= rung.tolerance for d in differences):  # false for NaN, too
+                    self.trainings[rung.name], self.first_use[rung.name] = training, seconds
+                    self.proofs[rung.name] = {"largest_loss_difference": max(differences), "tolerance": rung.tolerance}
+                    return None
+                reason = (
+                    f"is another training: its losses differ by {max(differences):.2g}, more than {rung.tolerance}."
+                )
             except LossNotFinite as error:
                 reason = f"failed: {type(error).__name__}: {error}"
             except Exception as error:  # torch.compile raises many kinds. A rung that fails is named, and not fatal.
                 reason = f"failed: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
-        if reason:
-            wrong = rung.suspect and ("another training" in reason or "LossNotFinite" in reason)
-            yield Skipped("ladder", rung.name, device.type, f"{reason} {rung.suspect}" if wrong else reason)
-        else:
-            parts[rung.name] = lambda training=training: train_part(training, steps)
-    if steps:  # workers that were broken off prepare a few batches more: not in the next side's time
-        parts["pause"] = lambda: time.sleep(0.1)
-    for name, onednn in ((FLOOR, False), (FLOOR_ONEDNN, True)):
-        if not (onednn and (device.type != "cpu" or onednn_missing())):
-            products = matrix_products(device, 128, hidden, onednn)
-            parts[name] = lambda products=products: repeat(products, count)
-    work = {"images": 128 * steps if steps else TRAIN_IMAGES, "steps": count}
-    sizes = {"batch_size": 128, "hidden": hidden}
-    for name, seconds in in_turn(parts, rounds=rounds, warmup=0, device=device, progress=progress):
-        if name != "pause":
-            yield Timed("ladder", name, device.type, 1, seconds, sizes, work, first.get(name), proofs.get(name, {}))
+            if rung.suspect and ("another training" in reason or "LossNotFinite" in reason):
+                reason = f"{reason} {rung.suspect}"
+        return Skipped("ladder", rung.name, self.device.type, reason)
+
+    def show(self, name: str, make: Callable[..., Training] | None = None) -> None:
+        """Reaches the rung called `name` and says what its first pass gave, or why it has none."""
+        if (failed := self.reach(rungs([name])[0], make)) is None:
+            worst, seconds = self.proofs[name]["largest_loss_difference"], self.first_use[name]
+            print(f"{name}: first {self.count} steps in {seconds:.2f} s; losses differ by at most {worst:.0e}")
+            return
+        found = [(r, m) for r in self.others for m in r.select("ladder", name, hidden=self.hidden)]
+        times = "; ".join(
+            f"{r.hardware(m.device)}: {statistics.median(m.per_epoch()):.3g} s per epoch (recorded {r.date})"
+            for r, m in found
+        )
+        print(f"{name}: {failed.reason}. {times or 'No machine that has it is recorded yet.'}")
+
+    def measure(self, *, rounds: int = 10, progress: Callable = iter) -> Iterator[Timed]:
+        """The rungs reached, and the matrix products alone, in turn."""
+        parts = {}
+        for name, training in self.trainings.items():
+            parts[name] = lambda training=training: train_part(training, self.steps)
+        if self.steps:  # workers that were broken off prepare a few batches more: not in the next side's time
+            parts["pause"] = lambda: time.sleep(0.1)
+        for name, onednn in ((FLOOR, False), (FLOOR_ONEDNN, True)):
+            if not (onednn and (self.device.type != "cpu" or onednn_missing())):
+                products = matrix_products(self.device, 128, self.hidden, onednn)
+                parts[name] = lambda products=products: repeat(products, self.count, self.threads)
+        set_threads(self.threads)
+        work = {"images": 128 * self.steps if self.steps else TRAIN_IMAGES, "steps": self.count}
+        sizes = {"batch_size": 128, "hidden": self.hidden}
+        where = self.device.type, self.threads
+        for name, seconds in in_turn(parts, rounds=rounds, warmup=0, device=self.device, progress=progress):
+            if name != "pause":
+                first, proof = self.first_use.get(name), self.proofs.get(name, {})
+                yield Timed("ladder", name, *where, seconds, sizes, work, first, proof)
+
+
+def measure_ladder(
+    device: torch.device, *, names: Iterable[str] | None = None, hidden=128, steps=None, rounds=10, threads=1,
+    progress=iter,
+) -> Iterator[Timed | Skipped]:  # fmt: skip
+    """The rungs `names`, or all, and the matrix products alone, in turn. See Climb."""
+    chosen = rungs(names)
+    climb = Climb(device, hidden, steps, threads)
+    for rung in progress(chosen):
+        if skipped := climb.reach(rung):
+            yield skipped
+    yield from climb.measure(rounds=rounds, progress=progress)
 
 
 def matrix_products(device: torch.device, batch_size: int = 128, hidden: int = 128, onednn=False) -> Callable:
@@ -90,9 +134,12 @@ def matrix_products(device: torch.device, batch_size: int = 128, hidden: int = 1
     return products
 
 
-def both_widths(device: torch.device, *, steps: int | None = None, **options) -> Iterator[Timed | Skipped]:
-    """All rungs, and those of reduced precision on a wide network too, where the products take the time."""
+def all_ladders(device: torch.device, *, steps: int | None = None, **options) -> Iterator[Timed | Skipped]:
+    """All rungs with one thread; on a CPU some of them with all its threads, too, since that is what a GPU has to be
+    compared with; and those of reduced precision on a wide network, where the products take the time."""
     yield from measure_ladder(device, steps=steps, **options)
+    if device.type == "cpu" and usable_cpus() > 1:
+        yield from measure_ladder(device, names=ALL_THREADS, steps=steps, threads=usable_cpus(), **options)
     yield from measure_ladder(device, names=WIDE, hidden=2048, steps=50, **options)
 
 
@@ -107,8 +154,8 @@ def wide_pairs(names: list[str]) -> list[tuple[str, str]]:
 
 
 def summary(results: Results, device: str) -> list[str]:
-    lines = comparisons(results, device, "ladder", pairs, hidden=128)
+    lines = comparisons(results, device, "ladder", pairs, hidden=128, threads=1)
     return lines + comparisons(results, device, "ladder", wide_pairs, ", width 2048", hidden=2048)
 
 
-SECTION = Section(both_widths, full=ROUNDS, quick=QUICK_ROUNDS | {"steps": 50}, summary=summary)
+SECTION = Section(all_ladders, full=ROUNDS, quick=ROUNDS | {"steps": 50}, summary=summary)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from mnist_gpu.measuring.peers import OURS, PEERS, Peer, lines_of_code
 from mnist_gpu.measuring.results import Results, Skipped, Timed
-from mnist_gpu.measuring.sections.section import QUICK_ROUNDS, ROUNDS, Section, comparisons
+from mnist_gpu.measuring.sections.section import ROUNDS, Section, comparisons
 from mnist_gpu.measuring.timing import in_turn
 from mnist_gpu.mnist import TRAIN_IMAGES
 
@@ -51,5 +51,5 @@ def summary(results: Results, device: str) -> list[str]:
 
 
 SECTION = Section(
-    lambda device, **options: measure_peers(**options), full=ROUNDS, quick=QUICK_ROUNDS, summary=summary, cpu=True
+    lambda device, **options: measure_peers(**options), full=ROUNDS, quick=ROUNDS, summary=summary, cpu=True
 )

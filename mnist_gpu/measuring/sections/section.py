@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mnist_gpu.measuring.results import Results, Skipped, Timed
-from mnist_gpu.measuring.timing import compare
+from mnist_gpu.measuring.timing import compare_all
 
-ROUNDS, QUICK_ROUNDS = {"rounds": 10}, {"rounds": 4}  # of the sections that time their sides in turn
+# Of the sections that time their sides in turn. Ten pairs are enough for up to 25 comparisons made together; four are
+# enough for none, so a section whose summary compares takes ten also for a look.
+ROUNDS, QUICK_ROUNDS = {"rounds": 10}, {"rounds": 4}
 
 
 @dataclass(frozen=True)
@@ -33,4 +35,4 @@ def measured_pairs(pairs: Callable[[list[str]], list], names: Iterable[str]) -> 
 def comparisons(results: Results, device: str, section: str, pairs: Callable, note: str = "", **fields) -> list[str]:
     """A line of the summary for each of `measured_pairs`, over the measurements that `fields` select."""
     times = {m.name: m.seconds for m in results.select(section, device=device, **fields)}
-    return [f", {section}{note}: {compare(times, *pair)}" for pair in measured_pairs(pairs, times)]
+    return [f", {section}{note}: {found}" for found in compare_all(times, measured_pairs(pairs, times))]

@@ -1,0 +1,36 @@
+"""Batches that travel to the GPU while it trains on the one before."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+
+class Prefetched:
+    """The batches of a pipeline, each made and copied one batch ahead, on a stream of its own.
+
+    A stream is a queue of work for a GPU. What is in one stream runs in order, so a copy that is put into the stream
+    that trains waits for the step before it, and the next step for the copy. In a second stream it can run meanwhile.
+
+    Args:
+        batches: a pipeline whose copies do not block the program (`make_batches("memory", pin_memory=True, ...)`).
+        device: where its batches go.
+    """
+
+    def __init__(self, batches: Iterable, device: torch.device | str):
+        self.batches, self.device = batches, torch.device(device)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        side, source = torch.Stream(self.device), iter(self.batches)
+
+        def fetch():
+            with side:
+                return next(source, None), side.record_event()
+
+        ahead = fetch()
+        while ahead[0] is not None:
+            (batch, copied), ahead = ahead, fetch()
+            training = torch.accelerator.current_stream(self.device)
+            training.wait_event(copied)
+            for tensor in batch:
+                tensor.record_stream(training)  # or its memory could be given out again before the step has read it
+            yield batch

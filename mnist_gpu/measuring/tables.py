@@ -1,0 +1,127 @@
+"""Tables of results, printed in columns of text."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from torch.profiler import profile
+
+from mnist_gpu.faster.ladder import RUNGS, TEXTBOOK
+from mnist_gpu.measuring.plots import number
+from mnist_gpu.measuring.profiling import operators
+from mnist_gpu.measuring.results import Results, Skipped, Timed
+from mnist_gpu.measuring.scaling import Scaling
+from mnist_gpu.measuring.timing import compare_all, interval, rounded
+from mnist_gpu.mnist import TRAIN_IMAGES
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Rows of text under a head, printed in columns: the first to the left, the others to the right."""
+    widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
+    for first, *others in (head, ["-" * w for w in widths], *rows):
+        print("  ".join([f"{first!s:<{widths[0]}}", *(f"{c!s:>{w}}" for c, w in zip(others, widths[1:], strict=True))]))
+
+
+def known(values: Sequence[float]) -> tuple[str, str]:
+    """The median of times, and the interval of the true one, with the digits that this leaves them."""
+    value, low, high = rounded(statistics.median(values), *interval(values))
+    return value, f"{low} to {high}"
+
+
+def extra(timed: Timed) -> str:
+    """What the first use cost beyond a later one, if that is worth saying."""
+    seconds = (timed.first_use_seconds or 0.0) - timed.median
+    return f"{seconds:.1f} s" if seconds > 0.3 else "-"
+
+
+def ladder(measured: Sequence[Timed]) -> None:
+    """The rungs of one device in their order: seconds per epoch, against the textbook, first use, losses."""
+    found = {m.name: m for m in measured}
+    names = [rung.name for rung in RUNGS if rung.name in found]
+    pairs = [(TEXTBOOK, name) for name in names if TEXTBOOK in found and name != TEXTBOOK]
+    gains = {c.names[1]: f"{c.times}x" for c in compare_all({n: found[n].seconds for n in names}, pairs) if c.differs}
+    columns(
+        ["rung", "s per epoch", "interval", "speed-up", "first use", "losses"],
+        [
+            (n, *known(found[n].per_epoch()), gains.get(n, "-"), extra(found[n]),
+             f"{found[n].proof['largest_loss_difference']:.0e}")
+            for n in names
+        ],
+    )  # fmt: skip
+    print("interval: of the true median. speed-up: over the textbook ('-': no difference shown).")
+    print("losses: largest difference from the plain loop's, in nats.")
+    print("first use: what it costs once, beyond a later use ('-': next to nothing).")
+
+
+def skipped(measured: Sequence[Timed | Skipped]) -> list[Timed]:
+    """Says what could not be measured, and why; returns what was."""
+    for one in measured:
+        if isinstance(one, Skipped):
+            print(f"{one.name}: {one.reason}.")
+    return [one for one in measured if isinstance(one, Timed)]
+
+
+def ensemble(measured: Sequence[Timed]) -> None:
+    """Networks trained at once against one, by the time for each network."""
+    label = {f"{m.name}, {m.parameters['networks']}": m for m in measured}
+    one, *several = label
+    each = {name: [s / m.parameters["networks"] for s in m.seconds] for name, m in label.items()}
+    found = compare_all(each, [(one, name) for name in several])
+    columns(
+        ["networks", "images/s", "networks per second (an epoch each)", "against one"],
+        [
+            (name, f"{m.rate('images'):,.0f}", number(m.rate("images") / TRAIN_IMAGES), f"{gain}x")
+            for (name, m), gain in zip(label.items(), ["1", *(c.times for c in found)], strict=True)
+        ],
+    )
+    best = max(found, key=lambda c: c.ratio)
+    print(f"At best, by the time for each network: {best}")
+
+
+def peers(results: Results) -> None:
+    """Other libraries on one recorded machine, the fastest first, and which of them differ from the plain loop."""
+    measured = sorted(results.select("peers"), key=lambda m: m.median)
+    columns(
+        ["training", "s per epoch", "interval", "first use", "test loss", "lines"],
+        [
+            (m.name, *known(m.seconds), extra(m), f"{m.proof['test_loss']:.3f}", m.proof["lines_of_code"])
+            for m in measured
+        ],
+    )
+    skipped([s for s in results.skipped if s.section == "peers"])
+    names = [m.name for m in measured if m.name != "plain loop"]
+    found = compare_all({m.name: m.seconds for m in measured}, [("plain loop", name) for name in names])
+    for verdict, sign in (("Slower", -1), ("Faster", 1)):
+        apart = [c.names[1] for c in found if c.differs and sign * (c.ratio - 1) > 0]
+        print(f"{verdict} than the plain loop: {', '.join(apart) or 'none'}.")
+
+
+def profiled_operators(watched: profile, count: int, *, rows: int = 12) -> None:
+    """The operators of `count` steps that took longest by themselves, per step."""
+    found = operators(watched)
+    total = sum(e.self_cpu_time_total for e in found)
+    columns(
+        ["operator", "calls per step", "self, CPU µs per step", "share", "self, GPU µs per step"],
+        [
+            (e.key[:44], e.count // count, f"{e.self_cpu_time_total / count:.1f}",
+             f"{e.self_cpu_time_total / total:.0%}", f"{e.self_device_time_total / count:.1f}")
+            for e in found[:rows]
+        ],
+    )  # fmt: skip
+    print(f"{len(found)} different operators, {sum(e.count for e in found) // count} calls per step")
+
+
+def widths(measured: Scaling, predicted: Mapping[int, float]) -> None:
+    """A step of one process against one of all, by width, beside what was `predicted` for all, in seconds."""
+    pairs = {f"{who} {width}": times[who] for width, times in measured.steps.items() for who in ("one", "strong")}
+    found = compare_all(pairs, [(f"one {width}", f"strong {width}") for width in measured.steps])
+    rows = []
+    for (width, times), gain in zip(measured.steps.items(), found, strict=True):
+        one, strong = (1e3 * statistics.median(times[who]) for who in ("one", "strong"))
+        guess = 1e3 * predicted[width]
+        rows.append((width, number(one), number(guess), number(strong), f"{one / guess:.2f}x", f"{gain.times}x"))
+    n = measured.processes
+    columns(["width", "1 process, ms", f"{n} predicted", f"{n} measured", "gain predicted", "gain measured"], rows)
+    best, at = max(zip(found, measured.steps, strict=True), key=lambda c: c[0].ratio)
+    print(f"{n} processes {'gain most' if best.ratio > 1 else 'lose least'} at width {at}: {best.times} times as fast.")
+    pays = best.differs and best.ratio > 1
+    print("That pays." if pays else "Within these widths it does not pay on this machine.")

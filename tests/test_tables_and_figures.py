@@ -1,0 +1,190 @@
+"""What tables and figures say of numbers that are known."""
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from mnist_gpu.faster.ladder import RUNGS
+from mnist_gpu.measuring import plots, tables
+from mnist_gpu.measuring.results import Results, Skipped, Timed
+from mnist_gpu.measuring.scaling import Scaling
+from mnist_gpu.measuring.sections.account import Account
+from mnist_gpu.measuring.sections.ladder import Climb
+from mnist_gpu.measuring.timing import compare
+
+NAMES = [rung.name for rung in RUNGS]
+EPYC = {"device": "cpu", "cpu_name": "AMD EPYC", "device_name": "AMD EPYC", "load_average": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def figures(monkeypatch):
+    """The figures that a test draws are closed after it, and not when they are shown."""
+    monkeypatch.setattr(plt, "show", lambda: None)
+    yield
+    plt.close("all")
+
+
+def rung(name, seconds, device="cpu", threads=1, first=None, proof=0.0):
+    values = [seconds * (1 + i / 1000) for i in range(10)]
+    proof = {"largest_loss_difference": proof, "tolerance": 0.02}
+    return Timed("ladder", name, device, threads, values, {"hidden": 128}, {"images": 60_000}, first, proof)
+
+
+def rows(capsys):
+    return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_ladder_is_a_table_in_the_order_of_its_rungs(capsys):
+    tables.ladder([rung("compiled step", 0.25, first=7.0, proof=2e-7), rung("textbook", 2.0, first=2.1)])
+    head, _, first, second, *_ = rows(capsys)
+    assert head == ["rung", "s", "per", "epoch", "interval", "speed-up", "first", "use", "losses"]
+    assert first == "textbook 2.01 2.002 to 2.016 - - 0e+00".replace("2.002", "2.00").replace("2.016", "2.02").split()
+    assert second == ["compiled", "step", "0.251", "0.250", "to", "0.252", "8.00x", "6.7", "s", "2e-07"]
+
+
+def test_the_ladders_figure_and_its_table_show_the_same_ratio():
+    measured = [rung("textbook", 2.0), rung("tensors in memory", 0.3)]
+    ratio = compare({m.name: m.seconds for m in measured}, "textbook", "tensors in memory").times
+    plots.ladder([(f"{plots.OWN}: AMD EPYC", measured)], NAMES, [])
+    texts = [t.get_text() for t in plt.gca().texts]
+    assert f"0.301 s, {ratio}x" in texts and texts.count("not on this machine") == len(NAMES) - 2
+
+
+def test_a_cpu_is_drawn_with_all_its_threads_where_a_gpu_is_drawn():
+    cpu = [rung("textbook", 2.0), rung("textbook", 1.5, threads=2)]
+    gpu = [rung("textbook", 1.0, device="cuda")]
+    names = EPYC | {"device": "cuda", "device_name": "NVIDIA T4"}
+
+    def labels(*machines, own=None):
+        return [label.split(" (")[0] for label, _ in plots.ladder_sources(machines, own)]
+
+    here = Results(EPYC, cpu, "2026-01-31")
+    assert labels(here) == ["AMD EPYC, CPU with 1 thread"]
+    every = ["AMD EPYC, CPU with 1 thread", "AMD EPYC, CPU with 2 threads", "NVIDIA T4, CUDA"]
+    assert labels(Results(names, cpu + gpu, "2026-01-31")) == every
+    own = labels(Results(names, gpu, "2026-01-31"), own=here)
+    assert own == [f"{plots.OWN}: {label}" for label in every[:2]] + every[2:]
+
+
+@pytest.mark.parametrize(("load", "said"), [(None, ""), (0.5, ""), (0.6, ", at a load of 0.6")])
+def test_a_record_of_a_busy_machine_says_so_in_every_legend(load, said):
+    busy = Results(EPYC | {"load_average": load}, [rung("textbook", 2.0)], "2026-01-31")
+    assert plots.series(busy, busy.measurements[0]) == f"AMD EPYC, CPU with 1 thread (recorded 2026-01-31{said})"
+    assert "load" not in plots.series(busy, busy.measurements[0], own=True)
+
+
+def test_an_account_that_falls_short_says_what_is_missing(capsys):
+    plots.account(Account({"load": 60e-6, "compute": 20e-6}, 100e-6, 15e-6), "a step")
+    said = capsys.readouterr().out
+    assert "sum to 80 µs, 80% of the 100 measured" in said and "off by -20%, NOT within the 15%" in said
+    assert "20 µs are missing. Loading and computing in turn take 15 µs more than the two by themselves." in said
+    plots.account(Account({"load": 60e-6, "compute": 50e-6}, 100e-6, 15e-6), "a step")
+    said = capsys.readouterr().out
+    assert "off by +10%, within the 15%" in said and "missing" not in said
+
+
+def test_the_line_is_drawn_on_linear_axes_with_the_point_that_it_predicts():
+    steps = [
+        Timed("account", f"step of {n}", "cpu", 1, [1e-6 * (3 + n)], {"batch_size": n}) for n in (1, 64, 256, 1024)
+    ]
+    plots.line_fit(steps, Timed("account", "step", "cpu", 1, [140e-6], {"batch_size": 128}), 3e-6, 1e-6)
+    for axis, largest in zip(plt.gcf().axes, (1024, 256), strict=True):
+        assert axis.get_xscale() == axis.get_yscale() == "linear"
+        lines = {line.get_label(): line for line in axis.lines}
+        assert max(lines["measured"].get_xdata()) == largest and len(lines["fixed + slope x images"].get_xdata()) > 50
+        assert list(lines["predicted for it"].get_ydata()) == pytest.approx([131])
+        assert list(lines["measured, not in the fit"].get_ydata()) == pytest.approx([140])
+
+
+@pytest.mark.parametrize("rates", [(75, 100, 88, 198), (1, 20, 400, 9000)])
+def test_values_can_be_read_from_the_axis_of_rates(rates):
+    measured = [
+        Timed("ceilings", "matrix product", "cpu", 1, [1.0] * 10, {"size": 64 * 2**i}, {"flop": rate * 1e9})
+        for i, rate in enumerate(rates)
+    ]
+    mine = Results(EPYC, measured, "2026-01-31")
+    plots.rates("matrix product", "size", "flop", mine, [], unit="GFLOP/s", per=1e9, xlabel="n")
+    axis = plt.gca()
+    plt.gcf().canvas.draw()
+    low, high = axis.get_ylim()
+    named = [t for t, text in zip(axis.get_yticks(), axis.get_yticklabels(), strict=True) if text.get_text()]
+    assert sum(low <= t <= high for t in named) >= 3
+
+
+def test_a_map_shows_what_is_not_claimed_in_brackets():
+    cells = [[compare({"a": [2.0 + 0.1 * i for i in range(10)], "b": [x] * 10}, "a", "b") for x in (1.0, 2.45)]]
+    plots.ratio_map(cells, [32], [8, 16], "measured")
+    first, second = (t.get_text() for t in plt.gcf().axes[0].texts)
+    assert first == cells[0][0].times and second == f"({cells[0][1].times})" and not cells[0][1].differs
+    plots.ratio_map([[1.5, 0.25]], [32], [8, 16], "predicted")
+    assert [t.get_text() for t in plt.gcf().axes[0].texts] == ["1.5", "0.25"]
+
+
+def test_a_roofline_marks_larger_batches_larger(capsys):
+    points = [("first layer", n, n / 4, n * 1e9) for n in (1, 16, 128)]
+    plots.roofline(points, flops=100e9, bandwidth=20e9, device="CPU")
+    sizes = [line.get_markersize() for line in plt.gca().lines if line.get_marker() == "o"]
+    assert sizes == sorted(sizes) and len(set(sizes)) == 3
+    assert "larger the batch: 1, 16, 128.\n2 of 3 points lie left of the ridge at 5.0" in capsys.readouterr().out
+
+
+def test_many_networks_are_compared_with_one_by_the_time_for_each(capsys):
+    def trained(name, networks, seconds):
+        work = {"images": 6000 * networks}
+        return Timed("ensemble", name, "cpu", 1, [seconds] * 10, {"networks": networks}, work)
+
+    tables.ensemble([trained("plain step", 1, 1.0), trained("at once", 1, 2.0), trained("at once", 4, 2.0)])
+    said = rows(capsys)
+    assert said[2:5] == [["plain", "step,", "1", "6,000", "0.1", "1x"], ["at", "once,", "1", "3,000", "0.05", "0.500x"],
+                         ["at", "once,", "4", "12,000", "0.2", "2.00x"]]  # fmt: skip
+    assert " ".join(said[5]).startswith("At best, by the time for each network: at once, 4 is 2.00 times as fast")
+
+
+def test_libraries_are_sorted_and_said_to_be_faster_or_slower(capsys):
+    def peer(name, seconds):
+        proof = {"test_loss": 0.25, "lines_of_code": 12}
+        return Timed("peers", name, "cpu", 1, [seconds * (1 + i / 100) for i in range(10)], {}, {}, 9.0, proof)
+
+    skipped = [Skipped("peers", "Keras", "cpu", "is not installed"), Skipped("ladder", "TF32", "cpu", "no")]
+    measured = [peer("plain loop", 1.0), peer("JAX", 0.5), peer("fastai", 2.0), peer("twin", 1.0)]
+    tables.peers(Results(EPYC, measured, "2026-01-31", skipped=skipped))
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.splitlines()[2:6]] == ["JAX", "plain", "twin", "fastai"]
+    assert "Keras: is not installed." in said and "TF32" not in said
+    assert "Slower than the plain loop: fastai.\nFaster than the plain loop: JAX.\n" in said
+
+
+def test_several_processes_are_compared_with_one_over_widths(capsys):
+    steps = {
+        w: {"one": [0.004] * 10, "strong": [s] * 10, "weak": [1.0], "alone": [1.0]} for w, s in ((8, 8e-3), (16, 2e-3))
+    }
+    tables.widths(Scaling(2, [], [], steps, {}), {8: 0.016, 16: 0.001})
+    said = rows(capsys)
+    assert said[2:4] == [["8", "4", "16", "8", "0.25x", "0.500x"], ["16", "4", "1", "2", "4.00x", "2.00x"]]
+    assert " ".join(said[4]) == "2 processes gain most at width 16: 2.00 times as fast."
+    assert " ".join(said[5]) == "That pays."
+
+
+def test_scaling_is_drawn_beside_the_ideal(capsys):
+    plots.scaling({"strong": {1: 100.0, 2: 150.0}, "weak": {1: 100.0, 2: 190.0}})
+    assert [list(line.get_ydata()) for line in plt.gca().lines] == [[100, 150], [100, 190], [100, 200]]
+    assert "weak: 1 process 100 images/s, 2 processes 190 images/s" in capsys.readouterr().out
+
+
+def test_a_rung_says_what_its_first_pass_gave_or_why_it_has_none(capsys):
+    gpu = Results(EPYC | {"device_name": "NVIDIA T4"}, [rung("TF32", 0.125, device="cuda")], "2026-01-31")
+    climb = Climb(torch.device("cpu"), hidden=8, steps=2, others=[gpu])
+    climb.show("no wait per step")
+    climb.show("TF32")
+    climb.show("CUDA graph of a step")
+    plain, tf32, graph = capsys.readouterr().out.splitlines()
+    assert plain.startswith("no wait per step: first 2 steps in ") and plain.endswith("differ by at most 0e+00")
+    assert "needs an NVIDIA GPU of" in tf32 and "No machine that has it is recorded yet." in tf32  # of width 128
+    assert graph == "CUDA graph of a step: needs an NVIDIA GPU. No machine that has it is recorded yet."
+    climb = Climb(torch.device("cpu"), steps=1, others=[gpu])
+    climb.show("TF32")
+    assert "NVIDIA T4: 0.126 s per epoch (recorded 2026-01-31)" in capsys.readouterr().out
