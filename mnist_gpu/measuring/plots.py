@@ -411,11 +411,12 @@ def scaling(rates: Mapping[str, Mapping[int, float]]) -> None:
         print(f"{kind}: " + ", ".join(f"{n} process{'es' * (n > 1)} {r:,.0f} images/s" for n, r in found.items()))
 
 
-def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: float) -> None:
+def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: int) -> None:
     """What ran when: events (row, name, start, end, depth), in seconds, deeper ones drawn below.
 
-    Those that take at least `named` seconds are numbered, and the numbers explained under the figure.
+    The `named` longest are numbered, and the numbers explained under the figure.
     """
+    least = sorted((e[3] - e[2] for e in events), reverse=True)[:named][-1]
     rows = {}
     for row, _, _, _, depth in events:
         rows[row] = max(rows.get(row, 0), depth + 1)
@@ -424,12 +425,12 @@ def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: flo
         offsets[row], at = at, at + depth + 0.6
     axis = plt.subplots(figsize=(9, 1.2 + 0.28 * at))[1]
     start = min(e[2] for e in events)
-    names = list(dict.fromkeys(e[1] for e in sorted(events, key=lambda e: e[2]) if e[3] - e[2] >= named))
+    names = list(dict.fromkeys(e[1] for e in sorted(events, key=lambda e: e[2]) if e[3] - e[2] >= least))
     for row, name, begin, end, depth in events:
         color = PALETTE[names.index(name) % 6] if name in names else "lightgrey"
         left, width, y = (begin - start) * 1e6, (end - begin) * 1e6, offsets[row] + depth
         axis.barh(y, width, left=left, height=0.85, color=color, edgecolor="white", linewidth=0.3)
-        if end - begin >= named:
+        if end - begin >= least:
             axis.text(left + width / 2, y, str(names.index(name) + 1), ha="center", va="center", fontsize=7)
     axis.set_yticks([offsets[r] + (d - 1) / 2 for r, d in rows.items()], list(rows))
     axis.invert_yaxis()
@@ -468,4 +469,4 @@ def roofline(points: Sequence[tuple[str, str, float, float]], flops: float, band
     ridge = flops / bandwidth
     left = sum(x < ridge for _, _, x, _ in points)
     print(f"The larger a mark, the larger the batch: {', '.join(map(str, sizes))}.")
-    print(f"{left} of {len(points)} points lie left of the ridge at {ridge:.1f} FLOP/byte, where bytes bind.")
+    print(f"{left} of {len(points)} points lie left of the ridge at {ridge:.1f} FLOP/byte, where memory is the limit.")

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
@@ -73,6 +73,11 @@ def two_ceilings(device: torch.device) -> tuple[float, float]:
     out = torch.empty_like(large)
     product, copy = measure(lambda: torch.mm(a, b)), measure(lambda: out.copy_(large))
     return 2 * n**3 / product.median, 2 * large.nbytes / copy.median
+
+
+def endless(batches: Iterable) -> Iterator:
+    """Pass after pass over the same batches."""
+    return itertools.chain.from_iterable(itertools.repeat(batches))
 
 
 class First:

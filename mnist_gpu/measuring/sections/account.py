@@ -1,7 +1,6 @@
 """What a training step is taken apart into: load, copy, launch, compute, wait."""
 
 import collections
-import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from mnist_gpu.faster.ladder import plain, textbook
 from mnist_gpu.measuring.results import Timed
 from mnist_gpu.measuring.sections.section import QUICK_ROUNDS, ROUNDS, Section
 from mnist_gpu.measuring.timing import alternate, fit_line, in_turn
-from mnist_gpu.measuring.workloads import First, repeat, seconds_of, train_part, training_step
+from mnist_gpu.measuring.workloads import First, endless, repeat, seconds_of, train_part, training_step
 
 
 def measure_account(
@@ -85,7 +84,7 @@ def measure_disturbance(device: torch.device, *, steps=20, rounds=10, progress: 
     set_threads(1)
     step = training_step(device, 128, 128)
     host = make_batches("dataloader", device="cpu")
-    stream = itertools.chain.from_iterable(itertools.repeat(host))
+    stream = endless(host)
     gap = seconds_of(lambda: next(stream), device)
     data = torch.ones(16 * 2**18)
 

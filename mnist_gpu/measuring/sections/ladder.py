@@ -40,11 +40,14 @@ class Climb:
         self.expected = train_part(plain(device, hidden), steps).losses
         self.trainings, self.first_use, self.proofs = {}, {}, {}
 
-    def reach(self, rung: Rung, make: Callable[..., Training] | None = None) -> Skipped | None:
-        """The first pass of a rung, made by `make` or its own function. Returns why it does not count, if so."""
+    def reach(self, rung: Rung, make: Callable[..., Training] | None = None, **options) -> Skipped | None:
+        """The first pass of a rung, made by `make`, with `options`, or by its own function.
+
+        Returns why it does not count, if so.
+        """
         if not (reason := rung.missing(self.device)):
             try:
-                training = (make or rung.make)(self.device, self.hidden)
+                training = (make or rung.make)(self.device, self.hidden, **options)
                 start = time.perf_counter()
                 losses = train_part(training, self.steps).losses
                 seconds = time.perf_counter() - start
@@ -64,9 +67,9 @@ class Climb:
                 reason = f"{reason} {rung.suspect}"
         return Skipped("ladder", rung.name, self.device.type, reason)
 
-    def show(self, name: str, make: Callable[..., Training] | None = None) -> None:
+    def show(self, name: str, make: Callable[..., Training] | None = None, **options) -> None:
         """Reaches the rung called `name` and says what its first pass gave, or why it has none."""
-        if (failed := self.reach(rungs([name])[0], make)) is None:
+        if (failed := self.reach(rungs([name])[0], make, **options)) is None:
             worst, seconds = self.proofs[name]["largest_loss_difference"], self.first_use[name]
             print(f"{name}: first {self.count} steps in {seconds:.2f} s; losses differ by at most {worst:.0e}")
             return

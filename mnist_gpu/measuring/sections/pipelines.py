@@ -11,6 +11,7 @@ from mnist_gpu.device import set_threads
 from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.measuring.sections.section import ROUNDS, Section, comparisons
 from mnist_gpu.measuring.timing import in_turn
+from mnist_gpu.measuring.workloads import endless
 
 
 def measure_pipelines(
@@ -26,7 +27,7 @@ def measure_pipelines(
 
     def one_part(side):
         # Slices of endless passes. Workers begin each with four batches prepared ahead: 4 % of 100, 8 % of 50.
-        stream = itertools.chain.from_iterable(itertools.repeat(side))
+        stream = endless(side)
         return lambda: [None for _ in itertools.islice(stream, batches)]
 
     parts = {name: one_part(side) for name, side in sides.items()}
