@@ -252,3 +252,13 @@ def test_the_summary_of_nothing_says_why_there_is_nothing(monkeypatch):
 def test_an_import_is_timed_in_fresh_processes():
     (seconds,) = import_seconds(repeats=1)
     assert seconds > 0
+
+
+@pytest.mark.parametrize(("load", "busy"), [(None, False), (0.5, False), (0.8, True)])
+def test_who_records_on_a_busy_machine_is_told(monkeypatch, tmp_path, capsys, load, busy):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # which the benchmark changes
+    monkeypatch.setattr(benchmark, "environment", lambda device: {"load_average": load})
+    monkeypatch.setattr(benchmark, "benchmark", lambda *a, **k: Results({}, [], "2026-01-31"))
+    monkeypatch.setattr(benchmark, "import_seconds", lambda: [0.001])
+    assert benchmark.run(record=tmp_path / "here.json") == 0
+    assert ("This machine is busy (load 0.8" in capsys.readouterr().out) == busy

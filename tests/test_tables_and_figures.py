@@ -176,7 +176,8 @@ def test_scaling_is_drawn_beside_the_ideal(capsys):
 
 
 def test_a_rung_says_what_its_first_pass_gave_or_why_it_has_none(capsys):
-    gpu = Results(EPYC | {"device_name": "NVIDIA T4"}, [rung("TF32", 0.125, device="cuda")], "2026-01-31")
+    there = [rung("TF32", 0.125, device="cuda"), rung("TF32", 0.1, threads=2)]  # more threads are not shown
+    gpu = Results(EPYC | {"device_name": "NVIDIA T4"}, there, "2026-01-31")
     climb = Climb(torch.device("cpu"), hidden=8, steps=2, others=[gpu])
     climb.show("no wait per step")
     climb.show("TF32")
@@ -187,4 +188,4 @@ def test_a_rung_says_what_its_first_pass_gave_or_why_it_has_none(capsys):
     assert graph == "CUDA graph of a step: needs an NVIDIA GPU. No machine that has it is recorded yet."
     climb = Climb(torch.device("cpu"), steps=1, others=[gpu])
     climb.show("TF32")
-    assert "NVIDIA T4: 0.126 s per epoch (recorded 2026-01-31)" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith(". NVIDIA T4: 0.126 s per epoch (recorded 2026-01-31)\n")

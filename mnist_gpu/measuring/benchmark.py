@@ -100,7 +100,7 @@ def run(quick: bool = False, only: list[str] | None = None, record: Path | None 
     device = pick_device()
     set_threads(1)
     print(describe(device))
-    if record and (load := (os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0)) > results.QUIET:
+    if record and (load := environment(device)["load_average"] or 0.0) > results.QUIET:
         print(
             f"This machine is busy (load {load:.1f} over the last minute), and every figure will say so. "
             "Better to wait until nothing else runs."

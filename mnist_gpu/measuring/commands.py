@@ -51,12 +51,12 @@ def for_torchrun() -> None:
     os.environ["TQDM_DISABLE"] = "1"  # no progress bars among the output of the processes
 
 
-def train_with_two_workers(checkpoint: Path, *, kill: bool, epochs: int = 3) -> None:
-    """Trains with two processes, a checkpoint per epoch, one restart allowed; prints how it began and ended.
+def train_with_two_workers(checkpoint: Path, *, kill: bool) -> None:
+    """Trains three epochs with two processes, a checkpoint each, one restart allowed; prints how it began and ended.
 
     With `kill` one of the two is killed as soon as the first checkpoint is there. Raises RuntimeError if it fails.
     """
-    options = f"--device cpu --epochs {epochs} --batch-size 512 --every-epoch".split()
+    options = ["--device", "cpu", "--epochs", "3", "--batch-size", "512", "--every-epoch"]
     options += ["--save", checkpoint.name, "--resume", checkpoint.name]
     command = torchrun(2, "-m", "mnist_gpu", "train", *options, restarts=1)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

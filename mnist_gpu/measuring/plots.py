@@ -87,12 +87,12 @@ def rates(
         for device, threads in groups:
             found = results.select("ceilings", name, device=device, threads=threads)
             xs, ys = [m.parameters[x] for m in found], [m.rate(what) / per for m in found]
-            spreads = [m.rate_interval(what) for m in found]
+            ends = [m.rate_interval(what) for m in found]
             label = series(results, found[0], own=not is_recorded)
             color = PALETTE[index % len(PALETTE)]
             style = {"linestyle": "--", "markerfacecolor": "white"} if is_recorded else {}
             axis.plot(xs, ys, marker=MARKERS[index % len(MARKERS)], color=color, label=label, **style)
-            axis.fill_between(xs, *([s[i] / per for s in spreads] for i in (0, 1)), color=color, alpha=0.15)
+            axis.fill_between(xs, *([s[i] / per for s in ends] for i in (0, 1)), color=color, alpha=0.15)
             index += 1
             if not is_recorded:
                 best.append((label, ys[0], xs[0], max(ys), xs[ys.index(max(ys))], ys[-1], xs[-1]))
@@ -222,58 +222,27 @@ def line_fit(steps: Sequence[Timed], held_out: Timed, fixed: float, slope: float
 def ratio_map(
     ratios: Sequence[Sequence[Comparison | float]], batch_sizes: Sequence[int], widths: Sequence[int], title: str
 ) -> None:
-    """How many times faster, over batch size and width: measured (in brackets where nothing can be claimed) or not."""
+    """How many times as fast, over batch size and width: measured (in brackets where nothing can be claimed) or not."""
+    from matplotlib.colors import TwoSlopeNorm
+
     measured = isinstance(ratios[0][0], Comparison)
-    grid(
-        [[c.ratio if measured else c for c in row] for row in ratios],
-        batch_sizes,
-        widths,
-        texts=[[(c.times if c.differs else f"({c.times})") if measured else f"{c:.2g}" for c in row] for row in ratios],
-        center=1,
-        title=title,
-        xlabel="hidden width",
-        ylabel="batch size",
-        colorbar="times as fast",
-    )
-
-
-def grid(
-    values: Sequence[Sequence[float]],
-    rows: Sequence[int],
-    columns: Sequence[int],
-    *,
-    xlabel: str,
-    ylabel: str,
-    colorbar: str,
-    texts: Sequence[Sequence[str]],
-    title: str = "",
-    center: float | None = None,
-) -> None:
-    """A map of numbers over two sizes, each cell with its text; `center` is where two-sided colours change side."""
-    from matplotlib.colors import LogNorm, TwoSlopeNorm
-
-    table = torch.tensor(values, dtype=torch.float64)
-    figure, axis = plt.subplots(figsize=(1.6 + 1.15 * len(columns), 1.1 + 0.62 * len(rows)))
-    if center is None:
-        shown, norm, cmap = table, LogNorm(float(table.min()), float(table.max())), "cividis"
-    else:
-        shown = (table / center).log2()
-        limit = max(1.0, float(shown.abs().max()))
-        norm, cmap = TwoSlopeNorm(0, -limit, limit), "PuOr_r"
-    picture = axis.imshow(shown.numpy(), cmap=cmap, norm=norm, aspect="auto")
-    for i, row in enumerate(values):
-        for j in range(len(row)):
+    shown = torch.tensor([[c.ratio if measured else c for c in row] for row in ratios], dtype=torch.float64).log2()
+    limit = max(1.0, float(shown.abs().max()))  # the colours change side at a ratio of 1
+    norm = TwoSlopeNorm(0, -limit, limit)
+    figure, axis = plt.subplots(figsize=(1.6 + 1.15 * len(widths), 1.1 + 0.62 * len(batch_sizes)))
+    picture = axis.imshow(shown.numpy(), cmap="PuOr_r", norm=norm, aspect="auto")
+    for i, row in enumerate(ratios):
+        for j, c in enumerate(row):
+            text = (c.times if c.differs else f"({c.times})") if measured else f"{c:.2g}"
             r, g, b, _ = picture.cmap(norm(float(shown[i, j])))
             dark = 0.299 * r + 0.587 * g + 0.114 * b < 0.5
-            axis.text(j, i, texts[i][j], ha="center", va="center", color="white" if dark else "black", fontsize=10)
-    axis.set_xticks(range(len(columns)), columns)
-    axis.set_yticks(range(len(rows)), rows)
+            axis.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=10)
+    axis.set_xticks(range(len(widths)), widths)
+    axis.set_yticks(range(len(batch_sizes)), batch_sizes)
     axis.grid(False)
-    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    bar = figure.colorbar(picture, ax=axis, label=colorbar)
-    if center is not None:
-        ticks = [t for t in range(-10, 11) if abs(t) <= limit]
-        bar.set_ticks(ticks, labels=[f"{center * 2.0**t:g}" for t in ticks])
+    axis.set(xlabel="hidden width", ylabel="batch size", title=title)
+    ticks = [t for t in range(-10, 11) if abs(t) <= limit]
+    figure.colorbar(picture, ax=axis, label="times as fast").set_ticks(ticks, labels=[f"{2.0**t:g}" for t in ticks])
     plt.show()
 
 
@@ -458,8 +427,8 @@ def roofline(points: Sequence[tuple[str, str, float, float]], flops: float, band
         look = {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]}
         axis.plot([p[2] for p in mine], [p[3] / 1e9 for p in mine], color=look["color"], linewidth=0.7, alpha=0.5)
         for j, (_, size, x, y) in enumerate(mine):
-            area = 3 + 3 * sizes.index(int(size))
-            axis.plot(x, y / 1e9, linestyle="", markersize=area, label=None if j else name, **look)
+            diameter = 3 + 3 * sizes.index(int(size))
+            axis.plot(x, y / 1e9, linestyle="", markersize=diameter, label=None if j else name, **look)
     axis.axvline(flops / bandwidth, color="grey", linestyle=":", linewidth=1)
     axis.set(xscale="log", yscale="log", xlabel="operations per byte (FLOP/byte)", ylabel="GFLOP/s")
     axis.xaxis.set_major_formatter("{x:g}")

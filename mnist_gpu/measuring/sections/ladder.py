@@ -73,7 +73,7 @@ class Climb:
             worst, seconds = self.proofs[name]["largest_loss_difference"], self.first_use[name]
             print(f"{name}: first {self.count} steps in {seconds:.2f} s; losses differ by at most {worst:.0e}")
             return
-        found = [(r, m) for r in self.others for m in r.select("ladder", name, hidden=self.hidden)]
+        found = [(r, m) for r in self.others for m in r.select("ladder", name, hidden=self.hidden, threads=1)]
         times = "; ".join(
             f"{r.hardware(m.device)}: {statistics.median(m.per_epoch()):.3g} s per epoch (recorded {r.date})"
             for r, m in found
