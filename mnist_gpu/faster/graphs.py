@@ -5,12 +5,13 @@ Python, on the same memory addresses and with the same numbers read on the host:
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
 
 from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.faster.whole_epoch import WholeEpoch
 
 WARMUP = 3  # calls before a capture: libraries choose their algorithms and allocate their workspaces in the first ones
 
@@ -138,13 +139,11 @@ def capture(step: Callable, model: nn.Module, optimizer: torch.optim.Optimizer, 
     return captured
 
 
-class EpochGraph:
+class EpochGraph(WholeEpoch):
     """A whole epoch as one CUDA graph: gathering, normalizing and training on every batch, the last one included.
 
-    It is both seams of the loop: `train(model, epoch.step, epoch)`. A pass copies the permutation in, launches the
-    graph, and then only hands out the losses, one per step, while the device works. What it yields in place of images
-    and labels are the batch's indices, since the batches exist nowhere but inside the graph. A pass that is broken off
-    has been trained on whole.
+    A pass copies the permutation in, launches the graph, and then only hands out the losses while the device works. See
+    WholeEpoch.
 
     Args:
         step, model, optimizer: as for `capture`.
@@ -159,12 +158,9 @@ class EpochGraph:
     def __init__(self, step, model, optimizer, batches: DeviceBatches, *, record=record, warm_up=warm_up):
         if record is globals()["record"]:
             _need_cuda(next(model.parameters()).device)
-        self.plain_step, self.model, self.optimizer, self.batches = step, model, optimizer, batches
+        super().__init__(batches)
+        self.plain_step, self.model, self.optimizer = step, model, optimizer
         self.record, self.warm_up, self.replay = record, warm_up, None
-        self.order, self.steps = batches.order, None  # steps: set it before the first pass to have but the first ones
-
-    def __len__(self) -> int:
-        return len(self.batches)
 
     def _capture(self, permutation: torch.Tensor, sizes: list[int]) -> None:
         self.permutation = permutation.clone()
@@ -181,19 +177,11 @@ class EpochGraph:
             self.optimizer.zero_grad()
             self.replay = self.record(lambda: epoch(parts))
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        drawn = self.order.draw(self.batches.device)[: self.steps]
+    def run(self, drawn: Sequence[torch.Tensor]) -> torch.Tensor:
         permutation, sizes = torch.cat(drawn), [len(index) for index in drawn]
         if self.replay is None:
             self._capture(permutation, sizes)
         _check_frozen(self.optimizer, self.frozen)
         self.permutation.copy_(permutation)
         self.replay()
-        losses = self.losses.clone()  # the next replay overwrites the graph's own
-        for index, loss in zip(drawn, losses.unbind(), strict=True):
-            self.loss = loss
-            yield index, index
-
-    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The loss of the batch that was yielded last; its update is in the graph."""
-        return self.loss
+        return self.losses.clone()  # the next replay overwrites the graph's own

@@ -19,9 +19,11 @@ from torch import nn
 from torch.func import functional_call, grad_and_value
 
 from mnist_gpu.batches import make_batches
+from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.graphs import EpochGraph, capture
 from mnist_gpu.faster.prefetch import Prefetched
-from mnist_gpu.faster.written_out import make_written_out_step, onednn_missing
+from mnist_gpu.faster.products import onednn_missing
+from mnist_gpu.faster.written_out import make_written_out_step
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step
 
@@ -169,6 +171,12 @@ def written_out_onednn(device, hidden=128):
     return written_out(device, hidden, onednn=True)
 
 
+def compiled_epoch(device, hidden=128):
+    model = make_model(hidden, device=device)
+    epoch = CompiledEpoch(model, make_batches("device", device=device), lr=0.01, momentum=0.9)
+    return Training(model, epoch.step, epoch)
+
+
 def _cuda_missing(device: torch.device) -> str | None:
     return None if device.type == "cuda" else "needs an NVIDIA GPU"
 
@@ -247,6 +255,13 @@ RUNGS = (
     Rung("CUDA graph of an epoch", graph_of_an_epoch, "CUDA graph of a step", _cuda_missing),
     Rung("backward written out", written_out, "fused optimizer", _cpu_only),
     Rung("written out, oneDNN", written_out_onednn, "backward written out", lambda d: _cpu_only(d) or onednn_missing()),
+    Rung(
+        "compiled epoch",
+        compiled_epoch,
+        "backward written out",
+        lambda d: _cpu_only(d) or _compiler_missing(d),
+        suspect=COMPILED_ELSEWHERE,
+    ),
 )
 TEXTBOOK, PLAIN = "textbook", "no wait per step"
 # Measured with all of a CPU's threads, too.

@@ -1,7 +1,6 @@
 """The training step with its backward pass written out by hand: no autograd, no optimizer, few and large operations.
 
-It computes what `make_step` with SGD computes, operation by operation, and shows what a step is made of. On a CPU it is
-as fast as PyTorch's operations allow.
+It computes what `make_step` with SGD computes, operation by operation, and shows what a step is made of.
 """
 
 from collections.abc import Callable
@@ -10,23 +9,14 @@ import torch
 import torch.nn.functional as F
 
 from mnist_gpu.checks import positive
+from mnist_gpu.faster.products import onednn_missing, onednn_product
 from mnist_gpu.model import CLASSES, MLP
 
 
-def onednn_missing() -> str | None:
-    """Why the products cannot be computed by oneDNN here, or None if they can."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
-        return "this build of PyTorch has no oneDNN"
-    return None
-
-
-def onednn_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """`a @ b.t()` in float32 by oneDNN, `[m, k]` and `[n, k]` to `[m, n]`.
-
-    PyTorch gives float32 products on x86 to MKL, which on some processors (measured: AMD's, with AVX-512) is half as
-    fast. This operator has no public name; torch.compile uses it for the linear layers of models that only predict.
-    """
-    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+def need_float32_on_cpu(model: MLP) -> None:
+    """Raises ValueError unless it is there."""
+    if any(p.device.type != "cpu" or p.dtype != torch.float32 for p in model.parameters()):
+        raise ValueError("this is written for a float32 model on the CPU")
 
 
 def make_written_out_step(model: MLP, *, lr: float = 0.01, momentum: float = 0.9, onednn: bool = False) -> Callable:
@@ -45,8 +35,7 @@ def make_written_out_step(model: MLP, *, lr: float = 0.01, momentum: float = 0.9
         ValueError: lr not positive; the model is not on the CPU; onednn where there is none.
     """
     positive(lr=lr)
-    if any(p.device.type != "cpu" or p.dtype != torch.float32 for p in model.parameters()):
-        raise ValueError("this step is written for a float32 model on the CPU")
+    need_float32_on_cpu(model)
     if onednn and onednn_missing():
         raise ValueError(onednn_missing())
 

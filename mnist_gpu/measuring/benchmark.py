@@ -20,7 +20,7 @@ from mnist_gpu.device import describe, environment, pick_device, set_threads, sy
 from mnist_gpu.faster.ladder import RUNGS
 from mnist_gpu.measuring import neighbours, results
 from mnist_gpu.measuring.results import Results, Skipped
-from mnist_gpu.measuring.sections.ladder import FLOOR, FLOOR_ONEDNN
+from mnist_gpu.measuring.sections.ladder import FLOORS
 
 # In the order in which they run; each is the file of that name in mnist_gpu/measuring/sections.
 NAMES = ("ceilings", "pipelines", "account", "crossover", "ladder", "ensemble", "peers")
@@ -131,7 +131,6 @@ def draw_recorded(file: Path = results.REFERENCE / "ladder.png") -> int:
     sources = plots.ladder_sources(results.recorded())
     if not sources:
         raise ValueError(f"no machine's ladder is recorded in {results.REFERENCE}")
-    names, floors = [rung.name for rung in RUNGS], [FLOOR, FLOOR_ONEDNN]
-    plots.ladder(sources, names, floors, file, Description=results.fingerprint())
+    plots.ladder(sources, [rung.name for rung in RUNGS], list(FLOORS), file, Description=results.fingerprint())
     print(f"Drew {file}")
     return 0

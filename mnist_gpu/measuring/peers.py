@@ -6,7 +6,8 @@ labels `[N]` int64, NumPy arrays in memory, and the course's initial weights (W1
 `get_weights()` returns four arrays in the form they were given. A library that chooses its weights itself may do so.
 
 Each runs in a process of its own, held to one CPU: `python -m mnist_gpu.measuring.peers NAME` answers every line on its
-standard input with one epoch. None of these libraries is needed for the course: see requirements-peers.txt.
+standard input with one epoch; after "fastest rung" comes the rung's name. None of these libraries is needed for the
+course: see requirements-peers.txt.
 """
 
 import ast
@@ -29,22 +30,18 @@ from torch import nn
 
 from mnist_gpu.batches import make_batches, normalize
 from mnist_gpu.device import set_threads
-from mnist_gpu.faster.written_out import make_written_out_step, onednn_missing
+from mnist_gpu.faster.compiled_epoch import CompiledEpoch, many_steps, training_step
+from mnist_gpu.faster.ladder import PLAIN, rungs
+from mnist_gpu.faster.whole_epoch import WholeEpoch
+from mnist_gpu.faster.written_out import make_written_out_step
 from mnist_gpu.mnist import load_mnist
 from mnist_gpu.model import make_model
 from mnist_gpu.training import evaluate, make_step, train
 
 
-def plain_loop(images, labels, weights):
-    from mnist_gpu.faster.ladder import plain
-
-    return _of_course(plain("cpu"))
-
-
-def written_out_step(images, labels, weights):
-    from mnist_gpu.faster.ladder import written_out
-
-    return _of_course(written_out("cpu", onednn=not onednn_missing()))
+def of_course(images, labels, weights, rung=PLAIN):
+    training = rungs([rung])[0].make(torch.device("cpu"))
+    return lambda: train(*training, log=lambda *_: None), lambda: _of_model(training.model)
 
 
 def jax_scanned_epoch(images, labels, weights, scan=True):
@@ -203,8 +200,8 @@ def fastai(images, labels, weights):
 
 # The function, and what of the course is part of its training.
 PEERS = {
-    "plain loop": (plain_loop, make_step, train),
-    "fastest rung": (written_out_step, make_written_out_step, train),
+    "plain loop": (of_course, make_step, train),
+    "fastest rung": (of_course, train),  # and what its rung is made of
     "JAX, scanned epoch": (jax_scanned_epoch,),
     "JAX, jitted step": (jax_jitted_step, jax_scanned_epoch),
     "scikit-learn": (scikit_learn,),
@@ -215,6 +212,11 @@ PEERS = {
     "fastai": (fastai,),
 }
 OURS = ("plain loop", "fastest rung")
+MADE_OF = {
+    "backward written out": (make_written_out_step,),
+    "written out, oneDNN": (make_written_out_step,),
+    "compiled epoch": (CompiledEpoch, WholeEpoch, many_steps, training_step),
+}
 # One thread everywhere. A process that may run on one CPU only is held to it by the system as well, where it can be.
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -239,13 +241,12 @@ def _of_model(model: nn.Module) -> list:
     return [p.detach().numpy().T for p in model.parameters()]
 
 
-def _of_course(training):
-    return lambda: train(*training, log=lambda *_: None), lambda: _of_model(training.model)
-
-
-def lines_of_code(name: str) -> int:
-    """Lines of a peer's training: of its function and what it uses of the course, without docstrings and comments."""
-    return sum(map(_lines, PEERS[name]))
+def lines_of_code(name: str, rung: str = PLAIN) -> int:
+    """Lines of a peer's training, or of a rung's: its functions and what it uses of the course, without comments."""
+    parts = PEERS[name]
+    if name == OURS[1]:
+        parts = (*parts, rungs([rung])[0].make, *MADE_OF.get(rung, (make_step,)))
+    return sum(map(_lines, parts))
 
 
 def _lines(function: Callable) -> int:
@@ -264,18 +265,20 @@ def _lines(function: Callable) -> int:
 class Peer:
     """A peer in a process of its own. The first call trains one pass and returns what it gave, later ones only train.
 
-    Raises RuntimeError with the last line of what the process said, if it ends.
+    `rung` is the course's, for "fastest rung". Raises RuntimeError with the last line of what the process said, if it
+    ends.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, *rung: str):
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.compiled = tempfile.TemporaryDirectory()  # empty, or the first use of a rung would find it compiled
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mnist_gpu.measuring.peers", name],
+            [sys.executable, "-m", "mnist_gpu.measuring.peers", name, *rung],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
-            env=os.environ | ONE_THREAD,
+            env=os.environ | ONE_THREAD | {"TORCHINDUCTOR_CACHE_DIR": self.compiled.name},
             start_new_session=True,  # an interrupt is for the benchmark, which then ends its peers
         )
 
@@ -295,9 +298,10 @@ class Peer:
         self.process.kill()
         self.process.communicate()
         self.errors.close()
+        self.compiled.cleanup()
 
 
-def serve(name: str) -> None:
+def serve(name: str, *rung: str) -> None:
     """What the process does: an epoch a line of standard input. It answers, at first with the test loss as well."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
@@ -306,7 +310,7 @@ def serve(name: str) -> None:
     set_threads(1)
     pixels, labels = load_mnist(train=True)
     weights = [w.copy() for w in _of_model(make_model())]
-    epoch, get_weights = PEERS[name][0](normalize(pixels).flatten(1).numpy(), labels.numpy(), weights)
+    epoch, get_weights = PEERS[name][0](normalize(pixels).flatten(1).numpy(), labels.numpy(), weights, *rung)
     test = make_batches("device", train=False, batch_size=1000, seed=None)
     for i, _ in enumerate(sys.stdin):
         start = time.perf_counter()
@@ -320,4 +324,4 @@ def serve(name: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

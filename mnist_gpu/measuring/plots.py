@@ -316,7 +316,8 @@ def ladder(
 
     Args:
         sources: (label, measurements) of every machine; the reader's own has a label that begins with `OWN`.
-        rungs: names in the order of the ladder. floors: names of what no rung can be faster than, drawn as lines.
+        rungs: names in the order of the ladder.
+        floors: names of what no rung can be faster than; the fastest of them is drawn as a line.
         path: a PNG file to save the figure in (with `metadata`), instead of showing it.
     """
     sources = [(label, {m.name: m for m in measured}) for label, measured in sources]
@@ -338,11 +339,10 @@ def ladder(
             axis.barh(y, value, height=0.9 * height, edgecolor=color, label=label if name == rungs[0] else None, **look)
             axis.plot([low, high], [y, y], color="black", linewidth=2)
             text = f"{rounded(value, low, high)[0]} s" + (f", {gains[name]}x" if name in gains else "")
+            text += f" ({found[name].proof['products']})" if "products" in found[name].proof else ""
             axis.annotate(text, (high, y), (5, 0), textcoords="offset points", va="center", fontsize=8)
-        for floor, style in zip(floors, ("--", ":"), strict=False):
-            if floor in found:
-                at = statistics.median(found[floor].per_epoch())
-                axis.axvline(at, color=color, linestyle=style, linewidth=1.2, label=f"{floor}: {number(at)} s")
+        for at, floor in sorted((statistics.median(found[f].per_epoch()), f) for f in floors if f in found)[:1]:
+            axis.axvline(at, color=color, linestyle="--", linewidth=1.2, label=f"{floor}: {number(at)} s")
     every = [s for _, found in sources for name in (*rungs, *floors) if name in found for s in found[name].per_epoch()]
     axis.set_yticks(range(len(rungs)), [f"{i}. {name}" for i, name in enumerate(rungs, start=1)])
     axis.invert_yaxis()

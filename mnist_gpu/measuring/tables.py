@@ -83,10 +83,11 @@ def peers(results: Results) -> None:
     columns(
         ["training", "s per epoch", "interval", "first use", "test loss", "lines"],
         [
-            (m.name, *known(m.seconds), extra(m), f"{m.proof['test_loss']:.3f}", m.proof["lines_of_code"])
+            (m.name if "rung" not in m.proof else f"{m.name}: {m.proof['rung']}", *known(m.seconds), extra(m),
+             f"{m.proof['test_loss']:.3f}", m.proof["lines_of_code"])
             for m in measured
         ],
-    )
+    )  # fmt: skip
     skipped([s for s in results.skipped if s.section == "peers"])
     names = [m.name for m in measured if m.name != "plain loop"]
     found = compare_all({m.name: m.seconds for m in measured}, [("plain loop", name) for name in names])

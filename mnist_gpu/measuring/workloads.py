@@ -9,8 +9,8 @@ import torch
 
 from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.device import set_threads, usable_cpus
-from mnist_gpu.faster.graphs import EpochGraph
 from mnist_gpu.faster.ladder import Training, sgd
+from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.measuring.timing import alternate, measure
 from mnist_gpu.mnist import load_mnist
 from mnist_gpu.model import make_model
@@ -93,6 +93,6 @@ class First:
 def train_part(training: Training, steps: int | None = None) -> Epoch:
     """One pass over its batches, or the first `steps` of them, with no log lines printed."""
     model, step, batches = training
-    if steps and isinstance(batches, EpochGraph):
+    if steps and isinstance(batches, WholeEpoch):
         batches.steps = steps  # or each call would train on the whole epoch
     return train(model, step, First(batches, steps), log=lambda *_: None)[0]

@@ -3,13 +3,14 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 
 from mnist_gpu.device import set_threads, usable_cpus
-from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, TEXTBOOK, WIDE, Rung, Training, plain, rungs
-from mnist_gpu.faster.written_out import onednn_missing, onednn_product
+from mnist_gpu.faster.compiled_epoch import CompiledEpoch
+from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, RUNGS, TEXTBOOK, WIDE, Rung, Training, plain, rungs
+from mnist_gpu.faster.products import PRODUCTS, five_products, usable_products
 from mnist_gpu.measuring.results import Results, Skipped, Timed
 from mnist_gpu.measuring.sections.section import ROUNDS, Section, comparisons
 from mnist_gpu.measuring.timing import in_turn
@@ -17,7 +18,8 @@ from mnist_gpu.measuring.workloads import repeat, train_part
 from mnist_gpu.mnist import TRAIN_IMAGES
 from mnist_gpu.training import LossNotFinite
 
-FLOOR, FLOOR_ONEDNN = "matrix products alone", "matrix products alone, oneDNN"
+# The matrix products of an epoch and nothing else, by every library and layout: the fastest is the floor.
+FLOORS = {f"products alone, {name}": products for name, products in PRODUCTS.items()}
 
 
 class Climb:
@@ -55,6 +57,8 @@ class Climb:
                 if all(d <= rung.tolerance for d in differences):  # false for NaN, too
                     self.trainings[rung.name], self.first_use[rung.name] = training, seconds
                     self.proofs[rung.name] = {"largest_loss_difference": max(differences), "tolerance": rung.tolerance}
+                    if isinstance(training.batches, CompiledEpoch):
+                        self.proofs[rung.name]["products"] = training.batches.products.name
                     return None
                 reason = (
                     f"is another training: its losses differ by {max(differences):.2g}, more than {rung.tolerance}."
@@ -80,17 +84,17 @@ class Climb:
         )
         print(f"{name}: {failed.reason}. {times or 'No machine that has it is recorded yet.'}")
 
-    def measure(self, *, rounds: int = 10, progress: Callable = iter) -> Iterator[Timed]:
-        """The rungs reached, and the matrix products alone, in turn."""
+    def measure(self, *, floor: bool = True, rounds: int = 10, progress: Callable = iter) -> Iterator[Timed]:
+        """The rungs reached, and, for the floor, the products alone, in turn."""
         parts = {}
         for name, training in self.trainings.items():
             parts[name] = lambda training=training: train_part(training, self.steps)
         if self.steps:  # workers that were broken off prepare a few batches more: not in the next side's time
             parts["pause"] = lambda: time.sleep(0.1)
-        for name, onednn in ((FLOOR, False), (FLOOR_ONEDNN, True)):
-            if not (onednn and (self.device.type != "cpu" or onednn_missing())):
-                products = matrix_products(self.device, 128, self.hidden, onednn)
-                parts[name] = lambda products=products: repeat(products, self.count, self.threads)
+        for name, products in FLOORS.items():
+            if floor and products in usable_products(self.device):
+                five = five_products(products, 128, self.hidden, self.device)
+                parts[name] = lambda five=five: repeat(five, self.count, self.threads)
         set_threads(self.threads)
         work = {"images": 128 * self.steps if self.steps else TRAIN_IMAGES, "steps": self.count}
         sizes = {"batch_size": 128, "hidden": self.hidden}
@@ -103,38 +107,25 @@ class Climb:
 
 def measure_ladder(
     device: torch.device, *, names: Iterable[str] | None = None, hidden=128, steps=None, rounds=10, threads=1,
-    progress=iter,
+    floor=True, progress=iter,
 ) -> Iterator[Timed | Skipped]:  # fmt: skip
-    """The rungs `names`, or all, and the matrix products alone, in turn. See Climb."""
+    """The rungs `names`, or all, and the products alone, in turn. See Climb."""
     chosen = rungs(names)
     climb = Climb(device, hidden, steps, threads)
     for rung in progress(chosen):
         if skipped := climb.reach(rung):
             yield skipped
-    yield from climb.measure(rounds=rounds, progress=progress)
+    yield from climb.measure(floor=floor, rounds=rounds, progress=progress)
 
 
-def matrix_products(device: torch.device, batch_size: int = 128, hidden: int = 128, onednn=False) -> Callable:
-    """The matrix products of one training step and nothing else: the floor under every step in float32.
+def quickest(times: Mapping[str, Sequence[float]], names: Iterable[str]) -> str | None:
+    """Which of `names` has the least median time; None if none of them was timed."""
+    return min((n for n in names if n in times), key=lambda n: statistics.median(times[n]), default=None)
 
-    With `onednn` the two large ones are oneDNN's instead of those of `torch.mm` (see mnist_gpu.faster.written_out).
-    """
 
-    def rand(*shape: int) -> torch.Tensor:
-        return torch.rand(*shape, device=device)
-
-    images, activations, logits = rand(batch_size, 784), rand(hidden, batch_size), rand(10, batch_size)
-    weights_1, weights_2 = rand(hidden, 784), rand(10, hidden)
-    product = onednn_product if onednn else lambda a, b: a @ b.t()
-
-    def products():
-        product(weights_1, images)
-        weights_2 @ activations
-        logits @ activations.t()
-        weights_2.t() @ logits
-        product(activations, images.t())
-
-    return products
+def fastest_rung(times: Mapping[str, Sequence[float]]) -> str | None:
+    """The fastest rung in float32, whose floor are float32 products."""
+    return quickest(times, [r.name for r in RUNGS if r.name not in WIDE[1:]])
 
 
 def all_ladders(device: torch.device, *, steps: int | None = None, **options) -> Iterator[Timed | Skipped]:
@@ -143,17 +134,20 @@ def all_ladders(device: torch.device, *, steps: int | None = None, **options) ->
     yield from measure_ladder(device, steps=steps, **options)
     if device.type == "cpu" and usable_cpus() > 1:
         yield from measure_ladder(device, names=ALL_THREADS, steps=steps, threads=usable_cpus(), **options)
-    yield from measure_ladder(device, names=WIDE, hidden=2048, steps=50, **options)
+    yield from measure_ladder(device, names=WIDE, hidden=2048, steps=50, floor=False, **options)
 
 
-def pairs(names: list[str]) -> list[tuple[str, str]]:
-    """Every rung with the textbook, and what comes near the floor with it."""
-    floors = [(PLAIN, FLOOR), ("backward written out", FLOOR), ("written out, oneDNN", FLOOR_ONEDNN)]
-    return [(TEXTBOOK, name) for name in names] + floors
+def pairs(times: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
+    """Every rung with the textbook; the plain loop and the fastest rung with the floor."""
+    floor = quickest(times, FLOORS)
+    return [(TEXTBOOK, name) for name in (*(n for n in times if n not in FLOORS), floor)] + [
+        (PLAIN, floor),
+        (fastest_rung(times), floor),
+    ]
 
 
-def wide_pairs(names: list[str]) -> list[tuple[str, str]]:
-    return [(WIDE[0], name) for name in names]
+def wide_pairs(times: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
+    return [(WIDE[0], name) for name in times]
 
 
 def summary(results: Results, device: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
@@ -37,7 +37,7 @@ def measure_pipelines(
             yield Timed("pipelines", name, device.type, 1, seconds, {"batch_size": 128}, {"images": 128 * batches})
 
 
-def pairs(names: list[str]) -> list[tuple[str, str]]:
+def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
     """Every pipeline with the textbook's; a pinned one with the same unpinned."""
     return [(name.removesuffix(", pinned") if "pinned" in name else "dataloader", name) for name in names]
 

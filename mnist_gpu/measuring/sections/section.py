@@ -1,6 +1,6 @@
 """What every section of the benchmark has: a generator, its settings, and its lines of the summary."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mnist_gpu.measuring.results import Results, Skipped, Timed
@@ -26,10 +26,9 @@ class Section:
     cpu: bool = False  # on the CPU alone
 
 
-def measured_pairs(pairs: Callable[[list[str]], list], names: Iterable[str]) -> list[tuple[str, str]]:
-    """Those of `pairs(names)` of which both sides are among the names, and which are not one side with itself."""
-    names = list(names)
-    return [(a, b) for a, b in dict.fromkeys(pairs(names)) if a != b and a in names and b in names]
+def measured_pairs(pairs: Callable[[Mapping], list], times: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
+    """Those of `pairs(times)` of which both sides were timed, and which are not one side with itself."""
+    return [(a, b) for a, b in dict.fromkeys(pairs(times)) if a != b and a in times and b in times]
 
 
 def comparisons(results: Results, device: str, section: str, pairs: Callable, note: str = "", **fields) -> list[str]:

@@ -1,0 +1,108 @@
+"""The two large matrix products of a training step on a CPU: by which library, and with the weights in which layout.
+
+Forward, and the gradient of the first layer's weights, are 99 % of a step's arithmetic. PyTorch gives float32 products
+on x86 to MKL; the same PyTorch ships oneDNN. Measured: on one AMD EPYC MKL takes twice as long as oneDNN, on another
+they are equal, on an Intel Xeon oneDNN takes 1.4 times as long as MKL. So the choice is measured, not known.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch.utils.benchmark import Timer
+
+from mnist_gpu.model import PIXELS
+
+
+class Products(NamedTuple):
+    """How the two products are computed. x is a batch `[B, 784]`."""
+
+    name: str
+    features_first: bool  # weights [H, 784] and hidden layer [H, B]; else weights [784, H] and hidden layer [B, H]
+    hidden: Callable  # (weights, x) -> the hidden layer, without its bias
+    gradient: Callable  # (gradient of the hidden layer, x) -> gradient of the weights
+
+
+def onednn_missing() -> str | None:
+    """Why the products cannot be computed by oneDNN here, or None if they can."""
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        return "this build of PyTorch has no oneDNN"
+    return None
+
+
+def onednn_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """`a @ b.t()` in float32 by oneDNN, `[m, k]` and `[n, k]` to `[m, n]`.
+
+    This operator has no public name; torch.compile uses it for the linear layers of models that only predict.
+    """
+    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+
+
+# torch.compile, given that operator, first copies a transposed operand. Inside an operator of our own nothing is copi
+COMPILABLE = "mnist_gpu::onednn_product"
+if not hasattr(torch.ops.mnist_gpu, "onednn_product"):  # or reloading this module would define it twice
+    torch.library.define(COMPILABLE, "(Tensor a, Tensor b, bool a_transposed, bool b_transposed) -> Tensor")
+
+    @torch.library.impl(COMPILABLE, "CPU")
+    def _onednn_product(a, b, a_transposed, b_transposed):
+        return onednn_product(a.t() if a_transposed else a, b if b_transposed else b.t())
+
+    @torch.library.register_fake(COMPILABLE)
+    def _shape_of_product(a, b, a_transposed, b_transposed):
+        return a.new_empty(a.shape[a_transposed], b.shape[not b_transposed])
+
+
+def _onednn(a: torch.Tensor, b: torch.Tensor, *, a_transposed=False, b_transposed=False) -> torch.Tensor:
+    """`a @ b` by oneDNN, with either operand transposed first; what it is given lies in memory as it is."""
+    return torch.ops.mnist_gpu.onednn_product(a, b, a_transposed, b_transposed)
+
+
+PRODUCTS = {
+    products.name: products
+    for products in (
+        Products("torch.mm, weights [H, 784]", True, lambda w, x: torch.mm(w, x.t()), torch.mm),
+        Products("torch.mm, weights [784, H]", False, lambda w, x: torch.mm(x, w), lambda g, x: torch.mm(x.t(), g)),
+        Products("oneDNN, weights [H, 784]", True, lambda w, x: _onednn(w, x, b_transposed=True), _onednn),
+        Products(
+            "oneDNN, weights [784, H]", False, lambda w, x: _onednn(x, w), lambda g, x: _onednn(x, g, a_transposed=True)
+        ),
+    )
+}
+
+
+def usable_products(device: torch.device | str = "cpu") -> list[Products]:
+    """Those that can be computed on `device`: oneDNN is for CPUs."""
+    has_onednn = torch.device(device).type == "cpu" and not onednn_missing()
+    return [p for p in PRODUCTS.values() if has_onednn or not p.name.startswith("oneDNN")]
+
+
+def five_products(products: Products, batch_size: int = 128, hidden: int = 128, device="cpu") -> Callable[[], None]:
+    """All matrix products of one training step and nothing else, on random numbers: the floor under every step."""
+    features_first = products.features_first
+
+    def rand(rows: int, columns: int) -> torch.Tensor:
+        return torch.rand(rows, columns, device=device)
+
+    x, logits, weights_2 = rand(batch_size, PIXELS), rand(10, batch_size), rand(10, hidden)
+    weights_1 = rand(hidden, PIXELS) if features_first else rand(PIXELS, hidden)
+    activations = rand(hidden, batch_size) if features_first else rand(batch_size, hidden)
+
+    def five():
+        products.hidden(weights_1, x)
+        torch.mm(weights_2, activations if features_first else activations.t())
+        torch.mm(logits, activations.t() if features_first else activations)
+        torch.mm(weights_2.t(), logits) if features_first else torch.mm(logits.t(), weights_2)
+        products.gradient(activations, x)
+
+    return five
+
+
+def fastest_products(hidden: int = 128, *, rounds: int = 7, calls: int = 20) -> Products:
+    """The fastest on this CPU with the threads that are set, by a measurement of a quarter of a second."""
+    timers = {
+        p: Timer("five()", globals={"five": five_products(p, hidden=hidden)}, num_threads=torch.get_num_threads())
+        for p in usable_products()
+    }
+    # In turn, and the least of each: what another program takes meanwhile only adds.
+    times = [{p: timer.timeit(calls).mean for p, timer in timers.items()} for _ in range(rounds)]
+    return min(timers, key=lambda p: min(found[p] for found in times))

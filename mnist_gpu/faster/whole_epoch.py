@@ -1,0 +1,40 @@
+"""An epoch that runs as one program, behind the two seams of the training loop."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from mnist_gpu.batches import DeviceBatches
+
+
+class WholeEpoch:
+    """Both seams of the loop at once: `train(model, epoch.step, epoch)`.
+
+    A pass runs the whole epoch (`run`, which a class of its own adds), then hands out the losses, one per step. What it
+    yields in place of images and labels are the batch's indices, since the batches exist nowhere but inside the
+    program. A pass that is broken off has been trained on whole.
+
+    Args:
+        batches: where the images come from, and in which order.
+    """
+
+    def __init__(self, batches: DeviceBatches):
+        self.batches, self.order = batches, batches.order
+        self.steps = None  # set it before the first pass to have but the first ones
+
+    def run(self, drawn: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Trains on the batches of these indices; returns their losses, `[len(drawn)]`, in memory of their own."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        drawn = self.order.draw(self.batches.device)[: self.steps]
+        for index, loss in zip(drawn, self.run(drawn).unbind(), strict=True):
+            self.loss = loss
+            yield index, index
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of the batch that was yielded last; its update has been made, or is under way."""
+        return self.loss
