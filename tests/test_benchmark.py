@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, RUNGS, TEXTBOOK, WIDE
+from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, TEXTBOOK, WIDE
 from mnist_gpu.measuring import benchmark
 from mnist_gpu.measuring.benchmark import BROKEN_OFF, SECTIONS, import_seconds, summary
 from mnist_gpu.measuring.peers import OURS, PEERS
 from mnist_gpu.measuring.results import Results, Skipped, Timed
 from mnist_gpu.measuring.sections import ladder, peers, pipelines
-from mnist_gpu.measuring.sections.ladder import FLOOR, FLOOR_ONEDNN
+from mnist_gpu.measuring.sections.ladder import FLOORS
 from mnist_gpu.measuring.sections.section import measured_pairs
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -92,7 +92,7 @@ def test_the_ladder_is_measured_with_all_threads_too_and_on_a_wide_network(monke
     monkeypatch.setattr(ladder, "measure_ladder", lambda device, **options: asked.append(options) or [])
     monkeypatch.setattr(ladder, "usable_cpus", lambda: 8)
     first, every = {"steps": steps, "rounds": 3}, {"names": ALL_THREADS, "threads": 8, "steps": steps, "rounds": 3}
-    wide = {"names": WIDE, "hidden": 2048, "steps": 50, "rounds": 3}
+    wide = {"names": WIDE, "hidden": 2048, "steps": 50, "floor": False, "rounds": 3}
     assert list(ladder.all_ladders(CPU, steps=steps, rounds=3)) == [] and asked == [first, every, wide]
     asked.clear()
     assert list(ladder.all_ladders(CUDA, steps=steps, rounds=3)) == [] and asked == [first, wide]
@@ -163,22 +163,26 @@ def test_pipelines_are_compared_with_the_dataloader_and_pinned_ones_with_themsel
     assert measured_pairs(pipelines.pairs, ["memory", "memory, pinned"]) == [("memory", "memory, pinned")]
 
 
-def test_rungs_are_compared_with_the_textbook_and_with_their_floors():
-    names = [TEXTBOOK, PLAIN, "backward written out", "written out, oneDNN", FLOOR, FLOOR_ONEDNN]
-    pairs = measured_pairs(ladder.pairs, iter(names))
-    assert pairs == [(TEXTBOOK, name) for name in names[1:]] + [
-        (PLAIN, FLOOR),
-        ("backward written out", FLOOR),
-        ("written out, oneDNN", FLOOR_ONEDNN),
+def test_rungs_are_compared_with_the_textbook_and_the_floor_with_the_plain_loop_and_the_fastest():
+    floors = list(FLOORS)
+    times = {TEXTBOOK: [9.0], PLAIN: [3.0], "bfloat16 autocast": [0.5], "backward written out": [1.6, 1.4, 9.0]}
+    times |= {"compiled epoch": [1.5], floors[0]: [1.2], floors[1]: [1.3, 1.1, 0.9, 1.1]}
+    assert measured_pairs(ladder.pairs, times) == [
+        (TEXTBOOK, PLAIN),
+        (TEXTBOOK, "bfloat16 autocast"),
+        (TEXTBOOK, "backward written out"),
+        (TEXTBOOK, "compiled epoch"),
+        (TEXTBOOK, floors[1]),
+        (PLAIN, floors[1]),
+        ("compiled epoch", floors[1]),
     ]
-    assert set(measured_pairs(ladder.pairs, [r.name for r in RUNGS])) == {(TEXTBOOK, r.name) for r in RUNGS[1:]}
-    assert measured_pairs(ladder.pairs, [PLAIN, "fused optimizer"]) == []
+    assert ladder.fastest_rung(times | {"backward written out": [1.4]}) == "backward written out"
+    assert measured_pairs(ladder.pairs, {PLAIN: [2.0], "fused optimizer": [1.0]}) == []
 
 
 def test_rungs_on_a_wide_network_are_compared_with_the_precise_one():
-    names = [*WIDE, FLOOR]
-    assert measured_pairs(ladder.wide_pairs, names) == [(WIDE[0], name) for name in names[1:]]
-    assert measured_pairs(ladder.wide_pairs, WIDE[1:]) == []
+    assert measured_pairs(ladder.wide_pairs, {name: [1.0] for name in WIDE}) == [(WIDE[0], name) for name in WIDE[1:]]
+    assert measured_pairs(ladder.wide_pairs, {name: [1.0] for name in WIDE[1:]}) == []
 
 
 def test_peers_are_compared_with_the_plain_loop_and_jax_with_the_fastest_rung():
@@ -194,6 +198,8 @@ def test_peers_are_compared_with_the_plain_loop_and_jax_with_the_fastest_rung():
 
 def test_the_summary_names_the_highest_rates_and_compares_with_the_textbook(monkeypatch):
     monkeypatch.setattr(benchmark, "import_seconds", lambda: [0.001, 0.002, 0.003])
+
+    floor = next(iter(FLOORS))
 
     def ceiling(name, seconds, parameters, per_call):
         return Timed("ceilings", name, "cpu", 1, [seconds], parameters, per_call)
@@ -212,7 +218,7 @@ def test_the_summary_names_the_highest_rates_and_compares_with_the_textbook(monk
             timed("pipelines", "memory", 1.0, None),
             timed("ladder", TEXTBOOK, 8.0),
             timed("ladder", PLAIN, 2.0),
-            timed("ladder", FLOOR, 1.0),
+            timed("ladder", floor, 1.0),
             timed("ladder", WIDE[0], 9.0, 2048),
             timed("ladder", WIDE[1], 3.0, 2048),
             timed("peers", "plain loop", 1.0),
@@ -230,8 +236,8 @@ def test_the_summary_names_the_highest_rates_and_compares_with_the_textbook(monk
         "AMD EPYC (cpu): copies of 256 MiB at 20 GB/s (1 threads)",
         f"AMD EPYC (cpu), pipelines: memory is 6.00 times as fast as dataloader {rest('6.00')}",
         f"AMD EPYC (cpu), ladder: {PLAIN} is 4.00 times as fast as {TEXTBOOK} {rest('4.00')}",
-        f"AMD EPYC (cpu), ladder: {FLOOR} is 8.00 times as fast as {TEXTBOOK} {rest('8.00')}",
-        f"AMD EPYC (cpu), ladder: {FLOOR} is 2.00 times as fast as {PLAIN} {rest('2.00')}",
+        f"AMD EPYC (cpu), ladder: {floor} is 8.00 times as fast as {TEXTBOOK} {rest('8.00')}",
+        f"AMD EPYC (cpu), ladder: {floor} is 2.00 times as fast as {PLAIN} {rest('2.00')}",
         f"AMD EPYC (cpu), ladder, width 2048: {WIDE[1]} is 3.00 times as fast as {WIDE[0]} {rest('3.00')}",
         f"AMD EPYC (cpu), peers: plain loop is 7.00 times as fast as skorch {rest('7.00')}",
         f"NVIDIA H200 (cuda), ladder: {PLAIN} is 5.00 times as fast as {TEXTBOOK} {rest('5.00')}",

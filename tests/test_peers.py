@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mnist_gpu.batches import make_batches
-from mnist_gpu.faster.ladder import plain
+from mnist_gpu.faster.ladder import RUNGS, plain
 from mnist_gpu.measuring import peers
 from mnist_gpu.measuring.peers import ONE_THREAD, OURS, PEERS, Peer, lines_of_code
 from mnist_gpu.measuring.workloads import train_part
@@ -24,8 +24,8 @@ def peer():
     """Starts peers, and ends them after the test."""
     started = []
 
-    def start(name):
-        started.append(Peer(name))
+    def start(*name):
+        started.append(Peer(*name))
         return started[-1]
 
     yield start
@@ -47,6 +47,13 @@ def test_the_plain_loop_as_a_peer_is_the_plain_loop(peer):
     assert first["test_loss"] == pytest.approx(found.loss, rel=1e-3)
     assert first["test_accuracy"] == pytest.approx(found.accuracy, abs=1e-3) and found.accuracy > 0.88
     assert set(process()) == {"seconds"}  # later epochs only train
+
+
+def test_the_fastest_rung_as_a_peer_is_the_rung_that_is_named(peer):
+    found, plain_loop = peer("fastest rung", "backward written out")(), peer("plain loop")()
+    assert found["test_loss"] == pytest.approx(plain_loop["test_loss"], rel=0.02)  # see agreement.py
+    with pytest.raises(RuntimeError, match="no rung is called moon"):
+        peer("fastest rung", "moon")()
 
 
 # A library that is not there, in place of the one that may be.
@@ -131,9 +138,12 @@ def test_a_peer_is_started_with_one_thread_in_a_session_of_its_own(monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *command, **options: started.append((command, options)))
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     monkeypatch.setenv("SOMETHING_ELSE", "kept")
-    Peer("skorch").errors.close()
+    one = Peer("fastest rung", "fused optimizer")
     (((command,), options),) = started
-    assert command == [sys.executable, "-m", "mnist_gpu.measuring.peers", "skorch"]
+    assert command == [sys.executable, "-m", "mnist_gpu.measuring.peers", "fastest rung", "fused optimizer"]
+    assert not os.listdir(options["env"]["TORCHINDUCTOR_CACHE_DIR"])  # nothing is found compiled
+    one.errors.close()
+    one.compiled.cleanup()
     assert options["env"].items() >= (ONE_THREAD | {"SOMETHING_ELSE": "kept"}).items()
     assert options["start_new_session"] is True  # Ctrl-C is for the benchmark
 
@@ -242,4 +252,12 @@ def test_the_lines_of_a_peer_are_those_of_all_it_uses(monkeypatch):
 
 def test_the_lines_of_every_peer_are_fewer_than_those_of_its_source():
     for name, functions in PEERS.items():
-        assert 2 < lines_of_code(name) <= sum(len(inspect.getsource(f).splitlines()) for f in functions), name
+        if name != "fastest rung":
+            assert 2 < lines_of_code(name) <= sum(len(inspect.getsource(f).splitlines()) for f in functions), name
+
+
+def test_the_lines_of_the_fastest_rung_are_those_of_the_rung_that_it_is():
+    loop = lines_of_code("plain loop")
+    lines = {rung.name: lines_of_code("fastest rung", rung.name) for rung in RUNGS}
+    assert loop < lines["fused optimizer"] < lines["backward written out"] < lines["compiled epoch"]
+    assert lines["backward written out"] < lines["written out, oneDNN"] + 10

@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.faster import ladder as rungs_of_the_ladder
+from mnist_gpu.faster import products
 from mnist_gpu.faster.graphs import EpochGraph
 from mnist_gpu.faster.ladder import PLAIN, RUNGS, Rung, Training, plain, sgd
-from mnist_gpu.faster.written_out import onednn_missing
 from mnist_gpu.measuring import benchmark, timing, workloads
 from mnist_gpu.measuring.peers import PEERS, lines_of_code
 from mnist_gpu.measuring.results import Skipped, Timed
@@ -22,7 +21,7 @@ from mnist_gpu.measuring.sections.account import between, measure_account
 from mnist_gpu.measuring.sections.ceilings import measure_ceilings
 from mnist_gpu.measuring.sections.crossover import measure_crossover
 from mnist_gpu.measuring.sections.ensemble import measure_ensemble
-from mnist_gpu.measuring.sections.ladder import FLOOR, FLOOR_ONEDNN, matrix_products, measure_ladder
+from mnist_gpu.measuring.sections.ladder import measure_ladder
 from mnist_gpu.measuring.sections.peers import measure_peers
 from mnist_gpu.measuring.sections.pipelines import measure_pipelines
 from mnist_gpu.measuring.timing import in_turn
@@ -193,7 +192,7 @@ def counted(name, calls, make=plain, **options):
 
 EAGER = [r.name for r in RUNGS if not r.name.startswith("compiled")]
 HERE = [r.name for r in RUNGS if r.name in EAGER and not r.missing(CPU)]
-FLOORS = [FLOOR] if onednn_missing() else [FLOOR, FLOOR_ONEDNN]
+FLOORS = [f"products alone, {p.name}" for p in products.usable_products()]
 
 
 def test_the_ladder_measures_the_same_steps_on_every_rung_and_the_floor(few_images):
@@ -583,12 +582,13 @@ def test_the_networks_of_an_ensemble_are_different(few_images, monkeypatch):
 class FakePeer:
     """A peer without a process. `losses` has its test loss, or the error it ends with, by name."""
 
-    made, calls, closed = [], [], []
+    made, calls, closed, rungs = [], [], [], {}
     losses, interrupt = {}, None
 
-    def __init__(self, name):
+    def __init__(self, name, *rung):
         self.name = name
         self.made.append(name)
+        self.rungs[name] = rung
 
     def __call__(self):
         self.calls.append(self.name)
@@ -610,8 +610,10 @@ def fake_peers(monkeypatch):
     for name in ("made", "calls", "closed"):
         monkeypatch.setattr(FakePeer, name, [])
     monkeypatch.setattr(FakePeer, "losses", {})
+    monkeypatch.setattr(FakePeer, "rungs", {})
     monkeypatch.setattr(FakePeer, "interrupt", None)
     monkeypatch.setattr(the_peers, "Peer", FakePeer)
+    monkeypatch.setattr(the_peers, "fastest_on_this_cpu", lambda: "backward written out")
     return FakePeer
 
 
@@ -629,6 +631,29 @@ def test_peers_take_turns_after_a_first_epoch_of_each(fake_peers):
 
 def test_all_peers_are_measured_unless_some_are_named(fake_peers):
     assert [m.name for m in measure_peers(rounds=1)] == list(PEERS) == fake_peers.closed
+
+
+def test_the_fastest_rung_among_the_peers_is_the_ladders_fastest_here(fake_peers):
+    plain_loop, fastest = measure_peers(names=["plain loop", "fastest rung"], rounds=1)
+    assert fake_peers.rungs == {"plain loop": (), "fastest rung": ("backward written out",)}
+    assert fastest.proof["rung"] == "backward written out" and "rung" not in plain_loop.proof
+    assert fastest.proof["lines_of_code"] == lines_of_code("fastest rung", "backward written out")
+
+
+def test_the_ladders_fastest_rung_is_one_in_float32_that_was_measured(few_images, monkeypatch):
+    asked = []
+
+    def measured(device, *, names, steps, rounds, floor):
+        asked.append((device, names, floor))
+        yield Skipped("ladder", "compiled epoch", "cpu", "no compiler")
+        for name, seconds in ((PLAIN, 2.0), ("bfloat16 autocast", 0.5), ("written out, oneDNN", 1.0)):
+            yield Timed("ladder", name, "cpu", 1, [seconds] * rounds)
+
+    monkeypatch.setattr(the_peers, "measure_ladder", measured)
+    assert the_peers.fastest_on_this_cpu() == "written out, oneDNN"
+    ((device, names, floor),) = asked
+    assert device == CPU and not floor and names[0] == PLAIN and "compiled epoch" in names
+    assert not {"textbook", "two workers", "tensors in memory"} & set(names)  # they take seconds to prepare images
 
 
 def test_a_peer_that_ends_with_an_error_is_skipped_with_it_and_closed(fake_peers):
@@ -697,35 +722,13 @@ def test_first_takes_the_first_of_every_pass():
     assert list(again) == list(again)
 
 
-@pytest.mark.parametrize(("batch_size", "hidden"), [(128, 128), (3, 17)])
-def test_the_floor_is_exactly_the_matrix_products_of_a_step(batch_size, hidden):
-    products = matrix_products(CPU, batch_size, hidden)
-    with FlopCounterMode(display=False) as counter:
-        products()
-    assert counter.get_total_flops() == sum(step_flops(batch_size, hidden))
-
-
-@pytest.mark.parametrize(("batch_size", "hidden"), [(128, 128), (3, 17)])
-def test_the_floor_of_onednn_has_the_two_large_products_by_onednn(monkeypatch, batch_size, hidden):
-    shapes = []
-
-    def product(a, b):  # [m, k], [n, k]
-        shapes.append((*a.shape, *b.shape))
-        return torch.empty(a.shape[0], b.shape[0])
-
-    monkeypatch.setattr(the_ladder, "onednn_product", product)
-    products = matrix_products(CPU, batch_size, hidden, onednn=True)
-    with FlopCounterMode(display=False) as counter:
-        products()
-    # The hidden layer's outputs, and the gradient of its weights.
-    assert shapes == [(hidden, 784, batch_size, 784), (hidden, batch_size, 784, batch_size)]
-    large = 2 * (2 * batch_size * 784 * hidden)
-    assert counter.get_total_flops() + large == sum(step_flops(batch_size, hidden))
-
-
 def test_there_is_no_floor_of_onednn_without_it(few_images, monkeypatch):
-    monkeypatch.setattr(the_ladder, "onednn_missing", lambda: "there is none")
-    assert [m.name for m in measure_ladder(CPU, names=[PLAIN], steps=2, rounds=1)] == [PLAIN, FLOOR]
+    monkeypatch.setattr(products, "onednn_missing", lambda: "there is none")
+    assert [m.name for m in measure_ladder(CPU, names=[PLAIN], steps=2, rounds=1)] == [PLAIN, *FLOORS[:2]]
+
+
+def test_a_ladder_may_have_no_floor(few_images):
+    assert [m.name for m in measure_ladder(CPU, names=[PLAIN], steps=2, rounds=1, floor=False)] == [PLAIN]
 
 
 # On a GPU
@@ -748,7 +751,7 @@ def test_ladder_and_crossover_run_on_the_gpu(gpu):
     assert skipped == {r.name: r.missing(gpu) for r in RUNGS if r.name in EAGER and r.missing(gpu)}
     timed = [m for m in found if isinstance(m, Timed)]
     assert_timed(timed, "ladder")
-    assert {m.device for m in timed} == {gpu.type} and timed[-1].name == FLOOR
+    assert {m.device for m in timed} == {gpu.type} and timed[-1].name == FLOORS[1]
     found = list(measure_crossover(gpu, batch_sizes=(4,), widths=(2,), rounds=2, call_seconds=0.001))
     assert_timed(found, "crossover")
     assert {m.device for m in found} == {"cpu", gpu.type}

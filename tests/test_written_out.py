@@ -4,7 +4,8 @@ from agreement import assert_same_losses
 
 from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.faster import written_out
-from mnist_gpu.faster.written_out import make_written_out_step, onednn_missing, onednn_product
+from mnist_gpu.faster.products import onednn_missing
+from mnist_gpu.faster.written_out import make_written_out_step
 from mnist_gpu.model import make_model
 from mnist_gpu.training import evaluate, make_step, train
 
@@ -100,17 +101,6 @@ def test_the_batch_is_left_as_it_was(batches, onednn):
     assert torch.equal(images, kept[0]) and torch.equal(labels, kept[1])
 
 
-@pytest.mark.skipif(bool(onednn_missing()), reason=str(onednn_missing()))
-@pytest.mark.parametrize("transposed", [False, True])
-def test_onednns_product_is_that_of_torch(transposed):
-    generator = torch.Generator().manual_seed(0)
-    a, b = torch.rand(3, 5, generator=generator), torch.rand(7, 5, generator=generator)
-    if transposed:  # the same numbers, lying in memory the other way round
-        a, b = a.t().contiguous().t(), b.t().contiguous().t()
-    found = onednn_product(a, b)
-    assert found.shape == (3, 7) and torch.allclose(found, a @ b.t(), atol=1e-6)
-
-
 # What goes wrong
 
 
@@ -127,16 +117,9 @@ def test_a_model_elsewhere_or_in_another_precision_is_refused(model):
 
 
 def test_onednn_is_refused_where_there_is_none(monkeypatch):
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert onednn_missing() == "this build of PyTorch has no oneDNN"
-    with pytest.raises(ValueError, match="has no oneDNN"):
+    monkeypatch.setattr(written_out, "onednn_missing", lambda: "there is none")
+    with pytest.raises(ValueError, match="there is none"):
         make_written_out_step(make_model(4), onednn=True)
-
-
-def test_onednn_is_missing_where_its_operator_is(monkeypatch):
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    monkeypatch.setattr(torch.ops, "mkldnn", object())
-    assert onednn_missing() == "this build of PyTorch has no oneDNN"
 
 
 def test_the_plain_products_need_no_onednn(batches, monkeypatch):
