@@ -92,25 +92,28 @@ def test_the_floor_is_exactly_the_matrix_products_of_a_step(monkeypatch, name, b
     assert counter.get_total_flops() + sum(flops) == sum(step_flops(batch_size, hidden))
 
 
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
 @pytest.mark.parametrize("fast", HERE)
 def test_the_fastest_is_the_one_that_takes_least_even_if_disturbed(monkeypatch, fast):
-    calls = []
+    clock, calls = Clock(), []
 
-    class Timer:
-        def __init__(self, stmt, globals, num_threads):
-            assert stmt == "five()" and num_threads == torch.get_num_threads()
-            self.name = globals["five"]
+    def pretend(p, hidden):
+        def five():
+            calls.append(p.name)
+            clock.now += (1.0 if p.name == fast else 1.1) + 50 * (calls.count(p.name) % 4 == 1)  # every other time
 
-        def timeit(self, number):
-            calls.append(self.name)
-            disturbed = calls.count(self.name) % 2  # every other measurement is far too long
-            took = (1.0 if self.name == fast else 1.1) + 50 * disturbed
-            return type("Measurement", (), {"mean": took})
+        return five
 
-    monkeypatch.setattr(products, "Timer", Timer)
-    monkeypatch.setattr(products, "five_products", lambda p, hidden: p.name)
-    assert fastest_products(17).name == fast
-    assert calls == HERE * 7  # in turn
+    monkeypatch.setattr(products, "five_products", pretend)
+    monkeypatch.setattr(products.time, "perf_counter", clock)
+    assert fastest_products(17, rounds=4, calls=2).name == fast
+    assert calls == [name for _ in range(1 + 4) for name in HERE for _ in range(2)]  # in turn, after a warm-up
 
 
 def test_the_fastest_is_found_by_running_them():

@@ -80,8 +80,10 @@ def assign(state: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> Non
 @functools.cache
 def compiled() -> Callable:
     """`many_steps`, compiled at its first use, and once more for every other shape, product or learning rate."""
-    # With cpp_wrapper the loop and the calls of the libraries are C++, too: 1 to 2 % faster.
-    return torch.compile(many_steps, dynamic=False, fullgraph=True, options={"cpp_wrapper": True})
+    # With cpp_wrapper the loop and the calls of the libraries are C++, too: 1 to 2 % faster. PyTorch 2.11 cannot write
+    # this loop in C++ (its compiler ends with an AssertionError), 2.15 can.
+    options = {"cpp_wrapper": True} if torch.__version__ >= (2, 15) else None
+    return torch.compile(many_steps, dynamic=False, fullgraph=True, options=options)
 
 
 class CompiledEpoch(WholeEpoch):

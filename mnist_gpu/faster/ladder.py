@@ -265,7 +265,7 @@ RUNGS = (
 )
 TEXTBOOK, PLAIN = "textbook", "no wait per step"
 # Measured with all of a CPU's threads, too.
-ALL_THREADS = (TEXTBOOK, PLAIN, "fused optimizer", "backward written out", "written out, oneDNN")
+ALL_THREADS = (TEXTBOOK, PLAIN, "fused optimizer", "backward written out", "written out, oneDNN", "compiled epoch")
 WIDE = ("fused optimizer", "bfloat16 autocast", "TF32")  # the rungs of reduced precision, also on a wide network
 
 

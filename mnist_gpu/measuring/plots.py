@@ -181,6 +181,31 @@ def stack(parts: Sequence[tuple[str, float]], whole: float, *, unit: str, title:
     print(f"The largest is {name}, with {value / whole:.0%}.")
 
 
+def stacks(rows: Mapping[str, Mapping[str, float]], *, unit: str, least: float = 0.01) -> None:
+    """Bars of the same parts, one row each; parts below the share `least` of every bar are left out, and named."""
+    names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
+    small = [n for n in names if all(abs(p.get(n, 0.0)) < least * sum(p.values()) for p in rows.values())]
+    axis = plt.subplots(figsize=(8, 1.4 + 0.5 * len(rows)))[1]
+    left = dict.fromkeys(rows, 0.0)
+    for i, name in enumerate(n for n in names if n not in small):
+        widths = [max(0.0, parts.get(name, 0.0)) for parts in rows.values()]
+        axis.barh(
+            list(rows), widths, left=list(left.values()), height=0.6, color=PALETTE[i],
+            hatch=HATCHES[i], edgecolor="white", label=name,
+        )  # fmt: skip
+        left = {row: at + width for (row, at), width in zip(left.items(), widths, strict=True)}
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set(xlabel=unit)
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=9, ncols=4)
+    plt.show()
+    for row, parts in rows.items():
+        shown = ", ".join(f"{name} {number(parts[name])}" for name in names if name in parts and name not in small)
+        print(f"{row}: {number(sum(parts.values()))} {unit} = {shown}")
+    if small:
+        print(f"Next to nothing: {', '.join(small)}.")
+
+
 def account(found: Account, title: str, *, tolerance: float = 0.15) -> None:
     """The parts of a step as one bar beside its whole, and whether their sum is it, within `tolerance`.
 

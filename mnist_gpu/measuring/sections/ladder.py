@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 
+from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.device import set_threads, usable_cpus
 from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, RUNGS, TEXTBOOK, WIDE, Rung, Training, plain, rungs
 from mnist_gpu.faster.products import PRODUCTS, five_products, usable_products
 from mnist_gpu.measuring.results import Results, Skipped, Timed
 from mnist_gpu.measuring.sections.section import ROUNDS, Section, comparisons
-from mnist_gpu.measuring.timing import in_turn
+from mnist_gpu.measuring.timing import in_turn, measure
 from mnist_gpu.measuring.workloads import repeat, train_part
-from mnist_gpu.mnist import TRAIN_IMAGES
+from mnist_gpu.mnist import TRAIN_IMAGES, load_mnist
 from mnist_gpu.training import LossNotFinite
 
+EPOCH = "compiled epoch"
 # The matrix products of an epoch and nothing else, by every library and layout: the fastest is the floor.
 FLOORS = {f"products alone, {name}": products for name, products in PRODUCTS.items()}
 
@@ -126,6 +128,35 @@ def quickest(times: Mapping[str, Sequence[float]], names: Iterable[str]) -> str 
 def fastest_rung(times: Mapping[str, Sequence[float]]) -> str | None:
     """The fastest rung in float32, whose floor are float32 products."""
     return quickest(times, [r.name for r in RUNGS if r.name not in WIDE[1:]])
+
+
+def above_the_floor(
+    measured: Iterable[Timed], names: Sequence[str] = (PLAIN, "fused optimizer", "backward written out", EPOCH)
+) -> dict[str, dict[str, float]]:
+    """What a step of these rungs on the CPU is made of, in seconds, by rung; {} where no products were timed.
+
+    - "products": by the library and in the layout that are fastest here, the floor;
+    - "a slower library": what the rung's own products take beyond that;
+    - "launches": the same training with next to no data, one image a batch and one hidden unit: Python, PyTorch's
+      dispatch, autograd. They do not depend on the size of the data. Measured here, warm;
+    - "passes over memory": the rest. Every operation between two products reads and writes its tensors.
+
+    The compiled epoch has no launches to measure: Python calls it once an epoch.
+    """
+    timed = {m.name: m.median / m.per_call["steps"] for m in measured}
+    own = {m.name: f"products alone, {m.proof.get('products', 'torch.mm, weights [H, 784]')}" for m in measured}
+    own["written out, oneDNN"] = "products alone, oneDNN, weights [H, 784]"
+    if not (floor := quickest({name: [seconds] for name, seconds in timed.items()}, FLOORS)):
+        return {}
+    found, few = {}, DeviceBatches(*(t[:64] for t in load_mnist(train=True)), batch_size=1)
+    for name in names:
+        if name in timed:
+            parts = {"products": timed[floor], "a slower library": timed[own[name]] - timed[floor], "launches": 0.0}
+            if name != EPOCH:
+                step = rungs([name])[0].make(torch.device("cpu"), 1).step
+                parts["launches"] = measure(lambda step=step: [step(*batch) for batch in few]).median / len(few)
+            found[name] = parts | {"passes over memory": timed[name] - sum(parts.values())}
+    return found
 
 
 def all_ladders(device: torch.device, *, steps: int | None = None, **options) -> Iterator[Timed | Skipped]:
