@@ -21,7 +21,7 @@ from mnist_gpu.measuring.sections.account import between, measure_account
 from mnist_gpu.measuring.sections.ceilings import measure_ceilings
 from mnist_gpu.measuring.sections.crossover import measure_crossover
 from mnist_gpu.measuring.sections.ensemble import measure_ensemble
-from mnist_gpu.measuring.sections.ladder import measure_ladder
+from mnist_gpu.measuring.sections.ladder import above_the_floor, measure_ladder
 from mnist_gpu.measuring.sections.peers import measure_peers
 from mnist_gpu.measuring.sections.pipelines import measure_pipelines
 from mnist_gpu.measuring.timing import in_turn
@@ -729,6 +729,56 @@ def test_there_is_no_floor_of_onednn_without_it(few_images, monkeypatch):
 
 def test_a_ladder_may_have_no_floor(few_images):
     assert [m.name for m in measure_ladder(CPU, names=[PLAIN], steps=2, rounds=1, floor=False)] == [PLAIN]
+
+
+# Where a step goes
+
+
+@pytest.fixture
+def fixed_launches(monkeypatch):
+    """Every launch is said to take 1 s, so a pass of 64 batches of one image 64 s. Notes what was run."""
+    ran = []
+
+    def fake(function):
+        ran.append(function())
+        return type("Measurement", (), {"median": 64.0})
+
+    monkeypatch.setattr(the_ladder, "measure", fake)
+    return ran
+
+
+def timed_rung(name, seconds, **proof):
+    return Timed(
+        "ladder", name, "cpu", 1, [seconds * 10] * 3, {"hidden": 128}, {"images": 1280, "steps": 10}, None, proof
+    )
+
+
+MM, MM_TRANSPOSED = (f"products alone, {name}" for name in list(products.PRODUCTS)[:2])
+
+
+def test_a_step_is_its_products_its_launches_and_the_rest(fixed_launches):
+    measured = [timed_rung(PLAIN, 9.0), timed_rung("backward written out", 6.0), timed_rung("tensors in memory", 11.0)]
+    measured += [timed_rung("compiled epoch", 4.5, products="torch.mm, weights [784, H]")]
+    measured += [timed_rung(MM, 4.0), timed_rung(MM_TRANSPOSED, 3.0)]
+    found = above_the_floor(measured)
+    assert list(found) == [PLAIN, "backward written out", "compiled epoch"]  # as named; what was not timed is left out
+    parts = ["products", "a slower library", "launches", "passes over memory"]
+    assert all(list(p) == parts for p in found.values())
+    assert [list(p.values()) for p in found.values()] == [[3, 1, 1, 4], [3, 1, 1, 1], [3, 0, 0, 1.5]]
+    assert [len(losses) for losses in fixed_launches] == [64, 64]  # the plain loop's, and the written-out step's
+    assert all(loss.dim() == 0 for losses in fixed_launches for loss in losses)
+
+
+def test_launches_are_those_of_next_to_no_data(fixed_launches, monkeypatch):
+    made = []
+    rung = Rung(PLAIN, lambda device, hidden: made.append(hidden) or plain(device, hidden), None)
+    monkeypatch.setattr(the_ladder, "rungs", lambda names: [rung])
+    above_the_floor([timed_rung(PLAIN, 9.0), timed_rung(MM, 4.0)], [PLAIN])
+    assert made == [1] and len(fixed_launches) == 1
+
+
+def test_without_products_there_is_no_floor_to_be_above(fixed_launches):
+    assert above_the_floor([timed_rung(PLAIN, 9.0)]) == {} and fixed_launches == []
 
 
 # On a GPU

@@ -54,6 +54,32 @@ def test_the_ladders_figure_and_its_table_show_the_same_ratio():
     assert f"0.301 s, {ratio}x" in texts and texts.count("not on this machine") == len(NAMES) - 2
 
 
+def test_the_floor_of_the_figure_is_the_fastest_of_the_products_and_a_rung_names_its_own(capsys):
+    measured = [rung("textbook", 2.0), rung("floor a", 0.3), rung("floor b", 0.25), rung("tensors in memory", 0.5)]
+    measured[-1].proof["products"] = "oneDNN"
+    plots.ladder([(f"{plots.OWN}: AMD EPYC", measured)], NAMES, ["floor a", "floor b", "floor c"])
+    labels = [text.get_text() for text in plt.gca().get_legend().get_texts()]
+    assert "the floor: floor b, 0.251 s" in labels and not any("floor a" in label for label in labels)
+    assert [t.get_text() for t in plt.gca().texts if "oneDNN" in t.get_text()] == ["0.502 s, 4.00x (oneDNN)"]
+
+
+def test_bars_of_the_same_parts_are_drawn_and_said_but_for_what_is_next_to_nothing(capsys):
+    rows = {
+        "a": {"products": 50.0, "dust": 0.2, "launches": 30.0},
+        "b": {"products": 50.0, "dust": -0.1, "launches": 2.0},
+    }
+    plots.stacks(rows, unit="µs")
+    legend = [text.get_text() for text in plt.gca().get_legend().get_texts()]
+    assert legend == ["products", "launches"]
+    assert [p.get_width() for p in plt.gca().patches] == [50, 50, 30, 2]
+    assert [p.get_x() for p in plt.gca().patches] == [0, 0, 50, 50]
+    assert capsys.readouterr().out.splitlines() == [
+        "a: 80.2 µs = products 50, launches 30",
+        "b: 51.9 µs = products 50, launches 2",
+        "Next to nothing: dust.",
+    ]
+
+
 def test_a_cpu_is_drawn_with_all_its_threads_where_a_gpu_is_drawn():
     cpu = [rung("textbook", 2.0), rung("textbook", 1.5, threads=2)]
     gpu = [rung("textbook", 1.0, device="cuda")]

@@ -367,7 +367,7 @@ def ladder(
             text += f" ({found[name].proof['products']})" if "products" in found[name].proof else ""
             axis.annotate(text, (high, y), (5, 0), textcoords="offset points", va="center", fontsize=8)
         for at, floor in sorted((statistics.median(found[f].per_epoch()), f) for f in floors if f in found)[:1]:
-            axis.axvline(at, color=color, linestyle="--", linewidth=1.2, label=f"{floor}: {number(at)} s")
+            axis.axvline(at, color=color, linestyle="--", linewidth=1.2, label=f"the floor: {floor}, {number(at)} s")
     every = [s for _, found in sources for name in (*rungs, *floors) if name in found for s in found[name].per_epoch()]
     axis.set_yticks(range(len(rungs)), [f"{i}. {name}" for i, name in enumerate(rungs, start=1)])
     axis.invert_yaxis()
