@@ -1,0 +1,122 @@
+"""Figures of GPUs that others have published, each with its source: data/published/cards.json.
+
+    {"format": "mnist_gpu published 1",
+     "sources": {                               where figures were read, and the date of the version that was read
+       "napkin-math-gpu": {"title": "...", "url": "https://...", "date": "2026-08-08"}},
+     "cards": {
+       "A100": {"full_name": "NVIDIA A100 SXM 80 GB",
+         "figures": [
+           {"quantity": "float32", "value": 1.95e13, "kind": "data sheet", "source": "ml-engineering"},
+           {"quantity": "float32", "value": 1.9e13, "kind": "measured by others", "source": "napkin-math-gpu"}]}}}
+
+None of them was measured by this course. What nobody published is not there.
+"""
+
+import datetime
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+FORMAT = "mnist_gpu published 1"
+CARDS = Path(__file__).resolve().parents[2] / "data" / "published" / "cards.json"
+SHEET, MEASURED = KINDS = ("data sheet", "measured by others")
+# What each quantity is counted in, and what it is.
+QUANTITIES = {
+    "float32": ("FLOP/s", "matrix products in float32, without reduced precision"),
+    "TF32": ("FLOP/s", "matrix products with operands rounded to TF32"),
+    "bfloat16": ("FLOP/s", "matrix products in bfloat16"),
+    "float16": ("FLOP/s", "matrix products in float16"),
+    "memory": ("bytes/s", "the memory's rate"),
+    "copy": ("bytes/s", "a copy within the memory, read and written bytes counted"),
+    "pinned transfer": ("bytes/s", "from the computer's page-locked memory to the card's"),
+    "small kernel": ("s", "one tiny kernel after another"),
+    "kernel in a graph": ("s", "launching a kernel inside a CUDA graph"),
+}
+
+
+class Source(NamedTuple):
+    """Where a figure was read."""
+
+    title: str
+    url: str
+    date: str  # ISO, of the version that was read
+
+
+class Figure(NamedTuple):
+    """One published figure of one card."""
+
+    card: str
+    full_name: str
+    quantity: str  # of QUANTITIES
+    value: float  # in the quantity's unit
+    kind: str  # of KINDS
+    source: Source
+
+    @property
+    def unit(self) -> str:
+        return QUANTITIES[self.quantity][0]
+
+
+def read_published(path: str | Path = CARDS) -> list[Figure]:
+    """All figures of a file, in its order.
+
+    Raises ValueError for anything but the format above: a figure without a source, a value that is no number above 0,
+    an unknown quantity or kind, the same figure twice, a word that the format does not know.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        _keys(content, "the file", "format", "sources", "cards")
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}")
+        sources = {name: _source(name, fields) for name, fields in content["sources"].items()}
+        found = [f for card, fields in content["cards"].items() for f in _figures(card, fields, sources)]
+    except (ValueError, TypeError, AttributeError) as error:  # JSONDecodeError is a ValueError
+        raise ValueError(f"{path} is not a file of format {FORMAT!r}: {error}") from error
+    return found
+
+
+def _keys(fields: dict, whose: str, *names: str) -> None:
+    if set(fields) != set(names):
+        raise ValueError(f"{whose} has {', '.join(sorted(fields)) or 'nothing'}, but must have {', '.join(names)}")
+
+
+def _source(name: str, fields: dict) -> Source:
+    _keys(fields, f"source {name}", *Source._fields)
+    datetime.date.fromisoformat(fields["date"])
+    if not (fields["title"] and fields["url"].startswith("https://")):
+        raise ValueError(f"source {name} needs a title and an address that begins with https://")
+    return Source(**fields)
+
+
+def _figures(card: str, fields: dict, sources: dict[str, Source]) -> list[Figure]:
+    _keys(fields, card, "full_name", "figures")
+    found = {}
+    for figure in fields["figures"]:
+        _keys(figure, f"a figure of {card}", "quantity", "value", "kind", "source")
+        quantity, value, kind, source = (figure[k] for k in ("quantity", "value", "kind", "source"))
+        for what, word, known in (
+            ("quantity", quantity, QUANTITIES),
+            ("kind", kind, KINDS),
+            ("source", source, sources),
+        ):
+            if word not in known:
+                raise ValueError(f"{card}: {what} {word!r} is none of {', '.join(known)}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise ValueError(f"{card}: {quantity} is {value!r}, but must be a number above 0")
+        if (quantity, kind, source) in found:
+            raise ValueError(f"{card}: {quantity} of {source} is there twice")
+        found[quantity, kind, source] = Figure(card, fields["full_name"], quantity, float(value), kind, sources[source])
+    return list(found.values())
+
+
+def published(*, card: str | None = None, quantity: str | None = None, kind: str | None = None) -> list[Figure]:
+    """The figures of the course's file, of one card, quantity or kind, or of all.
+
+    Raises ValueError for a card of which there are none, with those there are.
+    """
+    every = read_published()
+    cards = list(dict.fromkeys(f.card for f in every))
+    if card not in (None, *cards):
+        raise ValueError(f"nothing is published here of {card!r}; there are: {', '.join(cards)}")
+    return [f for f in every if card in (None, f.card) and quantity in (None, f.quantity) and kind in (None, f.kind)]
