@@ -10,6 +10,7 @@ import torch
 
 from mnist_gpu.faster.ladder import RUNGS
 from mnist_gpu.measuring import plots, tables
+from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, Source
 from mnist_gpu.measuring.results import Results, Skipped, Timed
 from mnist_gpu.measuring.scaling import Scaling
 from mnist_gpu.measuring.sections.account import Account
@@ -78,6 +79,77 @@ def test_bars_of_the_same_parts_are_drawn_and_said_but_for_what_is_next_to_nothi
         "b: 51.9 µs = products 50, launches 2",
         "Next to nothing: dust.",
     ]
+
+
+SOURCES = [
+    Source("A table", "https://example.org/a", "2026-01-31"),
+    Source("A test", "https://example.org/b", "2026-02-01"),
+]
+
+
+def figure(card, quantity, value, measured=False):
+    return Figure(card, f"A {card}", quantity, value, MEASURED if measured else SHEET, SOURCES[measured])
+
+
+def test_published_figures_are_drawn_as_a_kind_of_their_own_and_called_so(capsys):
+    mine = Results(
+        EPYC, [Timed("ceilings", "copy", "cpu", 1, [1.0] * 10, {"mebibytes": 1}, {"bytes": 5e9})], "2026-01-31"
+    )
+    others = [
+        figure("A100", "memory", 2000e9),
+        figure("A100", "copy", 1750e9, measured=True),
+        figure("T4", "memory", 320e9),
+    ]
+    plots.rates("copy", "mebibytes", "bytes", mine, [], unit="GB/s", per=1e9, xlabel="MiB", published=others)
+    handles, labels = plt.gca().get_legend_handles_labels()
+    a100 = "published: A100, 2,000 GB/s (data sheet), 1,750 (measured by others)"
+    assert labels == [f"{plots.OWN}: AMD EPYC, CPU with 1 thread", a100, "published: T4, 320 GB/s (data sheet)"]
+    marks = [(handle.get_marker(), handle.get_linestyle()) for handle in handles]
+    assert marks[0] == ("o", "-") and marks[1:] == [("D", ":")] * 2 and "D" not in plots.MARKERS
+    assert not set(plots.GREYS) & set(plots.PALETTE)
+    heights = {
+        line.get_ydata()[0] for line in plt.gca().get_lines() if line.get_linestyle() == ":" and len(line.get_ydata())
+    }
+    assert {2000, 1750, 320} <= heights
+    own, *rest = capsys.readouterr().out.splitlines()
+    assert own.startswith(plots.OWN) and rest == [f"{label.replace(', ', ': ', 1)}." for label in labels[1:]]
+
+
+def test_a_transfer_that_others_measured_is_a_diamond_even_if_nothing_was_measured_here(capsys):
+    plots.bars([], "bytes", unit="GB/s", per=1e9, published=[("pinned", figure("H100", "pinned transfer", 56e9, True))])
+    (handle,), (label,) = plt.gca().get_legend_handles_labels()
+    assert label == "published: H100 (measured by others): 56 GB/s" and handle.get_marker() == "D"
+    assert capsys.readouterr().out == "published: H100: 56 GB/s (measured by others).\n"
+
+
+def test_sources_are_listed_once_with_their_cards(capsys):
+    tables.sources(
+        [figure("A100", "memory", 1.0), figure("T4", "memory", 1.0), figure("A100", "copy", 1.0, measured=True)]
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "A100, T4: A table, 2026-01-31",
+        "    https://example.org/a",
+        "A100: A test, 2026-02-01",
+        "    https://example.org/b",
+    ]
+
+
+def test_the_ceilings_of_a_step_on_published_cards_are_work_over_rate(capsys, monkeypatch):
+    rates = [figure("A", "float32", 2e12), figure("A", "memory", 1e12), figure("A", "float32", 1e12, measured=True)]
+    rates += [figure("B", "float32", 4e12, measured=True), figure("B", "copy", 2e12, measured=True)]
+
+    def chosen(card, quantity, kind):
+        return [f for f in rates if (f.card, f.quantity, f.kind) == (card, quantity, kind)]
+
+    monkeypatch.setattr(tables, "published", chosen)
+    used = tables.published_ceilings(["A", "B"], 4e6, 1e6)
+    head, _, *found = capsys.readouterr().out.splitlines()
+    assert head.split() == ["card", "kind", "of", "figure", "arithmetic,", "µs", "memory,", "µs"]
+    assert [row.split()[1:] for row in found] == [
+        ["A", "data", "sheet", "2.0", "1.0"],
+        ["B", "measured", "by", "others", "1.0", "0.5"],
+    ]
+    assert used == [rates[0], rates[1], rates[3], rates[4]]  # nobody measured A's copy, so its product is not used
 
 
 def test_a_cpu_is_drawn_with_all_its_threads_where_a_gpu_is_drawn():

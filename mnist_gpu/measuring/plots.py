@@ -1,7 +1,8 @@
 """Figures from plain numbers. Where a figure shows a result, the sentence that says it is printed under it.
 
 Colours are Okabe and Ito's palette, which readers with any colour vision can tell apart; series differ by marker and
-line as well. What was recorded elsewhere is drawn hollow and dashed, the reader's own machine filled and solid.
+line as well. The reader's own machine is filled and solid, what was recorded elsewhere hollow and dashed, what others
+have published grey and dotted, with a diamond, and called so.
 """
 
 import statistics
@@ -12,14 +13,16 @@ import torch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from mnist_gpu.checks import atomic_write
+from mnist_gpu.measuring.published import Figure
 from mnist_gpu.measuring.results import QUIET, Results, Timed
 from mnist_gpu.measuring.sections.account import Account
 from mnist_gpu.measuring.timing import Comparison, compare_all, interval, rounded
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
+MARKERS = "os^vPXh"
+GREYS = ("#222222", "#777777", "#4d4d4d", "#999999")  # of published figures, with the diamond that no other series has
 HATCHES = ("", "//", "..", "xx", "\\\\", "++")
-OWN = "this machine"
+OWN, OTHERS = "this machine", "published"
 plt.rcParams.update(
     {
         "figure.figsize": (8, 4),
@@ -74,10 +77,30 @@ def weights(before: torch.Tensor, after: torch.Tensor, count: int = 10) -> None:
     plt.show()
 
 
+def by_card(figures: Sequence[Figure], per: float) -> dict[str, list[tuple[float, str]]]:
+    """Published figures as (value, kind), the largest first, by what the card is called in a legend."""
+    cards = dict.fromkeys(f.card for f in figures)
+    return {
+        f"{OTHERS}: {card}": sorted(((f.value / per, f.kind) for f in figures if f.card == card), reverse=True)
+        for card in cards
+    }
+
+
+def said(values: Sequence[tuple[float, str]], unit: str) -> str:
+    """ "19,500 GFLOP/s (data sheet), 19,000 (measured by others)"."""
+    first, *rest = (f"{number(value)}{{}} ({kind})" for value, kind in values)
+    return ", ".join([first.format(f" {unit}"), *(text.format("") for text in rest)])
+
+
 def rates(
-    name: str, x: str, what: str, mine: Results, others: Sequence[Results], *, unit: str, per: float, xlabel: str
-) -> None:
-    """Rate over size, of every device and thread count, the reader's beside the recorded ones; logarithmic axes."""
+    name: str, x: str, what: str, mine: Results, others: Sequence[Results], *, unit: str, per: float, xlabel: str,
+    published: Sequence[Figure] = (),
+) -> None:  # fmt: skip
+    """Rate over size, of every device and thread count, the reader's beside the recorded ones; logarithmic axes.
+
+    `published` figures, which are of no size, are lines from side to side: a card's highest figure, which is its name's
+    place, too, and its lowest.
+    """
     axis = plt.subplots()[1]
     best = []
     sources = [(mine, False), *((o, True) for o in others)]
@@ -96,12 +119,23 @@ def rates(
             index += 1
             if not is_recorded:
                 best.append((label, ys[0], xs[0], max(ys), xs[ys.index(max(ys))], ys[-1], xs[-1]))
+    cards = by_card(published, per)
+    for i, (card, values) in enumerate(cards.items()):
+        for value in {values[0][0], values[-1][0]}:
+            axis.axhline(value, color=GREYS[i % len(GREYS)], linestyle=":", linewidth=1.2)
+        axis.plot([], [], "D:", color=GREYS[i % len(GREYS)], label=f"{card}, {said(values, unit)}", markersize=5)
+        axis.plot(
+            1, values[0][0], "D", color=GREYS[i % len(GREYS)], transform=axis.get_yaxis_transform(), clip_on=False
+        )
+        axis.annotate(card.removeprefix(f"{OTHERS}: "), (1, values[0][0]), (8, -3), xycoords=axis.get_yaxis_transform(),
+                      textcoords="offset points", fontsize=8, color=GREYS[i % len(GREYS)])  # fmt: skip
     axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=unit)
     axis.set_xticks(sorted({m.parameters[x] for r, _ in sources for m in r.select("ceilings", name)}))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.xaxis.set_minor_locator(LogLocator(subs=[]))
     ys = [m.rate(what) / per for r, _ in sources for m in r.select("ceilings", name)]
+    ys += [value for values in cards.values() for value, _ in values]
     # Within one decade a logarithmic locator finds one or two places for a tick.
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if max(ys) > 8 * min(ys) else MaxNLocator(6))
     axis.yaxis.set_major_formatter("{x:,g}")
@@ -110,6 +144,8 @@ def rates(
     plt.show()
     for label, first, start, top, at, last, end in best:
         print(f"{label}: {first:,.0f} {unit} at {start:g}, at most {top:,.0f} (at {at:g}), {last:,.0f} at {end:g}.")
+    for card, values in cards.items():
+        print(f"{card}: {said(values, unit)}.")
 
 
 def series(results: Results, timed: Timed, own: bool = False) -> str:
@@ -120,15 +156,24 @@ def series(results: Results, timed: Timed, own: bool = False) -> str:
     return f"{OWN}: {where}" if own else f"{where} (recorded {results.date}{busy})"
 
 
-def bars(entries: Sequence[tuple[str, str, Timed]], what: str, *, unit: str, per: float = 1.0, title: str = "") -> None:
+def bars(
+    entries: Sequence[tuple[str, str, Timed]], what: str, *, unit: str, per: float = 1.0, title: str = "",
+    published: Sequence[tuple[str, Figure]] = (),
+) -> None:  # fmt: skip
     """Median rates of `what` as horizontal bars on a logarithmic axis: entries (row, series, Timed), a group a row.
 
-    The interval that holds the true median is a black line, the value is written beside it.
+    The interval that holds the true median is a black line, the value is written beside it. `published` figures (row,
+    Figure) are diamonds on dotted lines, with their names.
     """
-    rows = list(dict.fromkeys(row for row, _, _ in entries))
+    rows = list(dict.fromkeys([*(row for row, _, _ in entries), *(row for row, _ in published)]))
     names = sorted(dict.fromkeys(name for _, name, _ in entries), key=lambda name: not name.startswith(OWN))
-    height = 0.8 / len(names)
+    height = 0.8 / max(1, len(names))
     axis = plt.subplots(figsize=(8, 0.9 + len(rows) * max(0.42, 0.28 * len(names)) + 0.25 * len(names)))[1]
+    for i, (row, figure) in enumerate(published):
+        card, ((value, kind),) = next(iter(by_card([figure], per).items()))
+        axis.plot([value / 1e6, value], [rows.index(row)] * 2, ":", color=GREYS[i % len(GREYS)], linewidth=1.2)
+        axis.plot(value, rows.index(row), "D", color=GREYS[i % len(GREYS)], markersize=6,
+                  label=f"{card} ({kind}): {number(value)} {unit}")  # fmt: skip
     found = {(row, name): m for row, name, m in entries}
     for i, name in enumerate(names):
         color = PALETTE[i % len(PALETTE)]
@@ -141,7 +186,7 @@ def bars(entries: Sequence[tuple[str, str, Timed]], what: str, *, unit: str, per
             low, high = (v / per for v in m.rate_interval(what))
             axis.plot([low, high], [y, y], color="black", linewidth=2)
             axis.annotate(number(value), (high, y), (6, -3), textcoords="offset points", fontsize=9)
-    every = [m.rate(what) / per for _, _, m in entries]
+    every = [m.rate(what) / per for _, _, m in entries] + [f.value / per for _, f in published]
     axis.set_yticks(range(len(rows)), rows)
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
@@ -153,6 +198,8 @@ def bars(entries: Sequence[tuple[str, str, Timed]], what: str, *, unit: str, per
         ranked = sorted((m.rate(what) / per, row) for row, other, m in entries if other == name)
         (low, slowest), (high, fastest) = ranked[0], ranked[-1]
         print(f"{name}: from {number(low)} {unit} ({slowest}) to {number(high)} ({fastest}).")
+    for card, values in by_card([f for _, f in published], per).items():
+        print(f"{card}: {said(values, unit)}.")
 
 
 def stack(parts: Sequence[tuple[str, float]], whole: float, *, unit: str, title: str = "") -> None:

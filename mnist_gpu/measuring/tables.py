@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from torch.profiler import profile
 
 from mnist_gpu.faster.ladder import RUNGS, TEXTBOOK
-from mnist_gpu.measuring.plots import number
+from mnist_gpu.measuring.plots import OTHERS, number
 from mnist_gpu.measuring.profiling import operators
+from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, published
 from mnist_gpu.measuring.results import Results, Skipped, Timed
 from mnist_gpu.measuring.scaling import Scaling
 from mnist_gpu.measuring.timing import compare_all, interval, rounded
@@ -94,6 +95,31 @@ def peers(results: Results) -> None:
     for verdict, sign in (("Slower", -1), ("Faster", 1)):
         apart = [c.names[1] for c in found if c.differs and sign * (c.ratio - 1) > 0]
         print(f"{verdict} than the plain loop: {', '.join(apart) or 'none'}.")
+
+
+def sources(figures: Sequence[Figure]) -> None:
+    """Where published figures were read: of which cards, title, address, date."""
+    for source in dict.fromkeys(f.source for f in figures):
+        cards = dict.fromkeys(f.card for f in figures if f.source == source)
+        print(f"{', '.join(cards)}: {source.title}, {source.date}\n    {source.url}")
+
+
+def published_ceilings(cards: Sequence[str], operations: float, moved: float) -> list[Figure]:
+    """What `operations` (FLOP, in float32) and `moved` (bytes) would take at the published rates of `cards`, in µs.
+
+    From a card's data sheet and, where others measured both rates, from theirs. Returns the figures that were used.
+    """
+    rows, used = [], []
+    for card in cards:
+        for kind, memory in ((SHEET, "memory"), (MEASURED, "copy")):
+            found = [published(card=card, quantity=quantity, kind=kind)[:1] for quantity in ("float32", memory)]
+            if all(found):
+                (rate,), (bandwidth,) = found
+                times = operations / rate.value, moved / bandwidth.value
+                rows.append((f"{OTHERS}: {card}", kind, *(f"{1e6 * t:.1f}" for t in times)))
+                used += [rate, bandwidth]
+    columns(["card", "kind of figure", "arithmetic, µs", "memory, µs"], rows)
+    return used
 
 
 def profiled_operators(watched: profile, count: int, *, rows: int = 12) -> None:
