@@ -168,7 +168,8 @@ def bars(
     rows = list(dict.fromkeys([*(row for row, _, _ in entries), *(row for row, _ in published)]))
     names = sorted(dict.fromkeys(name for _, name, _ in entries), key=lambda name: not name.startswith(OWN))
     height = 0.8 / max(1, len(names))
-    axis = plt.subplots(figsize=(8, 0.9 + len(rows) * max(0.42, 0.28 * len(names)) + 0.25 * len(names)))[1]
+    legend = 0.25 * (len(names) + len(published))
+    axis = plt.subplots(figsize=(8, 1 + len(rows) * max(0.42, 0.28 * len(names)) + legend))[1]
     for i, (row, figure) in enumerate(published):
         card, ((value, kind),) = next(iter(by_card([figure], per).items()))
         axis.plot([value / 1e6, value], [rows.index(row)] * 2, ":", color=GREYS[i % len(GREYS)], linewidth=1.2)
@@ -192,7 +193,7 @@ def bars(
     axis.grid(axis="y", visible=False)
     axis.set(xlabel=f"{unit} (logarithmic)", title=title, xscale="log", xlim=(min(every) / 3, max(every) * 6))
     axis.xaxis.set_major_formatter("{x:,g}" if max(every) < 1e5 else "{x:,.0f}")
-    axis.legend(loc="upper left", bbox_to_anchor=(0, -0.35 / (0.3 * len(rows) + 0.4)), fontsize=9)
+    axis.figure.legend(loc="outside lower left", fontsize=9)
     plt.show()
     for name in names:
         ranked = sorted((m.rate(what) / per, row) for row, other, m in entries if other == name)
@@ -228,8 +229,9 @@ def stack(parts: Sequence[tuple[str, float]], whole: float, *, unit: str, title:
     print(f"The largest is {name}, with {value / whole:.0%}.")
 
 
-def stacks(rows: Mapping[str, Mapping[str, float]], *, unit: str, least: float = 0.01) -> None:
+def stacks(rows: Mapping[str, Mapping[str, float]], *, unit: str, per: float = 1.0, least: float = 0.01) -> None:
     """Bars of the same parts, one row each; parts below the share `least` of every bar are left out, and named."""
+    rows = {row: {name: value / per for name, value in parts.items()} for row, parts in rows.items()}
     names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
     small = [n for n in names if all(abs(p.get(n, 0.0)) < least * sum(p.values()) for p in rows.values())]
     axis = plt.subplots(figsize=(8, 1.4 + 0.5 * len(rows)))[1]
