@@ -103,7 +103,7 @@ def test_published_figures_are_drawn_as_a_kind_of_their_own_and_called_so(capsys
     plots.rates("copy", "mebibytes", "bytes", mine, [], unit="GB/s", per=1e9, xlabel="MiB", published=others)
     handles, labels = plt.gca().get_legend_handles_labels()
     a100 = "published: A100, 2,000 GB/s (data sheet), 1,750 (measured by others)"
-    assert labels == [f"{plots.OWN}: AMD EPYC, CPU with 1 thread", a100, "published: T4, 320 GB/s (data sheet)"]
+    assert labels == [f"{plots.OWN}: AMD EPYC, CPU with 1 thread", "published: T4, 320 GB/s (data sheet)", a100]
     marks = [(handle.get_marker(), handle.get_linestyle()) for handle in handles]
     assert marks[0] == ("o", "-") and marks[1:] == [("D", ":")] * 2 and "D" not in plots.MARKERS
     assert not set(plots.GREYS) & set(plots.PALETTE)
@@ -111,8 +111,9 @@ def test_published_figures_are_drawn_as_a_kind_of_their_own_and_called_so(capsys
         line.get_ydata()[0] for line in plt.gca().get_lines() if line.get_linestyle() == ":" and len(line.get_ydata())
     }
     assert {2000, 1750, 320} <= heights
+    assert [tick.get_text() for tick in plt.gca().get_xticklabels()] == ["1"]  # the sizes that were measured
     own, *rest = capsys.readouterr().out.splitlines()
-    assert own.startswith(plots.OWN) and rest == [f"{label.replace(', ', ': ', 1)}." for label in labels[1:]]
+    assert own.startswith(plots.OWN) and rest == [f"{label.replace(', ', ': ', 1)}." for label in reversed(labels[1:])]
 
 
 def test_a_transfer_that_others_measured_is_a_diamond_even_if_nothing_was_measured_here(capsys):
