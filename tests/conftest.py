@@ -31,15 +31,6 @@ simulated = accelerator() is not None and accelerator().type == "sim"
 collect_ignore = [] if simulated else ["on_simulated_accelerator"]
 
 
-MINUTES = ("test_simulated_accelerator.py", "test_in_the_browser.py")  # as are the notebooks
-
-
-def pytest_collection_modifyitems(items):
-    """What takes minutes goes first: at the end one of two processes would run it alone, while the other waits."""
-    places = {name: place for place, name in enumerate(MINUTES)}
-    items.sort(key=lambda item: places.get(item.path.name, 2 if item.path.suffix == ".ipynb" else 3))
-
-
 def pytest_runtest_setup(item):
     found = accelerator()
     if item.get_closest_marker("gpu") and found is None:

@@ -89,7 +89,7 @@ def compiled() -> Callable:
 class CompiledEpoch(WholeEpoch):
     """SGD over a whole epoch, or the first `steps` of one, in one compiled program. See WholeEpoch.
 
-    The first pass compiles (measured: 10 to 20 s). Batches that do not fill the program's loop, the smaller last one
+    The first pass compiles (measured: 8 to 18 s). Batches that do not fill the program's loop, the smaller last one
     among them, are trained on by the same function, uncompiled.
 
     Args:
