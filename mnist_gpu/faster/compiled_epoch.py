@@ -25,7 +25,7 @@ UNROLLED = 4
 
 
 def training_step(products: str, data: tuple, state: tuple, index: torch.Tensor, lr: float, momentum: float) -> tuple:
-    """One step of SGD as a function without side effects, on any device: (new state, loss).
+    """One step of SGD as a function without side effects, on the CPU: (new state, loss).
 
     Args:
         products: a name of PRODUCTS.
@@ -37,13 +37,13 @@ def training_step(products: str, data: tuple, state: tuple, index: torch.Tensor,
     _, features_first, hidden, gradient = PRODUCTS[products]
     (images, labels), parameters, momenta = data, state[:4], state[4:]
     weights_1, bias_1, weights_2, bias_2 = parameters
+    x = images[index].float() / 127.5 - 1  # [B, 784], mnist_gpu.batches.normalize
     # In every sum with a product the other operand is subtracted, negated if need be. torch.compile would make one call
     # of product and addition (addmm), which begins with a copy of what is added: 40 µs a step.
-    x = images[index].float() / 127.5 - 1  # [B, 784], mnist_gpu.batches.normalize
     activations = F.relu(hidden(weights_1, x) - -(bias_1[:, None] if features_first else bias_1))
     columns = activations if features_first else activations.t()  # [H, B]
     log_p = torch.log_softmax(torch.mm(weights_2, columns) - -bias_2[:, None], 0)  # [10, B]
-    is_label = (torch.arange(CLASSES, device=index.device)[:, None] == labels[index]).float()
+    is_label = (torch.arange(CLASSES)[:, None] == labels[index]).float()
     loss = -(log_p * is_label).sum() / len(index)
     # Backward: the gradient of the mean cross-entropy by the logits is (p - 1 at the label) / B. Here and from here on
     # every gradient is negated.

@@ -39,7 +39,8 @@ def onednn_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
 
-# torch.compile, given that operator, first copies a transposed operand. Inside an operator of our own nothing is copi
+# torch.compile, given that operator, first copies an operand that is transposed. An operator of our own, which
+# transposes inside, is given what lies in memory as it is.
 COMPILABLE = "mnist_gpu::onednn_product"
 if not hasattr(torch.ops.mnist_gpu, "onednn_product"):  # or reloading this module would define it twice
     torch.library.define(COMPILABLE, "(Tensor a, Tensor b, bool a_transposed, bool b_transposed) -> Tensor")
