@@ -83,6 +83,15 @@ def test_without_names_the_products_are_measured(batches, groups, monkeypatch):
     assert CompiledEpoch(make_model(8), batches()).products is chosen
 
 
+@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("hidden", [1, 8])
+def test_the_state_has_the_strides_that_a_step_returns(batches, name, hidden):
+    """Or the compiled loop refuses it: [784, 1] transposed counts as contiguous with other strides."""
+    epoch = CompiledEpoch(make_model(hidden), batches(), products=name)
+    after, _ = compiled_epoch.training_step(name, epoch.data, epoch.state, torch.arange(64), 0.01, 0.9)
+    assert [t.stride() for t in epoch.state] == [t.stride() for t in after]
+
+
 @pytest.mark.parametrize("name", HERE[:2])  # both layouts
 def test_the_models_own_parameters_are_trained_saved_and_loaded(batches, groups, name):
     model = make_model(8)

@@ -116,7 +116,7 @@ class CompiledEpoch(WholeEpoch):
         self.data = batches.images.flatten(1), batches.labels
         parameters = [p.detach() for p in model.parameters()]
         if not self.products.features_first:
-            parameters[0] = parameters[0].t().contiguous()
+            parameters[0] = parameters[0].t().clone(memory_format=torch.contiguous_format)
             model.hidden.weight.data = parameters[0].t()
         self.state = (*parameters, *map(torch.zeros_like, parameters))
 
