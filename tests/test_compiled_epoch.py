@@ -83,13 +83,19 @@ def test_without_names_the_products_are_measured(batches, groups, monkeypatch):
     assert CompiledEpoch(make_model(8), batches()).products is chosen
 
 
+@pytest.mark.parametrize("before", [None, *HERE])
 @pytest.mark.parametrize("name", HERE)
 @pytest.mark.parametrize("hidden", [1, 8])
-def test_the_state_has_the_strides_that_a_step_returns(batches, name, hidden):
-    """Or the compiled loop refuses it: [784, 1] transposed counts as contiguous with other strides."""
-    epoch = CompiledEpoch(make_model(hidden), batches(), products=name)
+def test_the_state_has_the_strides_that_a_step_returns(batches, name, hidden, before):
+    """Or the compiled loop refuses it: [784, 1] transposed counts as contiguous with other strides, and a model that
+    was trained with weights in one layout before may now be trained in the other."""
+    model = make_model(hidden)
+    if before:
+        CompiledEpoch(model, batches(), products=before)
+    epoch = CompiledEpoch(model, batches(), products=name)
     after, _ = compiled_epoch.training_step(name, epoch.data, epoch.state, torch.arange(64), 0.01, 0.9)
     assert [t.stride() for t in epoch.state] == [t.stride() for t in after]
+    assert [t.stride() for t in epoch.state] == [torch.empty(t.shape).stride() for t in epoch.state]
 
 
 @pytest.mark.parametrize("name", HERE[:2])  # both layouts

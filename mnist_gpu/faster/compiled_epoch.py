@@ -93,7 +93,8 @@ class CompiledEpoch(WholeEpoch):
     among them, are trained on by the same function, uncompiled.
 
     Args:
-        model: is trained in place; weights in the layout [784, H] are its own, transposed.
+        model: is trained in place. The weights of its hidden layer are laid out anew in memory, as the products need
+            them.
         batches: on the CPU.
         lr, momentum: of SGD.
         products: how the large products are computed, a name of PRODUCTS; None measures which is fastest here. Products
@@ -115,7 +116,12 @@ class CompiledEpoch(WholeEpoch):
         self.products: Products = PRODUCTS[products] if products else fastest_products(model.hidden.out_features)
         self.data = batches.images.flatten(1), batches.labels
         parameters = [p.detach() for p in model.parameters()]
-        if not self.products.features_first:
+        # Row by row in the layout of the products, whatever the model's were: scan refuses a state whose strides differ
+        # from those that a step returns. clone, since contiguous() keeps the strides of a [784, 1] that is transposed.
+        if self.products.features_first:
+            parameters[0] = parameters[0].clone(memory_format=torch.contiguous_format)
+            model.hidden.weight.data = parameters[0]
+        else:
             parameters[0] = parameters[0].t().clone(memory_format=torch.contiguous_format)
             model.hidden.weight.data = parameters[0].t()
         self.state = (*parameters, *map(torch.zeros_like, parameters))
