@@ -1,4 +1,4 @@
-"""The command line: `python -m mnist_gpu train`, `doctor`, `benchmark`, `figure`. It parses and hands over."""
+"""The command line: `python -m mnist_gpu train`, `doctor`, `benchmark`, ... It parses and hands over."""
 
 import argparse
 import inspect
@@ -10,7 +10,7 @@ from mnist_gpu import doctor
 from mnist_gpu.batches import PIPELINES
 from mnist_gpu.device import memory_error
 from mnist_gpu.faster.run import run_training
-from mnist_gpu.measuring import benchmark
+from mnist_gpu.measuring import benchmark, written_predictions
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,6 +49,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--quick", action="store_true", help="shorter runs: a look, not a record")
     p.add_argument("--only", choices=benchmark.SECTIONS, action="append", help="one section; may be given again")
     p.add_argument("--record", type=Path, metavar="FILE", help="write the raw times there")
+
+    p = command("predict", written_predictions.run, "what a GPU that is not here would take, from published figures")
+    p.add_argument("card", nargs="?", help="one card, such as T4; without it, all")
+    p.add_argument("--batch-size", type=int, help="images per step")
+    p.add_argument("--hidden", type=int, help="width of the hidden layer")
+    p.add_argument("--write-down", type=Path, metavar="FILE", help="write the predictions for every card there, once")
 
     p = command("figure", benchmark.draw_recorded, "draw the speed ladder of all recorded machines")
     p.add_argument("file", type=Path, nargs="?", help="a PNG file")

@@ -1,9 +1,18 @@
+import statistics
+
 import pytest
 import torch
 
 from mnist_gpu.measuring import prediction
-from mnist_gpu.measuring.prediction import ThreeNumbers, off_by, predict, right_sides, three_numbers
-from mnist_gpu.measuring.results import Timed
+from mnist_gpu.measuring.prediction import (
+    ThreeNumbers,
+    off_by,
+    predict,
+    recorded_numbers,
+    right_sides,
+    three_numbers,
+)
+from mnist_gpu.measuring.results import REFERENCE, Results, Timed, read
 from mnist_gpu.measuring.sections.crossover import crossover_map, crossover_table
 from mnist_gpu.model import step_bytes, step_flops
 
@@ -26,6 +35,33 @@ def test_a_prediction_is_the_sum_of_launching_operations_and_bytes():
 def test_a_prediction_is_off_by_a_factor_of_at_least_one():
     numbers = ThreeNumbers(2.0, float("inf"), float("inf"))
     assert off_by(numbers, [step(32, 64, [s]) for s in (1.0, 2.0, 8.0)]) == [2.0, 1.0, 4.0]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_recorded_cpu_is_predicted_from_its_three_numbers(threads):
+    """Sixteen steps from 32 images at width 32 to 2048 at 2048, whose times differ by a factor of hundreds."""
+    results = read(REFERENCE / "amd-epyc-2-cpus.json")
+    steps = results.select("crossover", device="cpu", threads=threads)
+    assert len(steps) == 16 and max(m.median for m in steps) > 100 * min(m.median for m in steps)
+    off = off_by(recorded_numbers(results, "cpu", threads), steps)
+    assert statistics.median(off) < 1.25 and max(off) < 1.6
+
+
+def test_a_recorded_machine_without_one_of_the_three_has_no_prediction():
+    def timed(section, name, work, **parameters):
+        return Timed(section, name, "cpu", 1, [2.0], parameters, work)
+
+    every = [
+        timed("account", "smallest network", {}, batch_size=1),
+        timed("ceilings", "matrix product", {"flop": 10.0}, size=1),
+        timed("ceilings", "matrix product", {"flop": 8.0}, size=2),
+        timed("ceilings", "copy", {"bytes": 60.0}, mebibytes=1),  # from the cache
+        timed("ceilings", "copy", {"bytes": 30.0}, mebibytes=256),
+    ]
+    assert recorded_numbers(Results({}, every, "2026-01-31"), "cpu", 1) == ThreeNumbers(2.0, 5.0, 15.0)
+    for part in (every[1:], [every[0], *every[3:]], every[:3]):
+        assert recorded_numbers(Results({}, part, "2026-01-31"), "cpu", 1) is None
+    assert recorded_numbers(Results({}, every, "2026-01-31"), "cuda", 1) is None
 
 
 def test_three_numbers_are_measured_with_the_threads_asked_for(monkeypatch):

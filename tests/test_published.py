@@ -5,14 +5,24 @@ import sys
 
 import pytest
 
-from mnist_gpu.measuring.published import CARDS, FORMAT, KINDS, MEASURED, QUANTITIES, SHEET, published, read_published
+from mnist_gpu.measuring.published import (
+    CARDS,
+    FORMAT,
+    KINDS,
+    MEASURED,
+    QUANTITIES,
+    SHEET,
+    card_of,
+    published,
+    read_published,
+)
 
 SOURCE = {"title": "A table", "url": "https://example.org/table", "date": "2026-01-31"}
 FIGURE = {"quantity": "float32", "value": 8.1e12, "kind": SHEET, "source": "table"}
 EXAMPLE = {
     "format": FORMAT,
     "sources": {"table": SOURCE},
-    "cards": {"T4": {"full_name": "NVIDIA Tesla T4", "figures": [FIGURE]}},
+    "cards": {"T4": {"full_name": "NVIDIA Tesla T4", "device_names": ["Tesla T4"], "figures": [FIGURE]}},
 }
 
 
@@ -32,6 +42,7 @@ def file(tmp_path):
 
 def test_a_figure_has_its_card_value_unit_kind_and_source(file):
     (figure,) = read_published(file())
+    assert figure.device_names == ("Tesla T4",)
     assert (figure.card, figure.full_name, figure.quantity, figure.value) == (
         "T4",
         "NVIDIA Tesla T4",
@@ -42,7 +53,7 @@ def test_a_figure_has_its_card_value_unit_kind_and_source(file):
 
 
 def test_a_missing_value_stays_missing(file):
-    path = file(lambda c: c["cards"].update({"M9": {"full_name": "Another", "figures": []}}))
+    path = file(lambda c: c["cards"].update({"M9": {"full_name": "Another", "device_names": ["M9"], "figures": []}}))
     assert [f.card for f in read_published(path)] == ["T4"]
 
 
@@ -72,7 +83,9 @@ def changed(**fields):
         (lambda c: c["sources"]["table"].update(url="a friend"), "source table needs a title and an address"),
         (lambda c: c["sources"]["table"].update(title=""), "source table needs a title and an address"),
         (lambda c: c["sources"]["table"].pop("date"), "source table has title, url, but must have title, url, date"),
-        (lambda c: c["cards"]["T4"].pop("full_name"), "T4 has figures, but must have full_name, figures"),
+        (lambda c: c["cards"]["T4"].pop("full_name"), "T4 has device_names, figures, but must have full_name,"),
+        (lambda c: c["cards"]["T4"].update(device_names=[]), "T4: device_names is [], but must be a list of names"),
+        (lambda c: c["cards"]["T4"].update(device_names=[4]), "T4: device_names is [4], but must be a list of names"),
         (lambda c: c.update(cards=[1]), "object has no attribute"),
     ],
 )
@@ -118,6 +131,15 @@ def test_figures_are_chosen_by_card_quantity_and_kind():
     assert published(card="H200", kind=MEASURED) == []  # nobody's figures of it are known here
     with pytest.raises(ValueError, match=r"nothing is published here of 'H900'; there are: T4, P100, .*M3 Max"):
         published(card="H900")
+
+
+def test_a_card_is_known_by_what_pytorch_calls_it_and_its_variants_are_other_cards():
+    assert card_of("NVIDIA H200") == "H200" and card_of("Tesla T4") == "T4"
+    for other in ("NVIDIA H200 NVL", "NVIDIA L40S", "NVIDIA A100-SXM4-40GB", "NVIDIA GeForce RTX 4090 Laptop GPU", ""):
+        assert card_of(other) is None
+    names = {f.card: f.device_names for f in published()}
+    every = [name for own in names.values() for name in own]
+    assert len(every) == len(set(every))
 
 
 def test_the_file_travels_with_the_course_and_needs_no_network():

@@ -88,7 +88,9 @@ SOURCES = [
 
 
 def figure(card, quantity, value, measured=False):
-    return Figure(card, f"A {card}", quantity, value, MEASURED if measured else SHEET, SOURCES[measured])
+    return Figure(
+        card, f"A {card}", (f"Device {card}",), quantity, value, MEASURED if measured else SHEET, SOURCES[measured]
+    )
 
 
 def test_published_figures_are_drawn_as_a_kind_of_their_own_and_called_so(capsys):

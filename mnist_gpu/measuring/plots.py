@@ -13,6 +13,7 @@ import torch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from mnist_gpu.checks import atomic_write
+from mnist_gpu.measuring.card import Range
 from mnist_gpu.measuring.published import Figure
 from mnist_gpu.measuring.results import QUIET, Results, Timed
 from mnist_gpu.measuring.sections.account import Account
@@ -47,6 +48,11 @@ def side_name(device: str, threads: int) -> str:
 def number(value: float) -> str:
     """Three significant digits below a hundred, none after the point above."""
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+
+
+def span(found: Range, per: float = 1.0) -> str:
+    """ "2.1 to 5.3": a predicted range, its ends with two significant digits, or none after the point."""
+    return " to ".join(f"{x / per:.2g}" if x / per < 100 else f"{float(f'{x / per:.2g}'):,.0f}" for x in found)
 
 
 def digits(images: torch.Tensor, titles: Sequence[str], columns: int = 10, width: float = 0.9) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from mnist_gpu.device import set_threads
-from mnist_gpu.measuring.results import Timed
+from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.measuring.timing import Comparison, measure
 from mnist_gpu.measuring.workloads import training_step, two_ceilings
 from mnist_gpu.model import step_bytes, step_flops
@@ -27,6 +27,20 @@ def three_numbers(device: torch.device, threads: int) -> ThreeNumbers:
     found = ThreeNumbers(launch, *two_ceilings(device))
     set_threads()
     return found
+
+
+def recorded_numbers(results: Results, device: str, threads: int) -> ThreeNumbers | None:
+    """The same three of a recorded machine, or None where one of them is not recorded.
+
+    Its launching time is that of one thread, as no other is recorded.
+    """
+    launch = results.select("account", "smallest network", device=device)
+    products = results.select("ceilings", "matrix product", device=device, threads=threads)
+    copies = results.select("ceilings", "copy", device=device, threads=threads)
+    if not (launch and products and copies):
+        return None
+    largest = max(copies, key=lambda m: m.parameters["mebibytes"])
+    return ThreeNumbers(launch[0].median, max(m.rate("flop") for m in products), largest.rate("bytes"))
 
 
 def predict(numbers: ThreeNumbers, batch_size: int, hidden: int) -> float:

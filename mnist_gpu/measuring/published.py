@@ -5,6 +5,7 @@
        "napkin-math-gpu": {"title": "...", "url": "https://...", "date": "2026-08-08"}},
      "cards": {
        "A100": {"full_name": "NVIDIA A100 SXM 80 GB",
+         "device_names": ["NVIDIA A100-SXM4-80GB"],   what PyTorch calls it; other variants of a card are other cards
          "figures": [
            {"quantity": "float32", "value": 1.95e13, "kind": "data sheet", "source": "ml-engineering"},
            {"quantity": "float32", "value": 1.9e13, "kind": "measured by others", "source": "napkin-math-gpu"}]}}}
@@ -48,6 +49,7 @@ class Figure(NamedTuple):
 
     card: str
     full_name: str
+    device_names: tuple[str, ...]  # what PyTorch calls it
     quantity: str  # of QUANTITIES
     value: float  # in the quantity's unit
     kind: str  # of KINDS
@@ -90,7 +92,10 @@ def _source(name: str, fields: dict) -> Source:
 
 
 def _figures(card: str, fields: dict, sources: dict[str, Source]) -> list[Figure]:
-    _keys(fields, card, "full_name", "figures")
+    _keys(fields, card, "full_name", "device_names", "figures")
+    names = tuple(fields["device_names"])
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{card}: device_names is {fields['device_names']!r}, but must be a list of names")
     found = {}
     for figure in fields["figures"]:
         _keys(figure, f"a figure of {card}", "quantity", "value", "kind", "source")
@@ -106,7 +111,9 @@ def _figures(card: str, fields: dict, sources: dict[str, Source]) -> list[Figure
             raise ValueError(f"{card}: {quantity} is {value!r}, but must be a number above 0")
         if (quantity, kind, source) in found:
             raise ValueError(f"{card}: {quantity} of {source} is there twice")
-        found[quantity, kind, source] = Figure(card, fields["full_name"], quantity, float(value), kind, sources[source])
+        found[quantity, kind, source] = Figure(
+            card, fields["full_name"], names, quantity, float(value), kind, sources[source]
+        )
     return list(found.values())
 
 
@@ -120,3 +127,8 @@ def published(*, card: str | None = None, quantity: str | None = None, kind: str
     if card not in (None, *cards):
         raise ValueError(f"nothing is published here of {card!r}; there are: {', '.join(cards)}")
     return [f for f in every if card in (None, f.card) and quantity in (None, f.quantity) and kind in (None, f.kind)]
+
+
+def card_of(device_name: str) -> str | None:
+    """The card that PyTorch calls `device_name`, or None if nothing is published here of it."""
+    return next((f.card for f in published() if device_name in f.device_names), None)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from torch.profiler import profile
 
 from mnist_gpu.faster.ladder import RUNGS, TEXTBOOK
-from mnist_gpu.measuring.plots import OTHERS, number
+from mnist_gpu.measuring.card import card_numbers, predict_graph, predict_step
+from mnist_gpu.measuring.plots import OTHERS, number, span
 from mnist_gpu.measuring.profiling import operators
 from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, published
 from mnist_gpu.measuring.results import Results, Skipped, Timed
@@ -120,6 +121,21 @@ def published_ceilings(cards: Sequence[str], operations: float, moved: float) ->
                 used += [rate, bandwidth]
     columns(["card", "kind of figure", "arithmetic, µs", "memory, µs"], rows)
     return used
+
+
+def predicted_steps(cards: Sequence[str], launch: float, cpu_seconds: float, batch_size: int, hidden: int) -> None:
+    """A training step on `cards`, predicted, and how many times as fast as a CPU's that takes `cpu_seconds`.
+
+    `launch`: seconds that this computer takes to ask for a step's operations.
+    """
+    rows = []
+    for name in cards:
+        card = card_numbers(name)
+        found = predict_step(card, launch, batch_size, hidden), predict_graph(card, batch_size, hidden)
+        rows.append((name, *(text for t in found for text in (span(t, 1e-6), f"{span(t.gain_over(cpu_seconds))}x"))))
+    columns(["predicted", "launched, µs", "against this CPU", "as a CUDA graph, µs", "against this CPU"], rows)
+    print("At least to at most. launched: the host asks for the operations one by one; in a graph it does not.")
+    print(f"against this CPU: how many times as fast as its {1e6 * cpu_seconds:,.0f} µs.")
 
 
 def profiled_operators(watched: profile, count: int, *, rows: int = 12) -> None:

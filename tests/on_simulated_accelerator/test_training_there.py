@@ -10,6 +10,7 @@ from mnist_gpu.batches import PIPELINES, DeviceBatches, MemoryBatches, make_batc
 from mnist_gpu.device import pick_device
 from mnist_gpu.faster.ladder import sgd, waiting
 from mnist_gpu.faster.prefetch import Prefetched
+from mnist_gpu.measuring.card import kernels
 from mnist_gpu.measuring.timing import alternate, measure
 from mnist_gpu.measuring.workloads import First
 from mnist_gpu.model import make_model
@@ -121,6 +122,20 @@ def test_a_wait_in_the_step_is_seen(small):
     for _ in range(50):
         step(*batch)
     assert sim.waits() == {"item": 50}
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_a_step_launches_as_many_kernels_as_the_predictions_count(small, batches):
+    """They count operations on the CPU. With the fused optimizer: here there is none for many tensors at once."""
+    _, step, pipeline = training(DeviceBatches(*small, device="sim"), fused=True)
+    made = iter(pipeline)
+    step(*next(made))
+    sim.reset()
+    batch = next(made)
+    if not batches:
+        sim.reset()
+    step(*batch)
+    assert total(sim.launches()) == kernels(fused=True, batches=batches).low
 
 
 @pytest.mark.parametrize(("epochs", "log_every", "points"), [(1, 100, 0), (1, 5, 2), (3, 4, 2), (2, 1, 10)])

@@ -1,0 +1,204 @@
+"""A GPU that is not here: what a training step would take on it, predicted from figures that others have published.
+
+A prediction is a range, from what the figures leave open. The operations and bytes of a step are chapter 02's, its
+kernels are counted, and the host's part is measured on the computer at hand. Nothing here was measured on the card.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK, sgd
+from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, published
+from mnist_gpu.measuring.results import Timed
+from mnist_gpu.measuring.sections.account import account_of
+from mnist_gpu.mnist import TRAIN_IMAGES
+from mnist_gpu.model import PIXELS, make_model, step_bytes, step_flops
+from mnist_gpu.training import make_step
+
+GRAPH, EPOCH = "CUDA graph of a step", "CUDA graph of an epoch"  # rungs of the ladder
+LAUNCHING = ("small kernel", "kernel in a graph")
+
+
+class Range(NamedTuple):
+    """A number that is predicted to be at least `low` and at most `high`, both above 0."""
+
+    low: float
+    high: float
+
+    @property
+    def middle(self) -> float:
+        """Of the two ends by their ratio: the geometric mean."""
+        return math.sqrt(self.low * self.high)
+
+    def gain_over(self, seconds: float) -> "Range":
+        """How many times as fast as something that takes `seconds`, if this range is a time."""
+        return Range(seconds / self.high, seconds / self.low)
+
+    def __contains__(self, value: object) -> bool:
+        return self.low <= value <= self.high
+
+
+class Card(NamedTuple):
+    """What is published of a card, as far as a prediction needs it."""
+
+    name: str
+    rate: Range  # FLOP/s of products in float32
+    bandwidth: Range  # bytes/s
+    kernel: Range  # seconds that a kernel takes at least, however little it computes
+
+
+def predictable() -> list[str]:
+    """The cards there are predictions for: NVIDIA's. What launching a kernel takes is published of theirs alone."""
+    return list(dict.fromkeys(f.card for f in published() if f.full_name.startswith("NVIDIA")))
+
+
+def card_numbers(name: str) -> Card:
+    """A card's published numbers, as ranges.
+
+    Rate and bandwidth: from the least that others have measured to what the data sheet promises. Where nobody's
+    measurement is known, the data sheet's times the least and the greatest share of it that others have measured on
+    any card. A kernel: from what is published of one inside a CUDA graph to one that the host launches, on any card.
+
+    Raises ValueError for a card that there is no prediction for, with those there are.
+    """
+    if name not in predictable():
+        why = " (how long it takes to launch a kernel is published of NVIDIA's alone)" * any(
+            f.card == name for f in published()
+        )
+        raise ValueError(f"no prediction for {name!r}{why}; there are: {', '.join(predictable())}")
+    kernels = [f.value for quantity in LAUNCHING for f in published(quantity=quantity)]
+    return Card(
+        name, _rate(name, "float32", "float32"), _rate(name, "copy", "memory"), Range(min(kernels), max(kernels))
+    )
+
+
+def _rate(card: str, quantity: str, promised: str) -> Range:
+    measured = {c: [f.value for f in published(card=c, quantity=quantity, kind=MEASURED)] for c in predictable()}
+    sheets = {f.card: f.value for f in published(quantity=promised, kind=SHEET)}
+    if measured[card]:
+        return Range(min(measured[card]), max(*measured[card], sheets[card]))
+    shares = [value / sheets[c] for c, values in measured.items() for value in values]
+    return Range(sheets[card] * min(shares), sheets[card] * max(shares))
+
+
+def figures_for(card: str) -> list[Figure]:
+    """The published figures that a prediction for this card rests on; of launching a kernel those of any card."""
+    quantities = ("float32", "memory", "copy")
+    own = [f for f in published(card=card) if f.quantity in quantities]
+    rates = [f for q in quantities for f in published(quantity=q) if f.kind == MEASURED and f.card in predictable()]
+    borrowed = [] if {f.quantity for f in own if f.kind == MEASURED} >= {"float32", "copy"} else rates
+    return [*own, *borrowed, *(f for q in LAUNCHING for f in published(quantity=q))]
+
+
+class _Operations(TorchDispatchMode):
+    """Collects the names of PyTorch's operations that are no mere views: on a GPU each is a kernel at least."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        if operation.namespace != "profiler" and not operation.is_view:
+            self.names.append(operation._opname)
+        return result
+
+
+@functools.cache
+def kernels(*, fused: bool = False, batches: bool = False) -> Range:
+    """How many kernels a GPU runs in a training step, and, with `batches`, to make its batch. They are counted here.
+
+    At least one for each operation. A matrix product can be two: parts of it, and their sum. `fused` is the optimizer
+    of the rungs with a CUDA graph; else it is the one that PyTorch takes on a GPU by default (foreach).
+    """
+    made = iter(DeviceBatches(torch.zeros(2, 28, 28, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), 1))
+    model = make_model(1)
+    step = make_step(model, sgd(model, fused=True) if fused else sgd(model, foreach=True))
+    step(*next(made))  # which makes the momentum
+    seen = _Operations()
+    if batches:
+        with seen:
+            batch = next(made)
+    else:
+        batch = next(made)
+    with seen:
+        step(*batch)
+    return Range(len(seen.names), len(seen.names) + sum(name in ("mm", "addmm") for name in seen.names))
+
+
+def batch_bytes(batch_size: int = 128) -> int:
+    """Bytes that making a batch from uint8 images on the device reads and writes, operation by operation.
+
+    Gathering reads and writes a byte a pixel, scaling reads one and writes four, shifting reads and writes four.
+    """
+    return batch_size * (PIXELS * (2 + 5 + 8) + 2 * 8)
+
+
+def on_card(card: Card, batch_size: int = 128, hidden: int = 128, *, fused=False, batches=False) -> Range:
+    """Seconds that the card itself takes for a training step, and, with `batches`, for making its batch.
+
+    At least: a start for every kernel, and operations and bytes at the same time. At most: the slower start, and one
+    after the other.
+    """
+    count = kernels(fused=fused, batches=batches)
+    operations = sum(step_flops(batch_size, hidden))
+    moved = step_bytes(batch_size, hidden) + (batch_bytes(batch_size) if batches else 0)
+    return Range(
+        count.low * card.kernel.low + max(operations / card.rate.high, moved / card.bandwidth.high),
+        count.high * card.kernel.high + operations / card.rate.low + moved / card.bandwidth.low,
+    )
+
+
+def predict_step(card: Card, launch: float, batch_size: int = 128, hidden: int = 128) -> Range:
+    """Seconds of a training step on the card, the plain one, whose operations the host launches one by one.
+
+    `launch` is what that takes the host, in seconds: the smallest network's step. Launching and computing overlap
+    entirely, at least, and at most not at all.
+    """
+    alone = on_card(card, batch_size, hidden)
+    return Range(max(launch, alone.low), launch + alone.high)
+
+
+def predict_graph(card: Card, batch_size: int = 128, hidden: int = 128) -> Range:
+    """Seconds of a training step on the card as a CUDA graph: the host has nothing to do but to start it."""
+    return on_card(card, batch_size, hidden, fused=True)
+
+
+class Host(NamedTuple):
+    """What the computer around a card takes for a step of 128 images, with one thread, in seconds."""
+
+    launch: float  # asking for the operations: the smallest network's step on the CPU
+    textbook: float  # a batch of the textbook's pipeline
+    device: float  # a batch of the pipeline "device", on the CPU
+    disturbance: float  # what the textbook's batch and a step take in turn, beyond the two by themselves
+
+
+def host_of(found: Mapping[str, Timed]) -> Host:
+    """From what `measure_account` found on a CPU, by name."""
+    seconds = {name: m.median for name, m in found.items()}
+    launch, disturbance = seconds["smallest network"], account_of(found, "textbook").disturbance
+    return Host(launch, seconds["load, textbook"], seconds["load, device"], disturbance)
+
+
+def predict_ladder(card: Card, host: Host) -> dict[str, Range]:
+    """Seconds per epoch of the rungs that the model can say something about, width 128.
+
+    The textbook's rung waits for every loss, so loading and the step are one after the other. The copy of its images is
+    left out: some tens of microseconds of a step that takes a hundred times as long.
+    """
+    step = predict_step(card, host.launch)
+    with_batch, epoch = on_card(card, batches=True), on_card(card, fused=True, batches=True)
+    found = {
+        TEXTBOOK: Range(host.textbook + step.low, host.textbook + host.disturbance + step.high),
+        PLAIN: Range(max(host.launch, with_batch.low), host.launch + host.device + with_batch.high),
+        GRAPH: Range(epoch.low, host.device + epoch.high),
+        EPOCH: epoch,
+    }
+    steps = math.ceil(TRAIN_IMAGES / 128)
+    return {name: Range(steps * low, steps * high) for name, (low, high) in found.items()}
