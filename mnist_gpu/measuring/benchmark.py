@@ -18,7 +18,7 @@ from tqdm import tqdm
 from mnist_gpu.checks import writable
 from mnist_gpu.device import describe, environment, pick_device, set_threads, synchronize
 from mnist_gpu.faster.ladder import RUNGS
-from mnist_gpu.measuring import neighbours, results
+from mnist_gpu.measuring import neighbours, results, written_predictions
 from mnist_gpu.measuring.results import Results, Skipped
 from mnist_gpu.measuring.sections.ladder import FLOORS
 
@@ -121,16 +121,22 @@ def run(quick: bool = False, only: list[str] | None = None, record: Path | None 
 
 
 def draw_recorded(file: Path = results.REFERENCE / "ladder.png") -> int:
-    """Draws the speed ladder of all recorded machines as a PNG file. Raises ValueError if none is recorded."""
+    """Draws the speed ladder of all recorded machines as a PNG file, and predictions for cards that are not among them.
+
+    Raises ValueError if none is recorded.
+    """
     writable(file)
     import matplotlib
 
     matplotlib.use("Agg")  # a file is wanted, no window
     from mnist_gpu.measuring import plots
 
-    sources = plots.ladder_sources(results.recorded())
+    machines = results.recorded()
+    sources = plots.ladder_sources(machines)
     if not sources:
         raise ValueError(f"no machine's ladder is recorded in {results.REFERENCE}")
-    plots.ladder(sources, [rung.name for rung in RUNGS], list(FLOORS), file, Description=results.fingerprint())
+    predicted = written_predictions.drawn(written_predictions.read(), machines)
+    names = [rung.name for rung in RUNGS]
+    plots.ladder(sources, names, list(FLOORS), predicted, file, Description=results.fingerprint())
     print(f"Drew {file}")
     return 0

@@ -6,7 +6,7 @@ kernels are counted, and the host's part is measured on the computer at hand. No
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -170,6 +170,27 @@ def predict_graph(card: Card, batch_size: int = 128, hidden: int = 128) -> Range
     return on_card(card, batch_size, hidden, fused=True)
 
 
+def predicted_map(card: Card, launch: float, measured: Sequence[Sequence[Timed]]) -> list[list[Range]]:
+    """How many times as fast as each `measured` step (of section crossover) the plain step is on the card."""
+    return [
+        [
+            predict_step(card, launch, m.parameters["batch_size"], m.parameters["hidden"]).gain_over(m.median)
+            for m in row
+        ]
+        for row in measured
+    ]
+
+
+def pays_from(gains: Sequence[Range], sizes: Sequence[int]) -> tuple[int | None, int | None]:
+    """From which of the growing `sizes` on a gain is surely above 1, and perhaps; None if from none of them on."""
+
+    def first(ends: Sequence[float]) -> int | None:
+        below = max((i for i, end in enumerate(ends) if end <= 1), default=-1)
+        return sizes[below + 1] if below + 1 < len(sizes) else None
+
+    return first([g.low for g in gains]), first([g.high for g in gains])
+
+
 class Host(NamedTuple):
     """What the computer around a card takes for a step of 128 images, with one thread, in seconds."""
 
@@ -186,19 +207,33 @@ def host_of(found: Mapping[str, Timed]) -> Host:
     return Host(launch, seconds["load, textbook"], seconds["load, device"], disturbance)
 
 
-def predict_ladder(card: Card, host: Host) -> dict[str, Range]:
-    """Seconds per epoch of the rungs that the model can say something about, width 128.
+def predict_accounts(card: Card, host: Host) -> dict[str, tuple[dict[str, float], dict[str, float]]]:
+    """What a step is made of on the rungs that the model can say something about, width 128: (at least, at most).
 
-    The textbook's rung waits for every loss, so loading and the step are one after the other. The copy of its images is
-    left out: some tens of microseconds of a step that takes a hundred times as long.
+    Seconds by part: load and launch are the host's; "compute" is the card's, beyond what launching hides. The
+    textbook's rung waits for every loss, so its step follows its loading. The copy of its images is left out: some tens
+    of microseconds of a step that takes a hundred times as long.
     """
-    step = predict_step(card, host.launch)
-    with_batch, epoch = on_card(card, batches=True), on_card(card, fused=True, batches=True)
-    found = {
-        TEXTBOOK: Range(host.textbook + step.low, host.textbook + host.disturbance + step.high),
-        PLAIN: Range(max(host.launch, with_batch.low), host.launch + host.device + with_batch.high),
-        GRAPH: Range(epoch.low, host.device + epoch.high),
-        EPOCH: epoch,
+    step, with_batch, graph = on_card(card), on_card(card, batches=True), on_card(card, fused=True, batches=True)
+
+    def launched(most: bool, work: Range, load: float) -> dict[str, float]:
+        compute = work.high if most else max(0.0, work.low - host.launch)
+        return {"load": load, "launch": host.launch, "compute": compute}
+
+    textbook = host.textbook, host.textbook + host.disturbance
+    return {
+        TEXTBOOK: (launched(False, step, textbook[0]), launched(True, step, textbook[1])),
+        # The host asks for a batch's kernels, too: at least in no time, at most in what the CPU takes to make it.
+        PLAIN: (launched(False, with_batch, 0.0), launched(True, with_batch, host.device)),
+        GRAPH: ({"compute": graph.low}, {"load": host.device, "compute": graph.high}),
+        EPOCH: ({"compute": graph.low}, {"compute": graph.high}),
     }
+
+
+def predict_ladder(card: Card, host: Host) -> dict[str, Range]:
+    """Seconds per epoch of those rungs: the sums of their accounts."""
     steps = math.ceil(TRAIN_IMAGES / 128)
-    return {name: Range(steps * low, steps * high) for name, (low, high) in found.items()}
+    return {
+        rung: Range(*(steps * sum(parts.values()) for parts in ends))
+        for rung, ends in predict_accounts(card, host).items()
+    }

@@ -2,11 +2,11 @@
 
 Colours are Okabe and Ito's palette, which readers with any colour vision can tell apart; series differ by marker and
 line as well. The reader's own machine is filled and solid, what was recorded elsewhere hollow and dashed, what others
-have published grey and dotted, with a diamond, and called so.
+have published grey and dotted, with a diamond, and called so; what is predicted is hollow, a range, and called so.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
@@ -236,8 +236,14 @@ def stack(parts: Sequence[tuple[str, float]], whole: float, *, unit: str, title:
     print(f"The largest is {name}, with {value / whole:.0%}.")
 
 
-def stacks(rows: Mapping[str, Mapping[str, float]], *, unit: str, per: float = 1.0, least: float = 0.01) -> None:
-    """Bars of the same parts, one row each; parts below the share `least` of every bar are left out, and named."""
+def stacks(
+    rows: Mapping[str, Mapping[str, float]], *, unit: str, per: float = 1.0, least: float = 0.01,
+    predicted: Container[str] = (),
+) -> None:  # fmt: skip
+    """Bars of the same parts, one row each; parts below the share `least` of every bar are left out, and named.
+
+    Rows that are `predicted` are hollow.
+    """
     rows = {row: {name: value / per for name, value in parts.items()} for row, parts in rows.items()}
     names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
     small = [n for n in names if all(abs(p.get(n, 0.0)) < least * sum(p.values()) for p in rows.values())]
@@ -245,10 +251,13 @@ def stacks(rows: Mapping[str, Mapping[str, float]], *, unit: str, per: float = 1
     left = dict.fromkeys(rows, 0.0)
     for i, name in enumerate(n for n in names if n not in small):
         widths = [max(0.0, parts.get(name, 0.0)) for parts in rows.values()]
-        axis.barh(
+        drawn = axis.barh(
             list(rows), widths, left=list(left.values()), height=0.6, color=PALETTE[i],
             hatch=HATCHES[i], edgecolor="white", label=name,
         )  # fmt: skip
+        for row, bar in zip(rows, drawn, strict=True):
+            if row in predicted and bar.get_width():
+                bar.set(facecolor="white", edgecolor=PALETTE[i])
         left = {row: at + width for (row, at), width in zip(left.items(), widths, strict=True)}
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
@@ -257,6 +266,7 @@ def stacks(rows: Mapping[str, Mapping[str, float]], *, unit: str, per: float = 1
     plt.show()
     for row, parts in rows.items():
         shown = ", ".join(f"{name} {number(parts[name])}" for name in names if name in parts and name not in small)
+        row = row.replace("\n", " ")
         print(f"{row}: {number(sum(parts.values()))} {unit} = {shown}")
     if small:
         print(f"Next to nothing: {', '.join(small)}.")
@@ -300,21 +310,33 @@ def line_fit(steps: Sequence[Timed], held_out: Timed, fixed: float, slope: float
     plt.show()
 
 
+def _cell(found: Comparison | Range | float) -> tuple[float, str]:
+    """(ratio, text) of a cell of `ratio_map`."""
+    if isinstance(found, Comparison):
+        return found.ratio, found.times if found.differs else f"({found.times})"
+    if isinstance(found, Range):
+        return found.middle, f"({span(found)})" if 1 in found else span(found)
+    return found, f"{found:.2g}"
+
+
 def ratio_map(
-    ratios: Sequence[Sequence[Comparison | float]], batch_sizes: Sequence[int], widths: Sequence[int], title: str
-) -> None:
-    """How many times as fast, over batch size and width: measured (in brackets where nothing can be claimed) or not."""
+    ratios: Sequence[Sequence[Comparison | Range | float]], batch_sizes: Sequence[int], widths: Sequence[int],
+    title: str,
+) -> None:  # fmt: skip
+    """How many times as fast, over batch size and width: measured, a predicted range, or a number.
+
+    In brackets where nothing can be claimed, as the interval or the range has 1 in it. A range has its middle's colour.
+    """
     from matplotlib.colors import TwoSlopeNorm
 
-    measured = isinstance(ratios[0][0], Comparison)
-    shown = torch.tensor([[c.ratio if measured else c for c in row] for row in ratios], dtype=torch.float64).log2()
+    cells = [[_cell(c) for c in row] for row in ratios]
+    shown = torch.tensor([[ratio for ratio, _ in row] for row in cells], dtype=torch.float64).log2()
     limit = max(1.0, float(shown.abs().max()))  # the colours change side at a ratio of 1
     norm = TwoSlopeNorm(0, -limit, limit)
     figure, axis = plt.subplots(figsize=(1.6 + 1.15 * len(widths), 1.1 + 0.62 * len(batch_sizes)))
     picture = axis.imshow(shown.numpy(), cmap="PuOr_r", norm=norm, aspect="auto")
-    for i, row in enumerate(ratios):
-        for j, c in enumerate(row):
-            text = (c.times if c.differs else f"({c.times})") if measured else f"{c:.2g}"
+    for i, row in enumerate(cells):
+        for j, (_, text) in enumerate(row):
             r, g, b, _ = picture.cmap(norm(float(shown[i, j])))
             dark = 0.299 * r + 0.587 * g + 0.114 * b < 0.5
             axis.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=10)
@@ -391,44 +413,67 @@ def ladder_sources(machines: Sequence[Results], own: Results | None = None) -> l
 
 
 def ladder(
-    sources: Sequence[tuple[str, Sequence[Timed]]], rungs: Sequence[str], floors: Sequence[str], path=None, **metadata
-) -> None:
+    sources: Sequence[tuple[str, Sequence[Timed]]], rungs: Sequence[str], floors: Sequence[str],
+    predicted: Sequence[tuple[str, Mapping[str, Range]]] = (), path=None, **metadata,
+) -> None:  # fmt: skip
     """The speed ladder: seconds per epoch of every rung on a logarithmic axis, the first rung at the top.
 
     Args:
         sources: (label, measurements) of every machine; the reader's own has a label that begins with `OWN`.
         rungs: names in the order of the ladder.
         floors: names of what no rung can be faster than; the fastest of them is drawn as a line.
+        predicted: (label, seconds per epoch by rung) of cards that are not here: hollow, from the least to the most.
         path: a PNG file to save the figure in (with `metadata`), instead of showing it.
     """
     sources = [(label, {m.name: m for m in measured}) for label, measured in sources]
-    height = 0.84 / max(1, len(sources))
-    figure, axis = plt.subplots(figsize=(9, 1.2 + len(rungs) * (0.16 + 0.2 * len(sources))))
+    lanes = [len(sources) + sum(name in found for _, found in predicted) for name in rungs]
+    tops = [sum(lanes[:row]) + 0.8 * row for row in range(len(rungs))]  # a lane is one unit high
+    figure, axis = plt.subplots(figsize=(9, 1.2 + 0.16 * len(rungs) + 0.2 * sum(lanes)))
+
+    def write(x: float, y: float, text: str) -> None:
+        background = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # or the floor's line would cross it
+        axis.annotate(text, (x, y), (5, 0), textcoords="offset points", va="center", fontsize=8, bbox=background)
+
     for i, (label, found) in enumerate(sources):
         color = PALETTE[i % len(PALETTE)]
         look = {"facecolor": color} if label.startswith(OWN) else {"facecolor": "white", "hatch": HATCHES[i % 5 + 1]}
         pairs = [(rungs[0], name) for name in rungs[1:] if name in found and rungs[0] in found]
         gains = {c.names[1]: c.times for c in compare_all({n: m.seconds for n, m in found.items()}, pairs)}
-        for row, name in enumerate(rungs):
-            y = row + (i + 0.5) * height - 0.42
+        for top, name in zip(tops, rungs, strict=True):
+            y = top + i + 0.5
             if name not in found:
                 axis.annotate("not on this machine", (0.01, y), xycoords=axis.get_yaxis_transform(), va="center",
                               fontsize=7, color="grey")  # fmt: skip
                 continue
             times = found[name].per_epoch()
             value, (low, high) = statistics.median(times), interval(times)
-            axis.barh(y, value, height=0.9 * height, edgecolor=color, label=label if name == rungs[0] else None, **look)
+            axis.barh(y, value, height=0.9, edgecolor=color, label=label if name == rungs[0] else None, **look)
             axis.plot([low, high], [y, y], color="black", linewidth=2)
             text = f"{rounded(value, low, high)[0]} s" + (f", {gains[name]}x" if name in gains else "")
-            text += f" ({found[name].proof['products']})" if "products" in found[name].proof else ""
-            axis.annotate(text, (high, y), (5, 0), textcoords="offset points", va="center", fontsize=8)
+            write(high, y, text + (f" ({found[name].proof['products']})" if "products" in found[name].proof else ""))
         for at, floor in sorted((statistics.median(found[f].per_epoch()), f) for f in floors if f in found)[:1]:
             axis.axvline(at, color=color, linestyle="--", linewidth=1.2, label=f"the floor: {floor}, {number(at)} s")
-    every = [s for _, found in sources for name in (*rungs, *floors) if name in found for s in found[name].per_epoch()]
-    axis.set_yticks(range(len(rungs)), [f"{i}. {name}" for i, name in enumerate(rungs, start=1)])
-    axis.invert_yaxis()
+    lane = [len(sources) + 0.5] * len(rungs)
+    for i, (label, found) in enumerate(predicted, start=len(sources)):
+        first = True
+        for row, name in enumerate(rungs):
+            if name in found:
+                low, high = found[name]
+                y, lane[row] = tops[row] + lane[row], lane[row] + 1
+                axis.barh(y, high - low, left=low, height=0.7, facecolor="none", edgecolor=PALETTE[i % len(PALETTE)],
+                          linestyle=":", linewidth=1.8, label=label if first else None)  # fmt: skip
+                gain = Range(found[rungs[0]].low / high, found[rungs[0]].high / low) if rungs[0] in found else None
+                write(high, y, f"{span(found[name])} s" + (f", {span(gain)}x" if gain and row else ""))
+                first = False
+    ends = [s for _, found in sources for name in (*rungs, *floors) if name in found for s in found[name].per_epoch()]
+    ends += [end for _, found in predicted for times in found.values() for end in times]
+    axis.set_yticks(
+        [top + n / 2 for top, n in zip(tops, lanes, strict=True)],
+        [f"{i}. {name}" for i, name in enumerate(rungs, start=1)],
+    )
+    axis.set_ylim(tops[-1] + lanes[-1] + 0.8, -0.8)
     axis.grid(axis="y", visible=False)
-    axis.set(xscale="log", xlabel="seconds per epoch (logarithmic)", xlim=(min(every) / 3, max(every) * 4))
+    axis.set(xscale="log", xlabel="seconds per epoch (logarithmic)", xlim=(min(ends) / 3, max(ends) * 4))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.legend(loc="upper left", bbox_to_anchor=(0, -0.8 / figure.get_figheight()), fontsize=8)
     if path:
@@ -442,6 +487,9 @@ def ladder(
         if rungs[0] in found and len(ranked) > 1:
             gain = compare_all({n: m.seconds for n, m in found.items()}, [(rungs[0], ranked[0][1])])[0]
             print(f"{label}, the fastest rung: {gain}")
+    for label, found in predicted:
+        times = ", ".join(f"{name} {span(found[name])} s" for name in rungs if name in found)
+        print(f"{label}, seconds per epoch at least to at most: {times}.")
 
 
 def scaling(rates: Mapping[str, Mapping[int, float]]) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from torch.profiler import profile
 
 from mnist_gpu.faster.ladder import RUNGS, TEXTBOOK
-from mnist_gpu.measuring.card import card_numbers, predict_graph, predict_step
+from mnist_gpu.measuring.card import card_numbers, predict_graph, predict_step, predictable, predicted_map
 from mnist_gpu.measuring.plots import OTHERS, number, span
 from mnist_gpu.measuring.profiling import operators
 from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, published
 from mnist_gpu.measuring.results import Results, Skipped, Timed
 from mnist_gpu.measuring.scaling import Scaling
 from mnist_gpu.measuring.timing import compare_all, interval, rounded
+from mnist_gpu.measuring.written_predictions import Outcome
 from mnist_gpu.mnist import TRAIN_IMAGES
 
 
@@ -128,14 +129,44 @@ def predicted_steps(cards: Sequence[str], launch: float, cpu_seconds: float, bat
 
     `launch`: seconds that this computer takes to ask for a step's operations.
     """
-    rows = []
+    rows, steps = [], []
     for name in cards:
         card = card_numbers(name)
         found = predict_step(card, launch, batch_size, hidden), predict_graph(card, batch_size, hidden)
         rows.append((name, *(text for t in found for text in (span(t, 1e-6), f"{span(t.gain_over(cpu_seconds))}x"))))
+        steps.append(found[0])
     columns(["predicted", "launched, µs", "against this CPU", "as a CUDA graph, µs", "against this CPU"], rows)
     print("At least to at most. launched: the host asks for the operations one by one; in a graph it does not.")
     print(f"against this CPU: how many times as fast as its {1e6 * cpu_seconds:,.0f} µs.")
+    if len(steps) > 1:
+        alike = max(s.low for s in steps) <= min(s.high for s in steps)
+        print("Launched one by one, " + ("all may take as long: their ranges overlap." if alike else "they differ."))
+
+
+def predicted_maps(launch: float, measured: Sequence[Sequence[Timed]]) -> None:
+    """For every card there is a prediction for: in how many of the `measured` steps of a CPU it would be faster."""
+    rows = []
+    for name in predictable():
+        cells = [c for row in predicted_map(card_numbers(name), launch, measured) for c in row]
+        surely, never = sum(c.low > 1 for c in cells), sum(c.high < 1 for c in cells)
+        best = max(cells, key=lambda c: c.middle)
+        rows.append((name, surely, len(cells) - surely - never, never, f"{span(best)}x"))
+    columns(["predicted", "surely faster", "open", "surely slower", "the most that it gains"], rows)
+
+
+def outcomes(found: Sequence[Outcome]) -> None:
+    """Predictions beside what was measured later, and whether it lies in the range."""
+    rows = []
+    for o in found:
+        card, section, name, parameters, seconds = o.predicted
+        sizes = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in parameters.items())
+        per, unit = (1, "s") if section == "ladder" else (1e-6, "µs")
+        rows.append(
+            (f"{card}: {name}, {sizes}", f"{span(seconds, per)} {unit}", number(o.measured / per),
+             f"{o.factor:.2f}x", "yes" if o.right else "NO")
+        )  # fmt: skip
+    columns(["what", "predicted", "measured", "of the middle", "in the range"], rows)
+    print(f"{sum(o.right for o in found)} of {len(found)} measured times lie in the predicted range.")
 
 
 def profiled_operators(watched: profile, count: int, *, rows: int = 12) -> None:

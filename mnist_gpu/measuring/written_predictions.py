@@ -25,7 +25,6 @@ import torch
 
 from mnist_gpu.checks import at_least_one, atomic_write, writable
 from mnist_gpu.device import cpu_name, describe, set_threads
-from mnist_gpu.measuring import tables
 from mnist_gpu.measuring.card import (
     Host,
     Range,
@@ -43,6 +42,7 @@ from mnist_gpu.measuring.workloads import step_here
 
 FORMAT = "mnist_gpu predictions 1"
 PREDICTIONS = CARDS.parent / "predictions.json"
+DRAWN = ("T4", "H100")  # an old card that hosted notebooks lend, and one of a data centre
 SIZES = (32, 128, 512, 2048)  # of batches and of widths, as in section crossover
 
 
@@ -103,6 +103,13 @@ def foretell(host: Host, *, date: str, cpu: str) -> Written:
     return Written(date, cpu, host, found)
 
 
+def drawn(written: Written, machines: Sequence[Results]) -> list[tuple[str, dict[str, Range]]]:
+    """(label, ladder) of the cards whose predictions figures show: a few, and those that have been recorded since."""
+    recorded = [card_of(results.environment["device_name"]) for results in machines]
+    cards = dict.fromkeys([*DRAWN, *(card for card in recorded if card and written.ladder(card))])
+    return [(written.label(card), written.ladder(card)) for card in cards]
+
+
 def need_new(path: str | Path) -> None:
     """Raises FileExistsError if there is a file already."""
     if Path(path).exists():
@@ -157,6 +164,8 @@ def run(card: str | None = None, batch_size: int = 128, hidden: int = 128, write
     With `write_down`, writes the predictions for every card there. Raises ValueError for an unknown card or sizes below
     1, FileExistsError if something has been written down there before.
     """
+    from mnist_gpu.measuring import tables  # with matplotlib, and with this file's Outcome
+
     at_least_one(batch_size=batch_size, hidden=hidden)
     cards = predictable() if card is None else [card_numbers(card).name]
     if write_down:
