@@ -1,5 +1,7 @@
 """What tables and figures say of numbers that are known."""
 
+import itertools
+
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -10,12 +12,14 @@ import torch
 
 from mnist_gpu.faster.ladder import RUNGS
 from mnist_gpu.measuring import plots, tables
+from mnist_gpu.measuring.card import Range, card_numbers, predict_graph, predict_step, predictable
 from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, Source
 from mnist_gpu.measuring.results import Results, Skipped, Timed
 from mnist_gpu.measuring.scaling import Scaling
 from mnist_gpu.measuring.sections.account import Account
 from mnist_gpu.measuring.sections.ladder import Climb
 from mnist_gpu.measuring.timing import compare
+from mnist_gpu.measuring.written_predictions import Outcome, Predicted
 
 NAMES = [rung.name for rung in RUNGS]
 EPYC = {"device": "cpu", "cpu_name": "AMD EPYC", "device_name": "AMD EPYC", "load_average": 0.1}
@@ -223,6 +227,78 @@ def test_a_map_shows_what_is_not_claimed_in_brackets():
     assert first == cells[0][0].times and second == f"({cells[0][1].times})" and not cells[0][1].differs
     plots.ratio_map([[1.5, 0.25]], [32], [8, 16], "predicted")
     assert [t.get_text() for t in plt.gcf().axes[0].texts] == ["1.5", "0.25"]
+
+
+def test_a_predicted_range_with_1_in_it_stands_in_brackets():
+    plots.ratio_map([[Range(0.8, 1.5), Range(2.0, 5.31)], [Range(0.2, 0.5), Range(120.0, 480.0)]], [1, 2], [1, 2], "")
+    texts = [t.get_text() for t in plt.gcf().axes[0].texts]
+    assert texts == ["(0.8 to 1.5)", "2 to 5.3", "0.2 to 0.5", "120 to 480"]
+
+
+PREDICTED = {"textbook": Range(5.0, 6.0), "CUDA graph of an epoch": Range(0.02, 0.1)}
+
+
+def test_predictions_are_hollow_ranges_in_the_ladder_with_names_of_their_own(capsys):
+    measured = [rung("textbook", 2.0), rung("tensors in memory", 0.3)]
+    label = "predicted: T4, with the CPU AMD EPYC (2026-01-31)"
+    plots.ladder([(f"{plots.OWN}: AMD EPYC", measured)], NAMES, [], [(label, PREDICTED)])
+    axis = plt.gca()
+    hollow = [p for p in axis.patches if p.get_linestyle() == ":"]
+    ends = [(round(p.get_x(), 6), round(p.get_x() + p.get_width(), 6)) for p in hollow]
+    assert ends == [tuple(r) for r in PREDICTED.values()]
+    assert all(p.get_facecolor()[3] == 0 for p in hollow)
+    assert [t.get_text() for t in axis.get_legend().get_texts()] == [f"{plots.OWN}: AMD EPYC", label]
+    texts = [t.get_text() for t in axis.texts]
+    assert "5 to 6 s" in texts and "0.02 to 0.1 s, 50 to 300x" in texts  # 5 / 0.1 to 6 / 0.02
+    ys = sorted(p.get_y() + p.get_height() / 2 for p in axis.patches)
+    assert all(b - a > 0.9 for a, b in itertools.pairwise(ys))  # a lane each
+    assert dict(zip([t.get_text() for t in axis.get_yticklabels()], axis.get_yticks(), strict=True))["1. textbook"] == 1
+    out = capsys.readouterr().out
+    assert f"{label}, seconds per epoch at least to at most: textbook 5 to 6 s, CUDA graph of an epoch 0.02" in out
+
+
+def test_predicted_bars_are_hollow_among_measured_ones(capsys):
+    plots.stacks(
+        {"mine": {"load": 5.0}, "predicted: T4,\nat least": {"load": 2.0}},
+        unit="µs",
+        predicted={"predicted: T4,\nat least"},
+    )
+    mine, there = plt.gca().patches
+    assert mine.get_facecolor()[:3] != (1, 1, 1) and there.get_facecolor()[:3] == (1, 1, 1)
+    assert there.get_edgecolor() == mine.get_facecolor()
+    assert capsys.readouterr().out == "mine: 5 µs = load 5\npredicted: T4, at least: 2 µs = load 2\n"
+
+
+def test_a_table_of_predictions_has_what_the_model_says(capsys):
+    card, launch, here = card_numbers("T4"), 3e-4, 9e-4
+    tables.predicted_steps(["T4"], launch, here, 128, 128)
+    found = predict_step(card, launch), predict_graph(card)
+    (row,) = (line for line in rows(capsys) if line[0] == "T4")
+    texts = [text for t in found for text in (plots.span(t, 1e-6), plots.span(t.gain_over(here)) + "x")]
+    assert row == ["T4", *" ".join(texts).split()]
+    tables.predicted_steps(["T4", "H100"], launch, here, 128, 128)
+    assert "all may take as long: their ranges overlap." in capsys.readouterr().out
+    tables.predicted_steps(["T4", "H100"], launch, here, 2048, 2048)
+    assert "they differ." in capsys.readouterr().out
+
+
+def test_of_every_card_a_table_says_in_how_many_cells_it_is_surely_faster(capsys):
+    def step(seconds, size):
+        return Timed("crossover", "step", "cpu", 1, [seconds], {"batch_size": size, "hidden": size})
+
+    tables.predicted_maps(3e-4, [[step(1e-6, 32), step(3.5e-4, 32)], [step(1.0, 32), step(1e-6, 2048)]])
+    _, _, *found = capsys.readouterr().out.splitlines()
+    assert [line[:8].strip() for line in found] == predictable() and found[0].split()[:4] == ["T4", "1", "1", "2"]
+
+
+def test_a_prediction_stands_beside_its_measurement_with_the_factor(capsys):
+    step = Predicted("T4", "crossover", "step", {"batch_size": 128, "hidden": 32}, Range(1e-4, 4e-4))
+    epoch = Predicted("T4", "ladder", "textbook", {"hidden": 128}, Range(5.0, 6.0))
+    tables.outcomes([Outcome(step, 3e-4), Outcome(epoch, 11.0)])
+    first, second, said = capsys.readouterr().out.splitlines()[2:]
+    assert " ".join(first.split()) == "T4: step, batch size 128, hidden 32 100 to 400 µs 300 1.50x yes"
+    assert " ".join(second.split()) == "T4: textbook, hidden 128 5 to 6 s 11 2.01x NO"
+    assert said == "1 of 2 measured times lie in the predicted range."
 
 
 def test_a_roofline_marks_larger_batches_larger(capsys):

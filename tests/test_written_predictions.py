@@ -1,13 +1,18 @@
 import json
+from pathlib import Path
 
+import nbformat
 import pytest
+import torch
 
 from mnist_gpu.__main__ import main
-from mnist_gpu.measuring import results, written_predictions
+from mnist_gpu.measuring import results, tables, written_predictions
 from mnist_gpu.measuring.card import Host, Range, card_numbers, predict_ladder, predict_step, predictable
+from mnist_gpu.measuring.published import card_of
 from mnist_gpu.measuring.results import Timed
-from mnist_gpu.measuring.written_predictions import foretell, measure_host, outcomes, read, write
+from mnist_gpu.measuring.written_predictions import DRAWN, PREDICTIONS, foretell, measure_host, outcomes, read, write
 
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 HOST = Host(launch=3e-4, textbook=1e-2, device=1e-4, disturbance=2e-3)
 WRITTEN = foretell(HOST, date="2026-01-31", cpu="Some CPU")
 
@@ -87,8 +92,38 @@ def test_a_recorded_card_stands_beside_its_prediction_right_or_wrong(tmp_path):
     assert not narrow.right and narrow.factor == pytest.approx(2.5)
 
 
+def test_the_courses_own_predictions_were_written_before_any_of_these_cards_was_recorded():
+    """The model may be improved later, and then no longer gives these numbers; they stay as they are."""
+    written = read()
+    assert PREDICTIONS.is_file() and set(DRAWN) <= {p.card for p in written.predictions} <= set(predictable())
+    assert len({(p.card, p.section, p.name, str(p.parameters)) for p in written.predictions}) == 10 * (16 + 4)
+    for machine in results.recorded():
+        assert card_of(machine.environment["device_name"]) is None or written.date <= machine.date
+
+
 def test_a_card_that_was_not_predicted_has_no_outcome(tmp_path):
     assert outcomes(WRITTEN, recorded(tmp_path, "NVIDIA H200 NVL")) == [] == outcomes(WRITTEN, [])
+
+
+@pytest.mark.parametrize(("chapter", "rows"), [("05", 2), ("07", 1)])
+def test_the_chapters_show_them_side_by_side(tmp_path, capsys, chapter, rows):
+    """The chapter's own cell, with a made-up recording of a T4."""
+    machines = recorded(tmp_path, "Tesla T4")
+    (path,) = NOTEBOOKS.glob(f"{chapter}_*.ipynb")
+    (code,) = [c.source for c in nbformat.read(path, as_version=4).cells if "tables.outcomes(found)" in c.source]
+    names = {"read_written": lambda: WRITTEN, "written": WRITTEN, "recorded": lambda: machines, "tables": tables}
+    exec(code, names | {"outcomes": outcomes, "device": torch.device("cuda")})
+    out = capsys.readouterr().out
+    assert "T4: textbook, hidden 128" in out and f"of {rows} measured times lie in the predicted range." in out
+
+
+def test_the_readmes_figure_shows_a_recorded_cards_prediction_beside_it(tmp_path, capsys, monkeypatch):
+    machines = recorded(tmp_path, "NVIDIA L4")
+    monkeypatch.setattr(results, "recorded", lambda: machines)
+    assert main(["figure", str(tmp_path / "ladder.png")]) == 0
+    out = capsys.readouterr().out
+    assert (tmp_path / "ladder.png").stat().st_size > 10_000
+    assert [line.split(",")[0] for line in out.splitlines()[:-1]] == [f"predicted: {c}" for c in (*DRAWN, "L4")]
 
 
 # The command
