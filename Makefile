@@ -1,10 +1,10 @@
-# `make lab`, `make test` and `make notebooks` each do their own set-up: a virtual environment in .venv, installed once
+# `make lab`, `make test`, `make gpu` and `make notebooks` each do their own set-up: a virtual environment in .venv, installed once
 # and again only when requirements.txt or pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: lab test notebooks lint
+.PHONY: lab test gpu notebooks lint
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, but $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
@@ -23,6 +23,13 @@ lab: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# Everything that only a GPU can show, in ten minutes, into gpu-results/. Where PyTorch is installed already, and .venv is
+# not, it is used as it is: nothing is installed then, and what is missing (JupyterLab, say) is skipped by name.
+gpu:
+	@if [ ! -e $(READY) ] && $(PYTHON) -c 'import torch, torchvision, matplotlib, tqdm, psutil' 2>/dev/null; \
+	then $(PYTHON) -m mnist_gpu gpu $(GPU); \
+	else $(MAKE) --no-print-directory $(READY) && $(BIN)/python -m mnist_gpu gpu $(GPU); fi
 
 # Runs every notebook from the top and stores its outputs.
 notebooks: $(READY)

@@ -10,7 +10,7 @@ from mnist_gpu import doctor
 from mnist_gpu.batches import PIPELINES
 from mnist_gpu.device import memory_error
 from mnist_gpu.faster.run import run_training
-from mnist_gpu.measuring import benchmark, written_predictions
+from mnist_gpu.measuring import benchmark, on_gpu, predict
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,9 +48,11 @@ def parser() -> argparse.ArgumentParser:
     p = command("benchmark", benchmark.run, "measure this machine")
     p.add_argument("--quick", action="store_true", help="shorter runs: a look, not a record")
     p.add_argument("--only", choices=benchmark.SECTIONS, action="append", help="one section; may be given again")
+    p.add_argument("--on", choices=["cpu", "gpu"], help="on one of the two alone")
     p.add_argument("--record", type=Path, metavar="FILE", help="write the raw times there")
+    p.add_argument("--append", action="store_true", help="add them to what is recorded there")
 
-    p = command("predict", written_predictions.run, "what a GPU that is not here would take, from published figures")
+    p = command("predict", predict.run, "what a GPU that is not here would take, from published figures")
     p.add_argument("card", nargs="?", help="one card, such as T4; without it, all")
     p.add_argument("--batch-size", type=int, help="images per step")
     p.add_argument("--hidden", type=int, help="width of the hidden layer")
@@ -58,6 +60,13 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("figure", benchmark.draw_recorded, "draw the speed ladder of all recorded machines")
     p.add_argument("file", type=Path, nargs="?", help="a PNG file")
+    p.add_argument("--add", type=Path, metavar="FILE", help="a results file that is not among the recorded ones")
+
+    p = command("gpu", on_gpu.run, "all that only a GPU can show, in ten minutes: checks, tests, record, chapters")
+    p.add_argument(
+        "folder", type=Path, nargs="?", help="where everything goes; given again, it goes on with what is left"
+    )
+    p.add_argument("--minutes", type=float, help="how long it may take")
     return top
 
 

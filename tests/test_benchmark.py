@@ -9,7 +9,7 @@ from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, TEXTBOOK, WIDE
 from mnist_gpu.measuring import benchmark
 from mnist_gpu.measuring.benchmark import BROKEN_OFF, SECTIONS, import_seconds, summary
 from mnist_gpu.measuring.peers import OURS, PEERS
-from mnist_gpu.measuring.results import Results, Skipped, Timed
+from mnist_gpu.measuring.results import Results, Skipped, Timed, read, write
 from mnist_gpu.measuring.sections import ladder, peers, pipelines
 from mnist_gpu.measuring.sections.ladder import FLOORS
 from mnist_gpu.measuring.sections.section import measured_pairs
@@ -268,3 +268,30 @@ def test_who_records_on_a_busy_machine_is_told(monkeypatch, tmp_path, capsys, lo
     monkeypatch.setattr(benchmark, "import_seconds", lambda: [0.001])
     assert benchmark.run(record=tmp_path / "here.json") == 0
     assert ("This machine is busy (load 0.8" in capsys.readouterr().out) == busy
+
+
+def test_one_of_two_devices_can_be_measured_alone(fake_sections, monkeypatch):
+    monkeypatch.setattr(benchmark, "environment", lambda device: {"device_name": "a GPU", "cpu_name": "a CPU"})
+    monkeypatch.setattr(benchmark, "synchronize", lambda device: None)
+    for on, devices in (("cpu", ["cpu"]), ("gpu", ["cuda"]), (None, ["cpu", "cuda"])):
+        found, _ = run(CUDA, only=["ceilings"], on=on)
+        assert [m.device for m in found.measurements] == devices
+    found, _ = run(CUDA, only=["crossover"], on="cpu")
+    assert found.measurements == []  # which takes both in one run
+    with pytest.raises(ValueError, match="there is no GPU here to measure on"):
+        run(CPU, on="gpu")
+
+
+def test_a_record_can_be_continued(fake_sections, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # which the benchmark changes
+    monkeypatch.setattr(benchmark, "import_seconds", lambda: [0.001])
+    path = tmp_path / "here.json"
+    for section in ("ceilings", "ladder", "ladder"):
+        assert benchmark.run(only=[section], record=path, append=True) == 0
+    found = read(path)
+    assert [m.section for m in found.measurements] == ["ceilings", "ladder"]
+    write(path, replace(found, environment=found.environment | {"torch": "1.0"}))
+    with pytest.raises(ValueError, match="another machine or program: torch differ"):
+        benchmark.run(only=["ladder"], record=path, append=True)
+    assert benchmark.run(only=["ladder"], record=path) == 0  # without, it is a new one
+    assert [m.section for m in read(path).measurements] == ["ladder"]

@@ -1,6 +1,7 @@
 import json
 import os
 import stat
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,6 +34,25 @@ def test_what_is_written_is_read_back_equal(tmp_path):
     assert found.measurements[0].first_use_seconds == 2.5 and found.measurements[0].proof == {"loss": 0.5}
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
     assert json.loads((tmp_path / "results.json").read_text())["format"] == FORMAT
+
+
+def test_two_runs_on_one_machine_become_one_and_the_later_takes_a_sections_place():
+    first = replace(EXAMPLE, environment=EXAMPLE.environment | {"load_average": 0.1})
+    ladder = Timed("ladder", "device", "cpu", 1, [5.0], {"hidden": 128})
+    account = Timed("account", "step", "cpu", 1, [1.0])
+    second = Results(EXAMPLE.environment | {"load_average": 0.7}, [ladder, account], "2026-02-01", True)
+    found = results.merged(first, second)
+    assert found.measurements == [EXAMPLE.measurements[0], *EXAMPLE.measurements[2:], ladder, account]
+    assert found.skipped == [EXAMPLE.skipped[1]]  # TF32 on the CPU was of the ladder that has been measured again
+    assert found.environment["load_average"] == 0.7 and found.date == "2026-02-01"
+
+
+def test_results_of_another_machine_or_kind_are_not_merged():
+    other = replace(EXAMPLE, environment=EXAMPLE.environment | {"driver": "580", "memory_bytes": 1})
+    with pytest.raises(ValueError, match="of another machine or program: memory_bytes, driver differ"):
+        results.merged(EXAMPLE, other)
+    with pytest.raises(ValueError, match="one of these results is a record, the other a quick look"):
+        results.merged(EXAMPLE, replace(EXAMPLE, quick=False))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs the file permissions of POSIX")

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from mnist_gpu.__main__ import main
-from mnist_gpu.measuring import results, tables, written_predictions
+from mnist_gpu.measuring import predict, results, tables
 from mnist_gpu.measuring.card import Host, Range, card_numbers, predict_ladder, predict_step, predictable
+from mnist_gpu.measuring.predict import measure_host
 from mnist_gpu.measuring.published import card_of
 from mnist_gpu.measuring.results import Timed
-from mnist_gpu.measuring.written_predictions import DRAWN, PREDICTIONS, foretell, measure_host, outcomes, read, write
+from mnist_gpu.measuring.written_predictions import DRAWN, PREDICTIONS, foretell, outcomes, read, write
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 HOST = Host(launch=3e-4, textbook=1e-2, device=1e-4, disturbance=2e-3)
@@ -131,8 +132,8 @@ def test_the_readmes_figure_shows_a_recorded_cards_prediction_beside_it(tmp_path
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(written_predictions, "step_here", lambda batch, hidden: {1: 9e-4, 2: 5e-4})
-    monkeypatch.setattr(written_predictions, "measure_host", lambda: HOST)
+    monkeypatch.setattr(predict, "step_here", lambda batch, hidden: {1: 9e-4, 2: 5e-4})
+    monkeypatch.setattr(predict, "measure_host", lambda: HOST)
 
 
 def test_the_command_predicts_every_card_or_one(quick, capsys):

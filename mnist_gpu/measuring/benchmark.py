@@ -34,35 +34,40 @@ def installed() -> list[str]:
 
 
 def benchmark(
-    device: torch.device, *, quick=False, only: Iterable[str] | None = None, progress: Callable = iter, say=print
-) -> Results:
+    device: torch.device, *, quick=False, only: Iterable[str] | None = None, on: str | None = None,
+    progress: Callable = iter, say=print,
+) -> Results:  # fmt: skip
     """Runs the sections `only`, or all that are `installed`, on the CPU, and on `device` if that is another.
 
-    An interrupt ends it, an error ends a section; what was measured before is kept.
+    `on` ("cpu" or "gpu") leaves the other out. An interrupt ends it, an error ends a section; what was measured before
+    is kept.
     """
+    if on == "gpu" and device.type == "cpu":
+        raise ValueError("there is no GPU here to measure on")
     found = Results(environment(device), [], datetime.date.today().isoformat(), quick)
     before = torch.get_num_threads()
+    both = {"cpu": torch.device("cpu"), "gpu": device}
     try:
-        for on in dict.fromkeys([torch.device("cpu"), device]):
+        for here in dict.fromkeys([both[on]] if on else both.values()):
             for name in installed() if only is None else only:
                 section = SECTIONS[name]
-                if (section.once and on != device) or (section.cpu and on.type != "cpu"):
+                if (section.once and here != device) or (section.cpu and here.type != "cpu"):
                     continue
                 settings = section.quick if quick else section.full
                 if "rounds" in settings:
                     settings = settings | {"progress": progress}
                 start = time.perf_counter()
-                say(f"{name} on {found.hardware(on.type)} ({on.type}) ...")
+                say(f"{name} on {found.hardware(here.type)} ({here.type}) ...")
                 try:
-                    for one in section.measure(on, **settings):
+                    for one in section.measure(here, **settings):
                         (found.skipped if isinstance(one, Skipped) else found.measurements).append(one)
-                    synchronize(on)
+                    synchronize(here)
                 except Exception as error:  # the other sections' results are worth more than a traceback
                     reason = f"{type(error).__name__}: {error}"
-                    found.skipped.append(Skipped(name, BROKEN_OFF, on.type, reason))
-                    say(f"{name} on {on.type} broken off: {reason}")
+                    found.skipped.append(Skipped(name, BROKEN_OFF, here.type, reason))
+                    say(f"{name} on {here.type} broken off: {reason}")
                 else:
-                    say(f"{name} on {on.type}: {time.perf_counter() - start:.0f} s")
+                    say(f"{name} on {here.type}: {time.perf_counter() - start:.0f} s")
                     neighbours.report(say)
     except KeyboardInterrupt:
         say("interrupted; keeping what is finished")
@@ -78,12 +83,18 @@ def import_seconds(repeats: int = 5) -> list[float]:
     return [float(run().stdout) for _ in range(repeats)]
 
 
-def summary(found: Results) -> str:
-    """The ratios that the course rests on, each from one run, and what was skipped."""
+def ratios(found: Results) -> list[str]:
+    """The ratios that the course rests on, each from one run."""
     lines = []
     for device in dict.fromkeys(m.device for m in found.measurements):
         where = f"{found.hardware(device)} ({device})"
         lines += [where + line for section in SECTIONS.values() for line in section.summary(found, device)]
+    return lines
+
+
+def summary(found: Results) -> str:
+    """The ratios, what was skipped, and what it costs to import the training."""
+    lines = ratios(found)
     lines += [f"skipped: {s.section}, {s.name} ({s.device}): {s.reason}" for s in found.skipped]
     lines.append(
         f"import mnist_gpu.training beyond torch: {statistics.median(import_seconds()) * 1000:.1f} ms (median)"
@@ -91,14 +102,21 @@ def summary(found: Results) -> str:
     return "\n".join(lines)
 
 
-def run(quick: bool = False, only: list[str] | None = None, record: Path | None = None) -> int:
+def run(
+    quick: bool = False, only: list[str] | None = None, on: str | None = None, record: Path | None = None,
+    append: bool = False,
+) -> int:  # fmt: skip
     """Measures this machine and prints the summary; with `record` writes every raw time there, too.
 
-    Returns 1 if a section broke off, else 0. Raises ValueError if the file cannot be written, before measuring.
+    With `append` it adds them to what an earlier run on this machine has recorded there. Returns 1 if a section broke
+    off, else 0. Raises ValueError if the file cannot be written, or continued, before measuring.
     """
     writable(record)
     device = pick_device()
     set_threads(1)
+    before = results.read(record) if append and record and record.exists() else None
+    if before:
+        results.merged(before, Results(environment(device), [], datetime.date.today().isoformat(), quick))
     print(describe(device))
     if record and (load := environment(device)["load_average"] or 0.0) > results.QUIET:
         print(
@@ -112,18 +130,18 @@ def run(quick: bool = False, only: list[str] | None = None, record: Path | None 
     # What torch.compile compiled in an earlier run would make its first use look cheap.
     with tempfile.TemporaryDirectory() as empty:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty
-        found = benchmark(device, quick=quick, only=only, progress=progress)
-    print(summary(found))
-    if record:
-        results.write(record, found)
+        found = benchmark(device, quick=quick, only=only, on=on, progress=progress)
+    if record:  # before the summary, which takes time that an interrupted run may not have
+        results.write(record, results.merged(before, found) if before else found)
         print(f"Recorded {len(found.measurements)} measurements in {record}")
+    print(summary(found))
     return 1 if any(s.name == BROKEN_OFF for s in found.skipped) else 0
 
 
-def draw_recorded(file: Path = results.REFERENCE / "ladder.png") -> int:
-    """Draws the speed ladder of all recorded machines as a PNG file, and predictions for cards that are not among them.
+def draw_recorded(file: Path = results.REFERENCE / "ladder.png", add: Path | None = None) -> int:
+    """Draws the speed ladder of all recorded machines as a PNG file, and predictions for some cards.
 
-    Raises ValueError if none is recorded.
+    `add` is a results file that is not among the recorded ones. Raises ValueError if none is recorded.
     """
     writable(file)
     import matplotlib
@@ -131,7 +149,7 @@ def draw_recorded(file: Path = results.REFERENCE / "ladder.png") -> int:
     matplotlib.use("Agg")  # a file is wanted, no window
     from mnist_gpu.measuring import plots
 
-    machines = results.recorded()
+    machines = results.recorded() + ([results.read(add)] if add else [])
     sources = plots.ladder_sources(machines)
     if not sources:
         raise ValueError(f"no machine's ladder is recorded in {results.REFERENCE}")

@@ -128,6 +128,29 @@ def read(path: str | Path) -> Results:
         raise ValueError(f"{path} is not a results file of format {FORMAT!r}: {error}") from error
 
 
+def merged(first: Results, second: Results) -> Results:
+    """Two runs on one machine as one; of the load that they began with, the larger.
+
+    What the second has measured of a section on a device takes the place of what the first had of it. Raises
+    ValueError if their environments differ in anything else, or one of them is quick.
+    """
+    loads = [r.environment.get("load_average") for r in (first, second)]
+    environments = [r.environment | {"load_average": None} for r in (first, second)]
+    if different := [k for k, v in environments[0].items() if environments[1].get(k) != v]:
+        raise ValueError(f"these are results of another machine or program: {', '.join(different)} differ")
+    if first.quick != second.quick:
+        raise ValueError("one of these results is a record, the other a quick look")
+    load = max((x for x in loads if x is not None), default=None)
+    again = {(one.section, one.device) for one in [*second.measurements, *second.skipped]}
+
+    def both(old: list, new: list) -> list:
+        return [one for one in old if (one.section, one.device) not in again] + new
+
+    measurements = both(first.measurements, second.measurements)
+    skipped = both(first.skipped, second.skipped)
+    return Results(first.environment | {"load_average": load}, measurements, second.date, second.quick, skipped)
+
+
 def fingerprint(folder: str | Path = REFERENCE) -> str:
     """SHA-256 of all recorded results in `folder`, to tell which ones a figure was made from."""
     return hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(folder).glob("*.json")))).hexdigest()

@@ -21,24 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
-from mnist_gpu.checks import at_least_one, atomic_write, writable
-from mnist_gpu.device import cpu_name, describe, set_threads
-from mnist_gpu.measuring.card import (
-    Host,
-    Range,
-    card_numbers,
-    figures_for,
-    host_of,
-    predict_ladder,
-    predict_step,
-    predictable,
-)
+from mnist_gpu.checks import atomic_write
+from mnist_gpu.measuring.card import Host, Range, card_numbers, predict_ladder, predict_step, predictable
 from mnist_gpu.measuring.published import CARDS, card_of
 from mnist_gpu.measuring.results import Results
-from mnist_gpu.measuring.sections.account import measure_account
-from mnist_gpu.measuring.workloads import step_here
 
 FORMAT = "mnist_gpu predictions 1"
 PREDICTIONS = CARDS.parent / "predictions.json"
@@ -151,40 +137,3 @@ def outcomes(written: Written, machines: Sequence[Results]) -> list[Outcome]:
                     seconds = statistics.median(m.per_epoch()) if p.section == "ladder" else m.median
                     found.append(Outcome(p, seconds))
     return found
-
-
-def measure_host(rounds: int = 10) -> Host:
-    """This computer's part of a step, measured (ten seconds)."""
-    return host_of({m.name: m for m in measure_account(torch.device("cpu"), sizes=(1, 64), steps=20, rounds=rounds)})
-
-
-def run(card: str | None = None, batch_size: int = 128, hidden: int = 128, write_down: Path | None = None) -> int:
-    """Prints what a training step would take on a GPU that is not here, and on this computer's CPU, which is measured.
-
-    With `write_down`, writes the predictions for every card there. Raises ValueError for an unknown card or sizes below
-    1, FileExistsError if something has been written down there before.
-    """
-    from mnist_gpu.measuring import tables  # with matplotlib, and with this file's Outcome
-
-    at_least_one(batch_size=batch_size, hidden=hidden)
-    cards = predictable() if card is None else [card_numbers(card).name]
-    if write_down:
-        writable(write_down)
-        need_new(write_down)
-    cpu = torch.device("cpu")
-    set_threads()
-    print(describe(cpu))
-    launch, seconds = step_here(1, 1)[1], step_here(batch_size, hidden)
-    here = ", ".join(f"{1e6 * s:,.0f} µs with {t} thread{'s' * (t > 1)}" for t, s in seconds.items())
-    print(f"Measured on this CPU: a step of {batch_size} images at width {hidden} takes {here}.")
-    print(f"To ask for its operations takes {1e6 * launch:,.0f} µs: the step of the smallest network, with one thread.")
-    print("Predicted for GPUs, from figures that others have published; nothing of it was measured:")
-    tables.predicted_steps(cards, launch, min(seconds.values()), batch_size, hidden)
-    if card:
-        print("From these figures of others:")
-        tables.sources(figures_for(card))
-    if write_down:
-        date = datetime.date.today().isoformat()
-        write(write_down, foretell(measure_host(), date=date, cpu=cpu_name()))
-        print(f"Wrote down the predictions for every card in {write_down}")
-    return 0
