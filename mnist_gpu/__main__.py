@@ -75,6 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         outcome = options.pop("run")(**options)
         return getattr(outcome, "status", outcome)
+    except KeyboardInterrupt:  # where the command has nothing to keep, or has kept it
+        print("interrupted", file=sys.stderr)
+        return 130
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not (error := memory_error(error)):
             raise

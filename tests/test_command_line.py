@@ -326,6 +326,14 @@ def test_benchmark_records_the_section_asked_for(tmp_path, on_the_cpu, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["this-machine.json"]
 
 
+def test_an_interrupt_is_no_traceback(monkeypatch, capsys):
+    def interrupted(device="auto"):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "run", interrupted)
+    assert main(["doctor"]) == 130 and capsys.readouterr().err == "interrupted\n"
+
+
 def test_a_record_that_cannot_be_written_is_an_error_before_anything_is_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "benchmark", lambda *a, **k: pytest.fail("it was measured"))
     for path in (tmp_path / "nowhere" / "a.json", tmp_path):
