@@ -269,6 +269,19 @@ def test_predicted_bars_are_hollow_among_measured_ones(capsys):
     assert capsys.readouterr().out == "mine: 5 µs = load 5\npredicted: T4, at least: 2 µs = load 2\n"
 
 
+def test_an_account_stands_beside_the_predicted_ones(capsys):
+    own = Account(
+        {"load": 1e-4, "copy": 0.0, "launch": 2e-4, "compute: update": 1e-5, "compute: images": 9e-5}, 4e-4, None
+    )
+    accounts = {"a rung": ({"launch": 2e-4, "compute": 0.0}, {"launch": 2e-4, "compute": 1e-4})}
+    plots.predicted_accounts(own, "cpu", "T4", accounts, ["a rung"])
+    assert capsys.readouterr().out.splitlines() == [
+        "this machine, CPU: 400 µs per step = load 100, launch 200, compute 100",
+        "predicted: T4, a rung, at least: 200 µs per step = launch 200, compute 0",
+        "predicted: T4, a rung, at most: 300 µs per step = launch 200, compute 100",
+    ]
+
+
 def test_a_table_of_predictions_has_what_the_model_says(capsys):
     card, launch, here = card_numbers("T4"), 3e-4, 9e-4
     tables.predicted_steps(["T4"], launch, here, 128, 128)

@@ -11,7 +11,14 @@ from mnist_gpu.measuring.card import Host, Range, card_numbers, predict_ladder, 
 from mnist_gpu.measuring.predict import measure_host
 from mnist_gpu.measuring.published import card_of
 from mnist_gpu.measuring.results import Timed
-from mnist_gpu.measuring.written_predictions import DRAWN, PREDICTIONS, foretell, outcomes, read, write
+from mnist_gpu.measuring.written_predictions import (
+    DRAWN,
+    PREDICTIONS,
+    foretell,
+    outcomes,
+    read_predictions,
+    write_predictions,
+)
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 HOST = Host(launch=3e-4, textbook=1e-2, device=1e-4, disturbance=2e-3)
@@ -21,12 +28,12 @@ WRITTEN = foretell(HOST, date="2026-01-31", cpu="Some CPU")
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "predictions.json"
-    write(path, WRITTEN)
+    write_predictions(path, WRITTEN)
     return path
 
 
 def test_what_is_read_is_what_was_written(file):
-    assert read(file) == WRITTEN and WRITTEN.date == "2026-01-31" and WRITTEN.host == HOST
+    assert read_predictions(file) == WRITTEN and WRITTEN.date == "2026-01-31" and WRITTEN.host == HOST
     assert {p.card for p in WRITTEN.predictions} == set(predictable())
     card = card_numbers("T4")
     assert WRITTEN.ladder("T4") == predict_ladder(card, HOST)
@@ -39,7 +46,7 @@ def test_what_is_read_is_what_was_written(file):
 def test_they_are_written_once(file):
     before = file.read_bytes()
     with pytest.raises(FileExistsError, match=r"predictions.json is there already: predictions are written down once"):
-        write(file, replace_date(WRITTEN))
+        write_predictions(file, replace_date(WRITTEN))
     assert file.read_bytes() == before
 
 
@@ -67,7 +74,7 @@ def test_anything_else_is_refused(file, change):
     change(content)
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"predictions.json is not a file of format 'mnist_gpu predictions 1'"):
-        read(file)
+        read_predictions(file)
 
 
 def recorded(folder, device_name):
@@ -95,7 +102,7 @@ def test_a_recorded_card_stands_beside_its_prediction_right_or_wrong(tmp_path):
 
 def test_the_courses_own_predictions_were_written_before_any_of_these_cards_was_recorded():
     """The model may be improved later, and then no longer gives these numbers; they stay as they are."""
-    written = read()
+    written = read_predictions()
     assert PREDICTIONS.is_file() and set(DRAWN) <= {p.card for p in written.predictions} <= set(predictable())
     assert len({(p.card, p.section, p.name, str(p.parameters)) for p in written.predictions}) == 10 * (16 + 4)
     for machine in results.recorded():
@@ -112,7 +119,7 @@ def test_the_chapters_show_them_side_by_side(tmp_path, capsys, chapter, rows):
     machines = recorded(tmp_path, "Tesla T4")
     (path,) = NOTEBOOKS.glob(f"{chapter}_*.ipynb")
     (code,) = [c.source for c in nbformat.read(path, as_version=4).cells if "tables.outcomes(found)" in c.source]
-    names = {"read_written": lambda: WRITTEN, "written": WRITTEN, "recorded": lambda: machines, "tables": tables}
+    names = {"read_predictions": lambda: WRITTEN, "written": WRITTEN, "recorded": lambda: machines, "tables": tables}
     exec(code, names | {"outcomes": outcomes, "device": torch.device("cuda")})
     out = capsys.readouterr().out
     assert "T4: textbook, hidden 128" in out and f"of {rows} measured times lie in the predicted range." in out
@@ -159,7 +166,7 @@ def test_the_command_refuses_what_it_does_not_know(quick, capsys):
 def test_the_command_writes_all_predictions_down_once(quick, tmp_path, capsys):
     path = tmp_path / "new.json"
     assert main(["predict", "T4", "--write-down", str(path)]) == 0
-    found = read(path)
+    found = read_predictions(path)
     assert found.predictions == WRITTEN.predictions and found.host == HOST
     assert main(["predict", "--write-down", str(path)]) == 2
     assert "is there already" in capsys.readouterr().err

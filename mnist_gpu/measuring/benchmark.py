@@ -153,7 +153,7 @@ def draw_recorded(file: Path = results.REFERENCE / "ladder.png", add: Path | Non
     sources = plots.ladder_sources(machines)
     if not sources:
         raise ValueError(f"no machine's ladder is recorded in {results.REFERENCE}")
-    predicted = written_predictions.drawn(written_predictions.read(), machines)
+    predicted = written_predictions.drawn(written_predictions.read_predictions(), machines)
     names = [rung.name for rung in RUNGS]
     plots.ladder(sources, names, list(FLOORS), predicted, file, Description=results.fingerprint())
     print(f"Drew {file}")

@@ -150,7 +150,7 @@ def report(done: list[Done], record: Path) -> None:
     if record.exists():
         found = results.read(record)
         print("", *benchmark.ratios(found), sep="\n")
-        if beside := written_predictions.outcomes(written_predictions.read(), [found]):
+        if beside := written_predictions.outcomes(written_predictions.read_predictions(), [found]):
             print()
             tables.outcomes(beside)
         print(f"\nTo record this machine: copy {record} to data/reference, then python -m mnist_gpu figure.")

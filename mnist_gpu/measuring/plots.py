@@ -286,6 +286,21 @@ def account(found: Account, title: str, *, tolerance: float = 0.15) -> None:
         print(f"take {number(1e6 * found.disturbance)} µs more than the two by themselves.")
 
 
+def predicted_accounts(
+    own: Account, device: str, card: str, accounts: Mapping[str, Sequence[Mapping[str, float]]], rungs: Sequence[str]
+) -> None:
+    """This machine's account of a step beside what is predicted for a card on some rungs, at least and at most."""
+    parts = {"load": own.parts["load"], "launch": own.parts["launch"]}
+    parts["compute"] = sum(seconds for name, seconds in own.parts.items() if name.startswith("compute"))
+    predicted = {
+        f"predicted: {card},\n{rung}, {end}": found
+        for rung in rungs
+        for end, found in zip(("at least", "at most"), accounts[rung], strict=True)
+    }
+    rows = {f"{OWN}, {device.upper()}": parts} | predicted
+    stacks(rows, unit="µs per step", per=1e-6, predicted=predicted)
+
+
 def line_fit(steps: Sequence[Timed], held_out: Timed, fixed: float, slope: float) -> None:
     """A step over batch sizes, and the line fitted to it, once over all of them and once the small ones larger.
 

@@ -10,7 +10,7 @@ from mnist_gpu.device import cpu_name, describe, set_threads
 from mnist_gpu.measuring.card import Host, card_numbers, figures_for, host_of, predictable
 from mnist_gpu.measuring.sections.account import measure_account
 from mnist_gpu.measuring.workloads import step_here
-from mnist_gpu.measuring.written_predictions import foretell, need_new, write
+from mnist_gpu.measuring.written_predictions import foretell, need_new, write_predictions
 
 
 def measure_host(rounds: int = 10) -> Host:
@@ -45,6 +45,6 @@ def run(card: str | None = None, batch_size: int = 128, hidden: int = 128, write
         tables.sources(figures_for(card))
     if write_down:
         date = datetime.date.today().isoformat()
-        write(write_down, foretell(measure_host(), date=date, cpu=cpu_name()))
+        write_predictions(write_down, foretell(measure_host(), date=date, cpu=cpu_name()))
         print(f"Wrote down the predictions for every card in {write_down}")
     return 0

@@ -102,7 +102,7 @@ def need_new(path: str | Path) -> None:
         raise FileExistsError(f"{path} is there already: predictions are written down once, and not changed afterwards")
 
 
-def write(path: str | Path, written: Written) -> None:
+def write_predictions(path: str | Path, written: Written) -> None:
     """Writes the predictions, whole or not at all. Raises FileExistsError if there are some already."""
     need_new(path)
     content = {"format": FORMAT, "date": written.date, "cpu_name": written.cpu_name, "host": written.host._asdict()}
@@ -111,7 +111,7 @@ def write(path: str | Path, written: Written) -> None:
         file.write(f'{json.dumps(content)[:-1]},\n "predictions": [\n  {lines}]}}\n'.encode())
 
 
-def read(path: str | Path = PREDICTIONS) -> Written:
+def read_predictions(path: str | Path = PREDICTIONS) -> Written:
     """Reads such a file. Raises ValueError if it is none, FileNotFoundError if it is not there."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
