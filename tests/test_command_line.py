@@ -309,9 +309,8 @@ def test_the_doctor_gives_status_0_where_a_gpu_fails_and_the_cpu_works(monkeypat
 
 @pytest.fixture
 def on_the_cpu(monkeypatch):
-    """The benchmark takes the CPU for the machine's only device, and does not start processes to time an import."""
+    """The benchmark takes the CPU for the machine's only device."""
     monkeypatch.setattr(benchmark, "pick_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr(benchmark, "import_seconds", lambda: [0.001])
 
 
 def test_benchmark_records_the_section_asked_for(tmp_path, on_the_cpu, capsys):

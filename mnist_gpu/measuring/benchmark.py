@@ -93,12 +93,9 @@ def ratios(found: Results) -> list[str]:
 
 
 def summary(found: Results) -> str:
-    """The ratios, what was skipped, and what it costs to import the training."""
+    """The ratios, and what was skipped."""
     lines = ratios(found)
     lines += [f"skipped: {s.section}, {s.name} ({s.device}): {s.reason}" for s in found.skipped]
-    lines.append(
-        f"import mnist_gpu.training beyond torch: {statistics.median(import_seconds()) * 1000:.1f} ms (median)"
-    )
     return "\n".join(lines)
 
 
@@ -135,6 +132,8 @@ def run(
         results.write(record, results.merged(before, found) if before else found)
         print(f"Recorded {len(found.measurements)} measurements in {record}")
     print(summary(found))
+    if not only:  # some seconds
+        print(f"import mnist_gpu.training beyond torch: {statistics.median(import_seconds()) * 1000:.1f} ms (median)")
     return 1 if any(s.name == BROKEN_OFF for s in found.skipped) else 0
 
 

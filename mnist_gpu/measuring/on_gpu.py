@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = ("07", "06", "05", "01", "03")  # that measure a GPU, by what they show of it
 GRACE = 20  # seconds that a part which is stopped has to write what it has
 WORTH = 15  # seconds under which no further part is begun
+LAST = GRACE + 5  # seconds that are kept for stopping the last part, and for the summary
 WARNS = "IPKernelApp"  # in the lines that a kernel prints at its start
 # Executes the notebook of its first argument and writes it to the second, whole or as far as it came.
 EXECUTE = """
@@ -162,7 +163,7 @@ def run(folder: Path = Path("gpu-results"), minutes: float = 10.0) -> int:
     Raises ValueError if minutes are not above 0.
     """
     positive(minutes=minutes)
-    end = time.monotonic() + 60 * minutes - WORTH  # for the summary
+    end = time.monotonic() + 60 * minutes - LAST
     device = pick_device()
     set_threads()
     print(describe(device))
