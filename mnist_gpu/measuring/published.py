@@ -119,9 +119,7 @@ def _figures(card: str, fields: dict, sources: dict[str, Source]) -> list[Figure
         value = need_number(value, f"{card}: {quantity}")
         if (quantity, kind, source) in found:
             raise ValueError(f"{card}: {quantity} of {source} is there twice")
-        found[quantity, kind, source] = Figure(
-            card, fields["full_name"], names, quantity, value, kind, sources[source]
-        )
+        found[quantity, kind, source] = Figure(card, fields["full_name"], names, quantity, value, kind, sources[source])
     return list(found.values())
 
 
