@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint_sequential
+from torch.utils.flop_counter import FlopCounterMode
 
 from mnist_gpu.checks import at_least_one
 from mnist_gpu.model import CLASSES, PIXELS, parameter_count
@@ -101,8 +102,8 @@ def _tensors(values: object) -> list[torch.Tensor]:
 def accumulate(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, parts: int) -> None:
     """The gradient of a batch's mean loss, added to the parameters' `.grad`, a part of the batch at a time.
 
-    Each part's mean is weighted by its share of the batch, so that the sum is the whole batch's mean whatever the parts'
-    sizes. Raises ValueError for parts that are not from 1 to the number of images.
+    Each part's mean is weighted by its share of the batch, so that the sum is the mean over the whole batch, whatever
+    the sizes of the parts. Raises ValueError for parts that are not from 1 to the number of images.
     """
     at_least_one(parts=parts)
     if parts > len(images):
@@ -111,23 +112,46 @@ def accumulate(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, par
         (F.cross_entropy(model(some), theirs) * (len(some) / len(images))).backward()
 
 
-class Deep(nn.Module):
-    """A network deep enough for checkpointing: 784 inputs, `layers` hidden layers of the same width with ReLU, 10 outputs.
+class Price(NamedTuple):
+    """What the gradient of one batch takes."""
 
-    With `segments` only the activations between that many pieces of the hidden layers are kept, and those within a
-    piece are computed again when the backward pass comes to it (torch.utils.checkpoint). Images `[B, 1, 28, 28]` to
-    logits `[B, 10]`.
+    kept: int  # bytes, from the forward to the backward pass: of the whole batch, or of the last of its parts
+    peak: int  # bytes that were made, at most at once; the gradients are among them
+    operations: int  # floating-point operations, matrix products alone
+    launched: int  # PyTorch's operations, views included
+    gradient: torch.Tensor  # of all parameters, flat
+
+
+def price(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, parts: int = 1) -> Price:
+    """Takes the gradient of a batch in so many parts, three times, and counts. The parameters' `.grad` is lost."""
+    some, theirs = images.chunk(parts)[-1], labels.chunk(parts)[-1]
+    kept = counted(model, some, theirs)
+    model.zero_grad()
+    with FlopCounterMode(display=False) as counter:  # apart from the bytes: it holds on to modules and their tensors
+        accumulate(model, images, labels, parts)
+    model.zero_grad()
+    with LiveBytes() as live:
+        accumulate(model, images, labels, parts)
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+    model.zero_grad()
+    return Price(kept, live.peak, counter.get_total_flops(), len(live.history), gradient)
+
+
+class Deep(nn.Module):
+    """A network deep enough for checkpointing: 784 inputs, 10 outputs, and 1 + `layers` hidden layers with ReLU.
+
+    The `layers` are cut into `segments` pieces. Of all but the last the activations between them are kept, and those
+    within a piece are computed again when the backward pass comes to it (torch.utils.checkpoint).
+    Images `[B, 1, 28, 28]` to logits `[B, 10]`.
     """
 
-    def __init__(self, layers: int, hidden: int, segments: int | None = None):
+    def __init__(self, layers: int, hidden: int, segments: int = 1):
         super().__init__()
-        at_least_one(layers=layers, hidden=hidden, segments=segments or 1)
+        at_least_one(layers=layers, hidden=hidden, segments=segments)
         self.first, self.last = nn.Linear(PIXELS, hidden), nn.Linear(hidden, CLASSES)
         self.hidden = nn.Sequential(*(nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU()) for _ in range(layers)))
         self.segments = segments
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         found = F.relu(self.first(images.flatten(1)))
-        if self.segments is None:
-            return self.last(self.hidden(found))
         return self.last(checkpoint_sequential(self.hidden, self.segments, found, use_reentrant=False))

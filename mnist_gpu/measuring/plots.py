@@ -579,8 +579,8 @@ def curve(found: Sequence[Timed], x: str, what: str | None = None, per: float = 
 
 
 def lines(
-    series: Mapping[str, Sequence[Sequence[float]]], *, xlabel: str, ylabel: str, marks: Mapping[str, float] | None = None,
-    log: str = "xy",
+    series: Mapping[str, Sequence[Sequence[float]]], *, xlabel: str, ylabel: str,
+    marks: Mapping[str, float] | None = None, log: str = "xy",
 ) -> None:  # fmt: skip
     """Curves by name: (xs, ys), and (lows, highs) of the intervals where there are. `marks` are named vertical lines.
 
@@ -604,9 +604,12 @@ def lines(
         )
     axis.set(xlabel=xlabel, ylabel=ylabel, **{f"{c}scale": "log" for c in log})
     for letter, side in (("x", axis.xaxis), ("y", axis.yaxis)):
-        side.set_major_formatter("{x:,g}")
+        side.set_major_formatter("{x:,.10g}")
         if letter in log:
             side.set_minor_formatter(NullFormatter())
+    every = [y for _, ys, *_ in series.values() for y in ys]
+    if "y" in log and max(every) < 100 * min(every):  # or a tick or two would be all
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.legend(loc="upper left", bbox_to_anchor=(0, -0.18), fontsize=9)
     plt.show()
 
@@ -648,8 +651,8 @@ def live(history: Sequence[tuple[str, int]], kept: int, title: str) -> None:
     axis.fill_between(range(len(ys)), 0, kept / 1e6, color=PALETTE[0], alpha=0.6, hatch="//", label="there before it")
     top = max(range(len(ys)), key=ys.__getitem__)
     axis.annotate(history[top][0], (top, ys[top]), (0, 4), textcoords="offset points", fontsize=8, ha="center")
-    axis.set(xlabel="operation of the step, in order", ylabel="MB", title=title, ylim=(0, 1.2 * max(ys)))
-    axis.legend(loc="lower right", fontsize=8)
+    axis.set(xlabel="operation of the step, in order", ylabel="MB", title=title, ylim=(0, 1.35 * max(ys)))
+    axis.legend(loc="upper right", fontsize=8, ncols=2)
     plt.show()
     print(
         f"The most: {number(ys[top])} MB, at the operation {history[top][0]}, of which {number(kept / 1e6)} were there."
@@ -676,13 +679,16 @@ def regimes(
         "bytes": ([x for x in grid if x <= ridge], floor, most),
         "operations": ([x for x in grid if x > ridge], [e for e, x in zip(edge, grid, strict=True) if x > ridge], most),
     }
-    at = {"launches": (0.5, 0.04), "bytes": (0.02, 0.97), "operations": (0.98, 0.97)}
+    at = {
+        "launches": (0.5, 0.04, "center", "bottom"),
+        "bytes": (0.02, 0.97, "left", "top"),
+        "operations": (0.98, 0.97, "right", "top"),
+    }
     for i, (regime, (where, below, above)) in enumerate(regions.items()):
         axis.fill_between(where, below, above, color=PALETTE[i], alpha=0.15, hatch=HATCHES[i + 1], edgecolor="white")
-        x, y = at[regime]
+        x, y, across, along = at[regime]
         text = f"{regime}\nrungs " + ", ".join(rungs[regime])
-        axis.text(x, y, text, transform=axis.transAxes, fontsize=9, color="black", wrap=True,
-                  ha="center" if x == 0.5 else "left" if x < 0.5 else "right", va="top" if y > 0.5 else "bottom")  # fmt: skip
+        axis.text(x, y, text, transform=axis.transAxes, fontsize=9, ha=across, va=along)
     for label, x, y in points:
         axis.plot(x, y, "o", color="black", markersize=5)
         axis.annotate(label, (x, y), (6, -3), textcoords="offset points", fontsize=8)

@@ -1,4 +1,4 @@
-"""Copies and steps in one stream and in two: when each ran, by a GPU's own clock, or predicted for a card that is not here."""
+"""Copies and steps in one stream and in two, by a GPU's own clock, or predicted for a card that is not here."""
 
 from collections.abc import Callable
 

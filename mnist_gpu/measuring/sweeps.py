@@ -12,11 +12,13 @@ import torch
 
 from mnist_gpu.faster.ladder import RUNGS
 from mnist_gpu.measuring.results import Skipped, Timed
-from mnist_gpu.measuring.timing import compare_all, measure
+from mnist_gpu.measuring.timing import in_turn, measure
+from mnist_gpu.measuring.workloads import seconds_of
 
 SECTION = "inside"
 MEBI = 2**20
 LARGE = 32 * MEBI  # numbers: 128 MiB, more than most caches hold
+READ = 2 * MEBI  # numbers: so many are read, whatever the stride
 
 
 def _timed(name: str, device: torch.device, function: Callable, parameters: dict, per_call: dict, calls: int = 1):
@@ -26,11 +28,14 @@ def _timed(name: str, device: torch.device, function: Callable, parameters: dict
 
 
 def multiply_adds(k: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """x -> x * 0.999 + 0.001, k times one after the other: 2 k operations on each number."""
+    """x * 0.999 + 0.001 in place of x, k times one after the other: 2 k operations on each number.
+
+    In place, since memory for a new result of some MiB, fresh from the system, costs more than the operation.
+    """
 
     def chain(x: torch.Tensor) -> torch.Tensor:
         for _ in range(k):
-            x = x * 0.999 + 0.001
+            x.mul_(0.999).add_(0.001)
         return x
 
     return chain
@@ -98,34 +103,34 @@ def copies(device: torch.device, kibibytes: Sequence[int] | None = None) -> Iter
 
 def strides(device: torch.device, steps: Sequence[int] = (1, 2, 4, 8, 16, 32)) -> Iterator[Timed]:
     """Reading the same count of numbers, each `stride` numbers after the last one, and writing them side by side."""
-    x, out = torch.ones(LARGE, device=device), torch.empty(LARGE // max(steps), device=device)
+    x, out = torch.ones(READ * max(steps), device=device), torch.empty(READ, device=device)
     for stride in steps:
-        seen = x[: len(out) * stride : stride]
+        seen = x[: READ * stride : stride]
         read = lambda seen=seen: out.copy_(seen)  # noqa: E731
-        yield _timed("strided read", device, read, {"stride": stride}, {"elements": len(out)})
+        yield _timed("strided read", device, read, {"stride": stride}, {"elements": READ})
 
 
 KS = (1, 2, 4, 8, 16, 32, 64, 256, 1024)
 
 
 def intensities(device: torch.device, ks: Sequence[int] = KS, *, elements: int = 0) -> Iterator[Timed | Skipped]:
-    """k multiply-adds on every number: each an operation of PyTorch's by itself (up to k = 16), and fused into one
+    """k multiply-adds on every number: each an operation of PyTorch's by itself (up to k = 8), and fused into one
     kernel, which moves as many bytes whatever k. Without a compiler the second is skipped, with its reason.
 
-    The fused ones end where one takes ten times as long as the first. `elements`: by default 4 Mi on a CPU, 64 Mi on a
+    The fused ones end where one takes ten times as long as the first. `elements`: by default 16 Mi on a CPU, 64 Mi on a
     GPU, which is more than their caches hold.
     """
-    x = torch.rand(elements or (4 if device.type == "cpu" else 64) * MEBI, device=device)
-    for k in (k for k in ks if k <= 16):
-        work = {"flop": 2 * k * len(x), "bytes": 4 * x.nbytes * k}  # two operations a k, each reads and writes
-        yield _timed("one by one", device, lambda f=multiply_adds(k): f(x), {"k": k}, work)
+    x = torch.rand(elements or (16 if device.type == "cpu" else 64) * MEBI, device=device)
+    for k in (k for k in ks if k <= 8):
+        chain, work = multiply_adds(k), {"flop": 2 * k * len(x), "bytes": 4 * x.nbytes * k}  # two operations for each k
+        yield _timed("one by one", device, lambda chain=chain: chain(x), {"k": k}, work)
     if reason := compiler_missing(device):
         yield Skipped(SECTION, "fused", device.type, reason)
         return
     least = None
     for k in ks:
-        work = {"flop": 2 * k * len(x), "bytes": 2 * x.nbytes}
-        yield (one := _timed("fused", device, lambda f=fused(k): f(x), {"k": k}, work))
+        kernel, work = fused(k), {"flop": 2 * k * len(x), "bytes": 2 * x.nbytes}
+        yield (one := _timed("fused", device, lambda kernel=kernel: kernel(x), {"k": k}, work))
         least = least or one.median
         if one.median > 10 * least:
             break
@@ -137,16 +142,23 @@ def knee(found: Sequence[Timed]) -> float:
     return max(m.rate("flop") for m in found) / max(m.rate("bytes") for m in found)
 
 
-def conditions(device: torch.device, pixels: torch.Tensor) -> Iterator[Timed]:
-    """torch.where(condition, sin(x), x) for conditions that are true everywhere, nowhere, where the `pixels` are ink, and
-    where the shuffled pixels are; and the sine of the ink's pixels alone, found by indexing."""
+EVERYWHERE, NOWHERE, INK, SHUFFLED = "true everywhere", "true nowhere", "true where there is ink", "the same, shuffled"
+ALONE = "the ink's pixels alone, by index"
+
+
+def conditions(device: torch.device, pixels: torch.Tensor, rounds: int = 10) -> Iterator[Timed]:
+    """torch.where(condition, sin(x), x), all in turn: for a condition that is true everywhere, nowhere, where the
+    `pixels` (uint8) are ink, and where they are when shuffled; and the sine of the ink's pixels alone, by index."""
     ink = (pixels.flatten() > 0).to(device)
     shuffled = ink[torch.randperm(len(ink), generator=torch.Generator().manual_seed(0)).to(device)]
     x = torch.rand(len(ink), device=device)
-    masks = {"everywhere": torch.ones_like(ink), "nowhere": torch.zeros_like(ink), "ink": ink, "shuffled ink": shuffled}
-    for name, mask in masks.items():
-        yield _timed(name, device, lambda mask=mask: torch.where(mask, torch.sin(x), x), {}, {"elements": len(x)})
-    yield _timed("ink alone", device, lambda: torch.sin(x[ink]), {}, {"elements": int(ink.sum())})
+    masks = {EVERYWHERE: torch.ones_like(ink), NOWHERE: torch.zeros_like(ink), INK: ink, SHUFFLED: shuffled}
+    calls = {name: lambda mask=mask: torch.where(mask, torch.sin(x), x) for name, mask in masks.items()}
+    calls[ALONE] = lambda: torch.sin(x[ink])
+    count = max(1, round(0.005 / seconds_of(calls[NOWHERE], device)))
+    sides = {name: lambda call=call: [call() for _ in range(count)] for name, call in calls.items()}
+    for name, seconds in in_turn(sides, rounds=rounds, device=device):
+        yield Timed(SECTION, name, device.type, torch.get_num_threads(), [s / count for s in seconds])
 
 
 def caches(device: torch.device, folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> dict[str, int]:
@@ -173,7 +185,10 @@ def falls(found: Sequence[Timed], least: float = 1.25) -> list[tuple[int, int, f
     ]
 
 
-def against(found: Sequence[Timed], first: str) -> list[str]:
-    """Each of the others against the one called `first`, in sentences; the blocks of both are paired in their order."""
-    seconds = {m.name: m.seconds for m in found}
-    return [str(c) for c in compare_all(seconds, [(name, first) for name in seconds if name != first])]
+def flat_until(found: Sequence[Timed], factor: float = 1.5) -> Timed:
+    """The last of the growing sizes up to which nothing takes `factor` times as long as the fastest of them."""
+    return [
+        m
+        for m, most in zip(found, itertools.accumulate((m.median for m in found), max), strict=True)
+        if most <= factor * min(m.median for m in found)
+    ][-1]
