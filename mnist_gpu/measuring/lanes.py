@@ -8,6 +8,7 @@ measured here. "default" is not one lane: every 64-bit processor has vectors of 
 `python -m mnist_gpu.measuring.lanes` is what the two processes run: a line of JSON for each line that they are sent.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -67,7 +68,8 @@ def measure_lanes(rounds: int = 10) -> Lanes:
     }
 
     def ask(side: str) -> dict:
-        print(file=processes[side].stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # it has ended: there will be no answer
+            print(file=processes[side].stdin, flush=True)
         if not (answer := processes[side].stdout.readline()):
             raise RuntimeError(f"the process {side} ended with status {processes[side].wait()}")
         return json.loads(answer)
