@@ -53,7 +53,8 @@ def test_processors_are_drawn_to_scale_a_dot_a_lane(capsys):
     plots.lanes_to_scale(rows)
     pictures = [axis.get_images()[0].get_array() for axis in plt.gcf().axes]
     assert [int(p.sum()) for p in pictures] == [32, 2560, 16_896]
-    boxes = [axis.get_window_extent().height / abs(axis.get_ylim()[0] - axis.get_ylim()[1]) for axis in plt.gcf().axes]
+    plt.gcf().canvas.draw()  # which fits the axes to their pictures
+    boxes = [axis.get_window_extent().width / (axis.get_xlim()[1] - axis.get_xlim()[0]) for axis in plt.gcf().axes]
     assert max(boxes) == pytest.approx(min(boxes), rel=0.05)  # a dot is as large in each
     first, second = capsys.readouterr().out.splitlines()
     assert first == "published: T4: 2,560 lanes, 80 times as many as this CPU (32)." and "528 times" in second

@@ -75,23 +75,22 @@ class LiveBytes(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.now, self.peak, self.history, self._seen = 0, 0, [], set()
+        self.now, self.peak, self.history = 0, 0, []
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         before = {id(t.untyped_storage()) for t in _tensors((args, kwargs))}
         result = operation(*args, **(kwargs or {}))
         for tensor in _tensors(result):
             storage = tensor.untyped_storage()
-            if id(storage) not in before | self._seen:
-                self._seen.add(id(storage))
+            if id(storage) not in before:
+                before.add(id(storage))
                 self.now += storage.nbytes()
-                weakref.finalize(storage, self._gone, id(storage), storage.nbytes())
+                weakref.finalize(storage, self._gone, storage.nbytes())
         self.peak = max(self.peak, self.now)
         self.history.append((operation._opname, self.now))
         return result
 
-    def _gone(self, storage: int, size: int) -> None:
-        self._seen.discard(storage)
+    def _gone(self, size: int) -> None:
         self.now -= size
 
 
