@@ -120,10 +120,14 @@ def test_falls_are_those_after_the_highest_rate():
     assert sweeps.falls(noisy) == []
 
 
-def test_flat_until_something_takes_half_as_long_again():
-    found = [timed("kernel", s, {"size": 2**i}) for i, s in enumerate([1.1, 1.0, 1.2, 1.6, 1.2, 3.0])]
-    assert sweeps.flat_until(found).parameters["size"] == 4
-    assert sweeps.flat_until(found, 2.0).parameters["size"] == 16
+@pytest.mark.parametrize(
+    ("seconds", "size"),
+    [([1.1, 1.0, 1.2, 1.6, 3.0], 4), ([9.0, 1.0, 1.2, 3.0], 4), ([1.0, 9.0, 1.4, 9.0], 4), ([2.0, 1.0], 2)],
+)
+def test_flat_is_what_takes_at_most_half_as_long_again_also_where_a_busy_machine_slowed_one_of_them(seconds, size):
+    found = [timed("kernel", s, {"size": 2**i}) for i, s in enumerate(seconds)]
+    assert sweeps.still_flat(found).parameters["size"] == size
+    assert sweeps.still_flat(found, 100.0) is found[-1]
 
 
 def test_caches_are_those_that_linux_names(tmp_path):

@@ -185,10 +185,7 @@ def falls(found: Sequence[Timed], least: float = 1.25) -> list[tuple[int, int, f
     ]
 
 
-def flat_until(found: Sequence[Timed], factor: float = 1.5) -> Timed:
-    """The last of the growing sizes up to which nothing takes `factor` times as long as the fastest of them."""
-    return [
-        m
-        for m, most in zip(found, itertools.accumulate((m.median for m in found), max), strict=True)
-        if most <= factor * min(m.median for m in found)
-    ][-1]
+def still_flat(found: Sequence[Timed], factor: float = 1.5) -> Timed:
+    """The last of the growing sizes that takes at most `factor` times as long as the fastest of them."""
+    least = min(m.median for m in found)
+    return [m for m in found if m.median <= factor * least][-1]
