@@ -136,13 +136,14 @@ def gather_normalize(images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def product(a, b, out, *, bias=None, gate=None, relu=False, tile: int = TILE) -> torch.Tensor:
+def product(a, b, out, *, bias=None, gate=None, relu=False, tile: int | None = None) -> torch.Tensor:
     """out = a @ b, `[m, k]` and `[k, n]` to `[m, n]`, float32; see product_kernel for what may follow.
 
-    a and b may be transposed views, since their strides go along; out and gate are contiguous.
+    a and b may be transposed views, since their strides go along; out and gate are contiguous. `tile` is TILE by
+    default; less for a side that is shorter, and never less than the 16 that tl.dot takes on a GPU.
     """
     (m, k), n = a.shape, b.shape[1]
-    tile_m, tile_n, tile_k = (max(16, min(tile, triton.next_power_of_2(size))) for size in (m, n, k))
+    tile_m, tile_n, tile_k = (max(16, min(tile or TILE, triton.next_power_of_2(size))) for size in (m, n, k))
     product_kernel[(triton.cdiv(m, tile_m), triton.cdiv(n, tile_n))](
         a, b, bias, gate, out, m, n, k, *a.stride(), *b.stride(),
         RELU=relu, TILE_M=tile_m, TILE_N=tile_n, TILE_K=tile_k,
@@ -160,7 +161,7 @@ def cross_entropy(logits, labels, losses, gradient) -> None:
 def column_sums(a: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """out `[n]` = the sums of the columns of a `[m, n]`, contiguous."""
     rows, columns = a.shape
-    column_sums_kernel[(triton.cdiv(columns, 32),)](a, out, rows, columns, BLOCK_R=TILE, BLOCK_C=32)
+    column_sums_kernel[(triton.cdiv(columns, 32),)](a, out, rows, columns, BLOCK_R=128, BLOCK_C=32)
     return out
 
 

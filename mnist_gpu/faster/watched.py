@@ -78,14 +78,30 @@ def watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
         file, found = Path(folder) / "kernel.py", Path(folder) / "found"
         file.write_text(SOURCE + inspect.getsource(kernel.fn), encoding="utf-8")
         (Path(folder) / "asked").write_bytes(pickle.dumps((kernel.fn.__name__, grid, arguments)))
-        command = [sys.executable, "-m", "mnist_gpu.faster.watched", folder]
-        path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
         done = subprocess.run(
-            command, env=environment(interpret=True) | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "mnist_gpu.faster.watched", folder],
+            env=with_this_package(environment(interpret=True)),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"the process that interprets kernels failed:\n{done.stderr[-2000:]}")
         return pickle.loads(found.read_bytes())
+
+
+def with_this_package(environment: dict[str, str]) -> dict[str, str]:
+    """The environment of a process that finds this very package, wherever it is started."""
+    path = [str(Path(__file__).resolve().parents[2]), *filter(None, [environment.get("PYTHONPATH")])]
+    return environment | {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def load_kernel(file: Path, name: str):
+    """The kernel of this name from a file of Python: Triton reads a kernel's source, so it needs a file."""
+    spec = spec_from_file_location(file.stem, file)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, name)
 
 
 def _watch_here(kernel, grid, arguments) -> Watched:
@@ -147,11 +163,11 @@ def _main(folder: str) -> None:
     """In a process of its own: reads what to watch, and writes what it did."""
     choose()
     name, grid, arguments = pickle.loads((Path(folder) / "asked").read_bytes())
-    spec = spec_from_file_location("kernel", Path(folder) / "kernel.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    (Path(folder) / "found").write_bytes(pickle.dumps(_watch_here(getattr(module, name), grid, arguments)))
+    kernel = load_kernel(Path(folder) / "kernel.py", name)
+    (Path(folder) / "found").write_bytes(pickle.dumps(_watch_here(kernel, grid, arguments)))
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    import mnist_gpu.faster.watched as module  # or its results would be of a class of __main__
+
+    module._main(sys.argv[1])
