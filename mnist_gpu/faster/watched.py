@@ -22,6 +22,7 @@ from mnist_gpu.faster.with_triton import choose, environment, interpreted
 
 GAP = 1 << 16  # bytes around a copy of a tensor: an address there belongs to the tensor, as an element it does not have
 NOWHERE = "no tensor"  # what is further away than that
+CHILD = "import sys; from mnist_gpu.faster.watched import child; child(sys.argv[1])"
 SOURCE = "import triton\nimport triton.language as tl\n\n\n"  # what a kernel's source may rely on
 
 
@@ -79,7 +80,7 @@ def watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
         file.write_text(SOURCE + inspect.getsource(kernel.fn), encoding="utf-8")
         (Path(folder) / "asked").write_bytes(pickle.dumps((kernel.fn.__name__, grid, arguments)))
         done = subprocess.run(
-            [sys.executable, "-m", "mnist_gpu.faster.watched", folder],
+            [sys.executable, "-c", CHILD, folder],
             env=with_this_package(environment(interpret=True)),
             capture_output=True,
             text=True,
@@ -159,15 +160,9 @@ def _watch_here(kernel, grid, arguments) -> Watched:
     return found
 
 
-def _main(folder: str) -> None:
+def child(folder: str) -> None:
     """In a process of its own: reads what to watch, and writes what it did."""
     choose()
     name, grid, arguments = pickle.loads((Path(folder) / "asked").read_bytes())
     kernel = load_kernel(Path(folder) / "kernel.py", name)
     (Path(folder) / "found").write_bytes(pickle.dumps(_watch_here(kernel, grid, arguments)))
-
-
-if __name__ == "__main__":
-    import mnist_gpu.faster.watched as module  # or its results would be of a class of __main__
-
-    module._main(sys.argv[1])

@@ -31,6 +31,7 @@ TARGETS = {
 # What multiplies, the most powerful first: tensor cores for four warps, for one, and plain units.
 MULTIPLIES = (r"wgmma\.mma_async[\w.]*", r"mma\.sync[\w.]*", r"v_mfma_\w+", r"fma\.rn\.f32x?2?", r"v_(?:pk_)?fmac?_f32",
               r"mul(?:\.rn)?\.f32", r"v_(?:pk_)?mul_f32", r"div\.rn\.f32")  # fmt: skip
+CHILD = "import sys; from mnist_gpu.measuring.compiled_kernels import child; child(sys.argv[1])"
 TYPES = {torch.float32: "*fp32", torch.int64: "*i64", torch.uint8: "*u8"}
 
 
@@ -65,7 +66,7 @@ def compile_for_cards(launches: Mapping[str, Launch], cards=tuple(TARGETS)) -> d
         (Path(folder) / "asked").write_bytes(pickle.dumps((asked, cards)))
         # An empty cache of its own: nothing is left behind, and nothing found that another version has compiled.
         own = with_this_package(environment(interpret=False)) | {"TRITON_CACHE_DIR": str(Path(folder) / "cache")}
-        run_command([sys.executable, "-m", "mnist_gpu.measuring.compiled_kernels", folder], env=own)
+        run_command([sys.executable, "-c", CHILD, folder], env=own)
         return pickle.loads((Path(folder) / "found").read_bytes())
 
 
@@ -127,21 +128,14 @@ def _of_amd(assembly: str, shared: int) -> Compiled:
     return Compiled(multiplies(assembly), number("vgpr_count"), shared, number("private_segment_fixed_size"))
 
 
-def _main(folder: str) -> None:
+def child(folder: str) -> None:
+    """In a process of its own: compiles what was asked for, and writes what was found."""
     asked, cards = pickle.loads((Path(folder) / "asked").read_bytes())
     done, found = {}, {}
     for name, file, function, types, constants, divisors, options in asked:
         same = repr((file.read_text(encoding="utf-8"), types, constants, divisors, options))
         if same not in done:
             kernel = load_kernel(file, function)
-            done[same] = {
-                card: _compile(kernel, types, constants, divisors, options, TARGETS[card]) for card in cards
-            }
+            done[same] = {card: _compile(kernel, types, constants, divisors, options, TARGETS[card]) for card in cards}
         found[name] = done[same]
     (Path(folder) / "found").write_bytes(pickle.dumps(found))
-
-
-if __name__ == "__main__":
-    import mnist_gpu.measuring.compiled_kernels as module  # or its results would be of a class of __main__
-
-    module._main(sys.argv[1])

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 
-from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.faster.with_triton import interpreted
 from mnist_gpu.measuring.card import Card, Range
 from mnist_gpu.model import PIXELS, make_model
@@ -48,7 +47,7 @@ class Launch(NamedTuple):
 
     @property
     def operations(self) -> int:
-        """Floating-point operations: additions, multiplications and divisions, and an exponential or logarithm as one."""
+        """Floating-point operations: additions, products and quotients; an exponential or a logarithm counts as one."""
         return COSTS[self.name](self.arguments)[0]
 
     @property

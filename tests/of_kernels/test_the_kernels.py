@@ -8,13 +8,16 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
+from agreement import assert_same_losses
 
 from mnist_gpu.batches import DeviceBatches, normalize
 from mnist_gpu.faster import kernels
-from mnist_gpu.faster.ladder import sgd
+from mnist_gpu.faster.graphs import EpochGraph
+from mnist_gpu.faster.ladder import PLAIN, rungs, sgd
 from mnist_gpu.faster.with_triton import interpreted
+from mnist_gpu.measuring.workloads import train_part
 from mnist_gpu.model import MLP, make_model
-from mnist_gpu.training import make_step
+from mnist_gpu.training import make_step, train
 
 WHERE = torch.device("cpu" if interpreted() else "cuda")
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}  # float32, summed in another order
@@ -242,3 +245,29 @@ def test_a_batch_that_is_none_is_refused_before_a_kernel_reads_it(images, labels
         step(images.to(WHERE), labels.to(WHERE))
     with pytest.raises(ValueError, match=r"on meta, but must be"):
         step(torch.zeros(4, 1, 28, 28, device="meta"), torch.zeros(4, dtype=torch.int64, device=WHERE))
+
+
+def test_a_graph_of_an_epoch_takes_the_step_and_its_optimizer(mnist):
+    """Here a replay runs the functions again; on a GPU see the ladder's rung."""
+    data, losses = (mnist[0][:100], mnist[1][:100]), {}
+    for captured in (False, True):
+        model, batches = make_model(8, device=WHERE), kernels.KernelBatches(*data, 32, device=WHERE)
+        step = kernels.make_kernel_step(model)
+        if captured:
+            batches = EpochGraph(step, model, step.optimizer, batches, record=lambda f: f, warm_up=lambda f: f())
+        history = train(model, batches.step if captured else step, batches, epochs=2, log=lambda *line: None)
+        losses[captured] = [epoch.losses for epoch in history]
+    assert losses[True] == losses[False] and len(losses[True][0]) == 4
+
+
+@pytest.mark.gpu
+@pytest.mark.cuda
+@pytest.mark.parametrize(
+    "rung", rungs(["kernels of our own", "kernels of our own, as a CUDA graph"]), ids=lambda r: r.name
+)
+def test_a_whole_epoch_has_the_losses_of_the_plain_loop(rung):
+    if reason := rung.missing(WHERE) or ("interpreted" if interpreted() else None):
+        pytest.skip(reason)
+    expected, found = (train_part(r.make(WHERE)).losses for r in (*rungs([PLAIN]), rung))
+    assert len(found) == 469
+    assert_same_losses(found, expected, rung.tolerance)
