@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -49,6 +50,10 @@ class Watched:
         cut = [(a, [e for e in a.elements if not 0 <= e < self.sizes[a.tensor]]) for a in self.accesses]
         return [a._replace(elements=elements) for a, elements in cut if elements]
 
+    def unwritten(self, tensor: str) -> list[int]:
+        """The elements of `tensor` that no program writes."""
+        return sorted(set(range(self.sizes[tensor])) - self.programs(tensor, "write", "update").keys())
+
     def programs(self, tensor: str, *kinds: str) -> dict[int, list[tuple[int, int, int]]]:
         """Which programs did it to each element of `tensor`, by its number; of those that were touched at all."""
         found = {}
@@ -67,18 +72,27 @@ class Watched:
 
 
 def watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
-    """Interprets `kernel[grid](**arguments)` on copies of the tensors, which must be contiguous, on the CPU.
+    """Interprets `kernel[grid](**arguments)` on copies of the tensors, which must be contiguous, on the CPU."""
+    return watch_each(kernel, [(grid, arguments)])[0]
 
-    Where this process compiles kernels, another one is started, which finds of the kernel's surroundings `triton` and
-    `tl` alone.
+
+def watch_each(kernel, launches: Sequence[tuple[tuple[int, ...], dict]]) -> list[Watched]:
+    """`watch` for several launches, (grid, arguments), of one kernel.
+
+    Where this process compiles kernels, another one is started for all of them. It finds of the kernel's surroundings
+    `triton` and `tl` alone.
+
+    Raises RuntimeError if that process fails.
     """
-    arguments = {name: a.detach().cpu() if torch.is_tensor(a) else a for name, a in arguments.items()}
+    launches = [
+        (grid, {name: a.detach().cpu() if torch.is_tensor(a) else a for name, a in arguments.items()})
+        for grid, arguments in launches
+    ]
     if interpreted():
-        return _watch_here(kernel, grid, arguments)
+        return [_watch_here(kernel, grid, arguments) for grid, arguments in launches]
     with tempfile.TemporaryDirectory() as folder:
-        file, found = Path(folder) / "kernel.py", Path(folder) / "found"
-        file.write_text(SOURCE + inspect.getsource(kernel.fn), encoding="utf-8")
-        (Path(folder) / "asked").write_bytes(pickle.dumps((kernel.fn.__name__, grid, arguments)))
+        (Path(folder) / "kernel.py").write_text(SOURCE + inspect.getsource(kernel.fn), encoding="utf-8")
+        (Path(folder) / "asked").write_bytes(pickle.dumps((kernel.fn.__name__, launches)))
         done = subprocess.run(
             [sys.executable, "-c", CHILD, folder],
             env=with_this_package(environment(interpret=True)),
@@ -88,7 +102,7 @@ def watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
         )
         if done.returncode:
             raise RuntimeError(f"the process that interprets kernels failed:\n{done.stderr[-2000:]}")
-        return pickle.loads(found.read_bytes())
+        return pickle.loads((Path(folder) / "found").read_bytes())
 
 
 def with_this_package(environment: dict[str, str]) -> dict[str, str]:
@@ -163,6 +177,7 @@ def _watch_here(kernel, grid, arguments) -> Watched:
 def child(folder: str) -> None:
     """In a process of its own: reads what to watch, and writes what it did."""
     choose()
-    name, grid, arguments = pickle.loads((Path(folder) / "asked").read_bytes())
+    name, launches = pickle.loads((Path(folder) / "asked").read_bytes())
     kernel = load_kernel(Path(folder) / "kernel.py", name)
-    (Path(folder) / "found").write_bytes(pickle.dumps(_watch_here(kernel, grid, arguments)))
+    found = [_watch_here(kernel, grid, arguments) for grid, arguments in launches]
+    (Path(folder) / "found").write_bytes(pickle.dumps(found))

@@ -8,6 +8,7 @@ cannot compile: whoever needs the other way starts a process, with the environme
 import os
 import sys
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 from mnist_gpu.device import accelerator
 
@@ -49,6 +50,35 @@ def choose() -> None:
         raise ImportError(reason)
     if "triton" not in sys.modules and _device_type() != "cuda":
         os.environ.setdefault(CHOICE, "1")
+
+
+def imported() -> tuple:
+    """The modules triton and triton.language, for a notebook; where Triton is missing, stand-ins.
+
+    Those let a cell that defines a kernel run, and leave the kernel the plain function that it is, which cannot run.
+    """
+    if triton_missing():
+        return SimpleNamespace(jit=lambda function: function), SimpleNamespace(constexpr=None)
+    choose()
+    import triton
+    import triton.language
+
+    return triton, triton.language
+
+
+def how() -> str:
+    """A sentence on how kernels run in this process, and what that says of their time."""
+    if reason := triton_missing():
+        return f"No kernel can run here: {reason}. The kernels are shown, what was stored with the chapter was run."
+    import triton
+
+    version = f"Triton {triton.__version__}"
+    if interpreted():
+        return (
+            f"{version} interprets kernels here, on the CPU, one program after another: the numbers are those of the "
+            "kernels, the times are the interpreter's and say nothing. So nothing is timed."
+        )
+    return f"{version} compiles kernels for this GPU, and they are timed."
 
 
 def environment(*, interpret: bool) -> dict[str, str]:

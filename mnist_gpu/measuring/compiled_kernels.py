@@ -20,6 +20,7 @@ from mnist_gpu.faster.watched import SOURCE, load_kernel, with_this_package
 from mnist_gpu.faster.with_triton import environment, triton_missing
 from mnist_gpu.measuring.commands import run_command
 from mnist_gpu.measuring.launches import Launch
+from mnist_gpu.measuring.tables import columns
 
 # A card of each generation, and its target for Triton: backend, architecture, threads of a warp.
 TARGETS = {
@@ -139,3 +140,18 @@ def child(folder: str) -> None:
             done[same] = {card: _compile(kernel, types, constants, divisors, options, TARGETS[card]) for card in cards}
         found[name] = done[same]
     (Path(folder) / "found").write_bytes(pickle.dumps(found))
+
+
+def table(found: Mapping[str, Mapping[str, Compiled]]) -> None:
+    """What `compile_for_cards` found: a row for each kernel and card."""
+    rows = [
+        (name, card, one.instruction, one.registers, f"{one.shared_bytes:,}", f"{one.spilled_bytes:,}")
+        for name, cards in found.items()
+        for card, one in cards.items()
+    ]
+    columns(["kernel", "card", "multiplies with", "registers", "shared, bytes", "spilled, bytes"], rows)
+    print("registers and spilled: a thread. shared: a program. spilled: had no room in the registers, lies in memory.")
+    spilling = [
+        f"{name} on {card}" for name, cards in found.items() for card, one in cards.items() if one.spilled_bytes
+    ]
+    print(f"Spilled: {', '.join(spilling) or 'nothing'}.")

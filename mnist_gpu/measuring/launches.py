@@ -4,13 +4,17 @@ Nothing is run for it: the launches are noted instead of made.
 """
 
 import math
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 
 from mnist_gpu.faster.with_triton import interpreted
-from mnist_gpu.measuring.card import Card, Range
+from mnist_gpu.measuring.card import Card, Range, card_numbers
+from mnist_gpu.measuring.plots import span
+from mnist_gpu.measuring.tables import columns
+from mnist_gpu.measuring.timing import alternate, compare_all
 from mnist_gpu.model import PIXELS, make_model
 
 # The launches of a batch and its training step, in their order.
@@ -142,3 +146,55 @@ def binding(card: Card, operations: int, moved: int) -> str:
         "operations": operations / card.rate.middle,
     }
     return max(parts, key=parts.get)
+
+
+def table(launches: Mapping[str, Launch]) -> None:
+    """The launches with their programs, operations and bytes."""
+    rows = [
+        (
+            name,
+            launch.programs,
+            f"{launch.operations:,}",
+            f"{launch.bytes:,}",
+            f"{launch.operations / launch.bytes:.2g}",
+        )
+        for name, launch in launches.items()
+    ]
+    columns(["launch", "programs", "operations", "bytes", "operations per byte"], rows)
+    found = launches.values()
+    operations, moved = sum(f.operations for f in found), sum(f.bytes for f in found)
+    most = max(launches, key=lambda name: launches[name].bytes)
+    print(f"{len(rows)} launches, {operations / 1e6:,.0f} million operations, {moved / 1e6:,.1f} MB.")
+    print(f"Most bytes: {most}, {launches[most].bytes / moved:.0%} of all.")
+
+
+def predicted_table(launches: Mapping[str, Launch], cards: Sequence[str]) -> None:
+    """Every launch's time on `cards`, which are not here, predicted, in microseconds, and what binds."""
+    numbers = {name: card_numbers(name) for name in cards}
+    rows, bound = [], dict.fromkeys(numbers, 0)
+    for name, launch in launches.items():
+        row = [name]
+        for card in numbers.values():
+            binds = binding(card, launch.operations, launch.bytes)
+            bound[card.name] += binds == "starting"
+            row.append(f"{span(predict_launch(card, launch.operations, launch.bytes), 1e-6)}, {binds}")
+        rows.append(row)
+    columns(["predicted, µs, and what binds", *numbers], rows)
+    for card, count in bound.items():
+        print(f"{card}: starting the kernel takes longest in {count} of {len(rows)}.")
+
+
+def timed(**functions: Callable[[], object]) -> None:
+    """Times functions that launch kernels on the GPU, in turn, and compares the first with the others.
+
+    Where kernels are interpreted it says that it does not.
+    """
+    if interpreted():
+        print("Not timed: the kernels are interpreted.")
+        return
+    rounds = {name: lambda f=f: [f() for _ in range(100)] for name, f in functions.items()}
+    found = alternate(rounds, rounds=10, warmup=2, device="cuda")
+    for name, seconds in found.items():
+        print(f"{name}: {statistics.median(seconds) * 1e4:.1f} µs")
+    first, *others = found
+    print(*compare_all(found, [(other, first) for other in others]), sep="\n")
