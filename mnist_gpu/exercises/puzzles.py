@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from mnist_gpu.faster.watched import Watched, watch_each
-from mnist_gpu.faster.with_triton import interpreted
+from mnist_gpu.faster.with_triton import interpreted, triton_missing
 
 BLOCK = 4  # small, so that a picture shows every element
 UNANSWERED, RIGHT, WRONG = "not answered yet", "right", "wrong"
@@ -32,7 +32,7 @@ class Puzzle:
     outside: str  # the hint where it touches what does not exist
     unwritten: str  # where it leaves a part of out as it was
     instead: tuple[tuple[Callable[[dict], torch.Tensor], str], ...]  # what else it may compute, and the hint
-    race: str = "Two programs change the same element. On a GPU they run at the same time: one of them is lost."
+    race: str = "Two programs write the same element: does each begin at one of its own? On a GPU they run together."
 
 
 class Verdict(NamedTuple):
@@ -192,8 +192,8 @@ PUZZLES = {
             ),
             (
                 lambda a: a["g"].reshape(a["n"], a["m"]) @ a["x"],
-                "g is read as if it were [n, m]. It is [m, n], and has to be read transposed: from one image to the next "
-                "it is n elements.",
+                "g is read as if it were [n, m]. It is [m, n], and has to be read transposed: from one image to the "
+                "next it is n elements.",
             ),
             (
                 lambda a: _along_m(a, slice((a["m"] - 1) // BLOCK * BLOCK, None)),
@@ -217,6 +217,8 @@ def judge(name: str, kernel) -> Verdict:
     """
     if name not in PUZZLES:
         raise ValueError(f"there is no puzzle {name!r}; there are: {', '.join(PUZZLES)}")
+    if reason := triton_missing():
+        return Verdict(UNANSWERED, f"{name}: not checked. No kernel can run here: {reason}.")
     if unanswered(kernel):
         return Verdict(UNANSWERED, f"{name}: {UNANSWERED}. Replace every ... by code.")
     puzzle = PUZZLES[name]

@@ -14,7 +14,7 @@ import torch
 
 from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.checks import positive
-from mnist_gpu.faster.with_triton import choose, interpreted
+from mnist_gpu.faster.with_triton import choose, interpreted, kernel_device
 from mnist_gpu.model import CLASSES, MLP, PIXELS
 
 choose()
@@ -179,10 +179,10 @@ class KernelBatches(DeviceBatches):
 
 def need_float32_for_kernels(model: MLP) -> None:
     """Raises ValueError unless the model is float32 and where this process runs kernels."""
-    where = "cpu" if interpreted() else "cuda"
+    where = kernel_device().type
     if any(p.device.type != where or p.dtype != torch.float32 for p in model.parameters()):
-        how = "interprets kernels: they are" if interpreted() else "compiles kernels: they are"
-        raise ValueError(f"this process {how} for a float32 model on {where!r}")
+        how = "interprets" if interpreted() else "compiles"
+        raise ValueError(f"this process {how} kernels: they are for a float32 model on {where!r}")
 
 
 def _check(images: torch.Tensor, labels: torch.Tensor, device: torch.device) -> None:

@@ -10,6 +10,8 @@ import sys
 from importlib.util import find_spec
 from types import SimpleNamespace
 
+import torch
+
 from mnist_gpu.device import accelerator
 
 CHOICE = "TRITON_INTERPRET"  # the environment variable that Triton reads
@@ -50,6 +52,11 @@ def choose() -> None:
         raise ImportError(reason)
     if "triton" not in sys.modules and _device_type() != "cuda":
         os.environ.setdefault(CHOICE, "1")
+
+
+def kernel_device() -> torch.device:
+    """Where the tensors have to be that this process's kernels work on; the CPU where there are none."""
+    return torch.device("cpu" if triton_missing() or interpreted() else "cuda")
 
 
 def imported() -> tuple:

@@ -32,8 +32,9 @@ TARGETS = {
 # What multiplies, the most powerful first: tensor cores for four warps, for one, and plain units.
 MULTIPLIES = (r"wgmma\.mma_async[\w.]*", r"mma\.sync[\w.]*", r"v_mfma_\w+", r"fma\.rn\.f32x?2?", r"v_(?:pk_)?fmac?_f32",
               r"mul(?:\.rn)?\.f32", r"v_(?:pk_)?mul_f32", r"div\.rn\.f32")  # fmt: skip
+TENSOR_CORES = ("wgmma", "mma", "v_mfma")  # AMD calls them matrix cores
 CHILD = "import sys; from mnist_gpu.measuring.compiled_kernels import child; child(sys.argv[1])"
-TYPES = {torch.float32: "*fp32", torch.int64: "*i64", torch.uint8: "*u8"}
+TYPES = {torch.float32: "*fp32", torch.int64: "*i64", torch.int32: "*i32", torch.uint8: "*u8"}
 
 
 class Compiled(NamedTuple):
@@ -155,3 +156,6 @@ def table(found: Mapping[str, Mapping[str, Compiled]]) -> None:
         f"{name} on {card}" for name, cards in found.items() for card, one in cards.items() if one.spilled_bytes
     ]
     print(f"Spilled: {', '.join(spilling) or 'nothing'}.")
+    for name, cards in found.items():
+        where = [card for card, one in cards.items() if one.instruction.startswith(TENSOR_CORES)]
+        print(f"{name}: multiplied by tensor cores on {', '.join(where)}." if where else f"{name}: by no tensor cores.")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from mnist_gpu.faster.with_triton import interpreted
+from mnist_gpu.faster.with_triton import interpreted, kernel_device
 from mnist_gpu.measuring.card import Card, Range, card_numbers
 from mnist_gpu.measuring.plots import span
 from mnist_gpu.measuring.tables import columns
@@ -62,8 +62,8 @@ class Launch(NamedTuple):
 
 def _product(a: dict) -> tuple[int, int]:
     m, n, k = a["m"], a["n"], a["k"]
-    bias, gate = n * (a["bias"] is not None), m * n * (a["gate"] is not None)
-    return 2 * m * n * k + bias, 4 * (m * k + k * n + m * n + bias + gate)
+    bias, gate = a["bias"] is not None, a["gate"] is not None
+    return 2 * m * n * k + m * n * bias, 4 * (m * k + k * n + m * n + n * bias + m * n * gate)
 
 
 def _cross_entropy(a: dict) -> tuple[int, int]:
@@ -115,7 +115,7 @@ def launches_of_a_step(batch_size: int = 128, hidden: int = 128, tile: int | Non
     """
     from mnist_gpu.faster import kernels
 
-    device = "cpu" if interpreted() else "cuda"
+    device = kernel_device()
     images, labels = torch.zeros(batch_size, 28, 28, dtype=torch.uint8), torch.zeros(batch_size, dtype=torch.int64)
     batches = kernels.KernelBatches(images, labels, batch_size, device=device)
     step = kernels.make_kernel_step(make_model(hidden, device=device))
@@ -151,14 +151,8 @@ def binding(card: Card, operations: int, moved: int) -> str:
 def table(launches: Mapping[str, Launch]) -> None:
     """The launches with their programs, operations and bytes."""
     rows = [
-        (
-            name,
-            launch.programs,
-            f"{launch.operations:,}",
-            f"{launch.bytes:,}",
-            f"{launch.operations / launch.bytes:.2g}",
-        )
-        for name, launch in launches.items()
+        (name, f.programs, f"{f.operations:,}", f"{f.bytes:,}", f"{f.operations / f.bytes:.2g}")
+        for name, f in launches.items()
     ]
     columns(["launch", "programs", "operations", "bytes", "operations per byte"], rows)
     found = launches.values()

@@ -14,12 +14,12 @@ from mnist_gpu.batches import DeviceBatches, normalize
 from mnist_gpu.faster import kernels
 from mnist_gpu.faster.graphs import EpochGraph
 from mnist_gpu.faster.ladder import PLAIN, rungs, sgd
-from mnist_gpu.faster.with_triton import interpreted
+from mnist_gpu.faster.with_triton import interpreted, kernel_device
 from mnist_gpu.measuring.workloads import train_part
 from mnist_gpu.model import MLP, make_model
 from mnist_gpu.training import make_step, train
 
-WHERE = torch.device("cpu" if interpreted() else "cuda")
+WHERE = kernel_device()
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}  # float32, summed in another order
 
 
