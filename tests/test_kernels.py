@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from mnist_gpu.faster import with_triton
 
@@ -84,3 +86,14 @@ def test_the_environment_of_another_process(monkeypatch, value, expected):
     monkeypatch.setenv("ANYTHING", "stays")
     found = with_triton.environment(interpret=value)
     assert found["TRITON_INTERPRET"] == expected and found["ANYTHING"] == "stays"
+
+
+WITHOUT_TRITON = "from mnist_gpu.faster import with_triton; with_triton.find_spec = lambda name: None"
+
+
+def test_the_chapter_runs_to_its_end_without_triton_and_says_so(tmp_path):
+    notebook = nbformat.read(ROOT / "notebooks" / "09_a_kernel_of_your_own.ipynb", 4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(WITHOUT_TRITON))
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(tmp_path))  # raises a cell's error
+    said = "".join(o.get("text", "") for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
+    assert "No kernel can run here: Triton is not installed" in said and said.count("not checked") == 12

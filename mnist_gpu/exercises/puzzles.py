@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from mnist_gpu.faster.watched import Watched, watch_each
-from mnist_gpu.faster.with_triton import interpreted, triton_missing
+from mnist_gpu.faster.with_triton import interpreted, kernel_device, triton_missing
 
 BLOCK = 4  # small, so that a picture shows every element
 UNANSWERED, RIGHT, WRONG = "not answered yet", "right", "wrong"
@@ -267,7 +267,7 @@ def _run_compiled(puzzle: Puzzle, kernel, given: list[dict]) -> None:
     Raises AssertionError if the GPU computes something else.
     """
     for arguments in given:
-        there = {name: a.cuda() if torch.is_tensor(a) else a for name, a in arguments.items()}
+        there = {name: a.to(kernel_device()) if torch.is_tensor(a) else a for name, a in arguments.items()}
         kernel[puzzle.grid(arguments, 16)](**there, BLOCK=16)
         assert _same(there["out"].cpu(), puzzle.right(arguments)), "compiled for this GPU it computes something else"
 

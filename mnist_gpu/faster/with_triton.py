@@ -24,10 +24,15 @@ def interpreted() -> bool:
     return not isinstance(triton.language.sum, triton.JITFunction)
 
 
+def not_installed() -> str | None:
+    """That Triton is not installed, or None if it is. Does not import it."""
+    return None if find_spec("triton") else "Triton is not installed: PyTorch brings it along on Linux alone"
+
+
 def triton_missing() -> str | None:
     """Why kernels cannot run in this process, or None if they can. Does not import Triton."""
-    if not find_spec("triton"):
-        return "Triton is not installed: PyTorch brings it along on Linux alone"
+    if reason := not_installed():
+        return reason
     if "triton" in sys.modules and _device_type() != "cuda" and not interpreted():
         return (
             "there is no NVIDIA GPU, and Triton was imported before its interpreter was chosen: start Python anew, "
@@ -76,7 +81,7 @@ def imported() -> tuple:
 def how() -> str:
     """A sentence on how kernels run in this process, and what that says of their time."""
     if reason := triton_missing():
-        return f"No kernel can run here: {reason}. The kernels are shown, what was stored with the chapter was run."
+        return f"No kernel can run here: {reason}. The kernels are shown, and what would run them is left out."
     import triton
 
     version = f"Triton {triton.__version__}"

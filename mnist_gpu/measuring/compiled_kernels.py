@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 
 from mnist_gpu.faster.watched import SOURCE, load_kernel, with_this_package
-from mnist_gpu.faster.with_triton import environment, triton_missing
+from mnist_gpu.faster.with_triton import environment, not_installed
 from mnist_gpu.measuring.commands import run_command
 from mnist_gpu.measuring.launches import Launch
 from mnist_gpu.measuring.tables import columns
@@ -53,12 +53,12 @@ def compile_for_cards(launches: Mapping[str, Launch], cards=tuple(TARGETS)) -> d
 
     Raises:
         ValueError: a card that is none of TARGETS.
-        RuntimeError: Triton is missing, or a kernel does not compile; with the reason.
+        RuntimeError: Triton is not installed, or a kernel does not compile; with the reason.
     """
     if unknown := set(cards) - set(TARGETS):
         raise ValueError(f"no target is known for {', '.join(sorted(unknown))}; there are: {', '.join(TARGETS)}")
-    if missing := triton_missing():
-        raise RuntimeError(f"nothing can be compiled: {missing}")
+    if reason := not_installed():
+        raise RuntimeError(f"nothing can be compiled: {reason}")
     with tempfile.TemporaryDirectory() as folder:
         asked = []
         for i, (name, launch) in enumerate(launches.items()):

@@ -43,7 +43,9 @@ def touched(found: Watched, panels: Sequence[tuple[str, str]], only: tuple[int, 
             axis.add_patch(plt.Rectangle((column, row), 1, 1, edgecolor="black", linewidth=0.7, **look))
             if here:
                 text = names[here[0]] + "+" * (len(here) > 1)
-                axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8 if len(text) < 4 else 6)
+                paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.6} if cell in outside else None
+                size = 8 if len(text) < 4 else 6
+                axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size, bbox=paper)
         rows = [divmod(cell, columns)[0] for cell in (0, shown.sizes[tensor] - 1, *outside)]
         axis.set(xlim=(-0.05, columns + 0.05), ylim=(max(rows) + 1.05, min(rows) - 0.05), aspect="equal")
         axis.set_title(f"{tensor}, {verb}", fontsize=9)

@@ -187,7 +187,7 @@ def timed(**functions: Callable[[], object]) -> None:
         print("Not timed: the kernels are interpreted.")
         return
     rounds = {name: lambda f=f: [f() for _ in range(100)] for name, f in functions.items()}
-    found = alternate(rounds, rounds=10, warmup=2, device="cuda")
+    found = alternate(rounds, rounds=10, warmup=2, device=kernel_device())
     for name, seconds in found.items():
         print(f"{name}: {statistics.median(seconds) * 1e4:.1f} µs")
     first, *others = found

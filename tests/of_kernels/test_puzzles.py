@@ -7,10 +7,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
+import torch
 
 from mnist_gpu.exercises import puzzles
 from mnist_gpu.exercises.puzzles import PUZZLES, RIGHT, UNANSWERED, WRONG, check, judge
 from mnist_gpu.faster.watched import SOURCE, load_kernel
+from mnist_gpu.measuring.compiled_kernels import compile_for_cards
+from mnist_gpu.measuring.launches import Launch
 
 CHAPTER = Path(__file__).resolve().parents[2] / "notebooks" / "09_a_kernel_of_your_own.ipynb"
 FILES = count()
@@ -126,3 +129,22 @@ def test_without_triton_a_puzzle_is_not_checked(monkeypatch, capsys):
     monkeypatch.setattr(puzzles, "triton_missing", lambda: "there is none")
     check("9.1", None)
     assert capsys.readouterr().out == "9.1: not checked. No kernel can run here: there is none.\n"
+
+
+def test_where_kernels_are_compiled_a_right_one_is_run_on_the_gpu_too(tmp_path, monkeypatch):
+    """Here the process only says that it compiles."""
+    kernel, ran = kernel_of(SOLUTIONS["9.6"], tmp_path), []
+    monkeypatch.setattr(puzzles, "interpreted", lambda: False)
+    monkeypatch.setattr(puzzles, "_same", lambda a, b: ran.append(a) or torch.allclose(a, b, atol=1e-4))
+    assert judge("9.6", kernel).status == RIGHT and len(ran) == 8  # watched and run, four sizes each
+    monkeypatch.setattr(puzzles, "_same", lambda a, b: len(ran.append(a) or ran) <= 12)
+    with pytest.raises(AssertionError, match="compiled for this GPU it computes something else"):
+        judge("9.6", kernel)
+
+
+def test_the_solutions_compile(tmp_path):
+    asked = {}
+    for name, puzzle in PUZZLES.items():
+        arguments = puzzle.arguments(*puzzle.sizes[0]) | {"BLOCK": 16}
+        asked[name] = Launch(kernel_of(SOLUTIONS[name], tmp_path), (1,), arguments, {})
+    assert list(compile_for_cards(asked, ("A100",))) == list(PUZZLES)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from agreement import assert_same_losses
 
 from mnist_gpu.batches import DeviceBatches, normalize
-from mnist_gpu.faster import kernels
+from mnist_gpu.faster import kernels, ladder
 from mnist_gpu.faster.graphs import EpochGraph
 from mnist_gpu.faster.ladder import PLAIN, rungs, sgd
 from mnist_gpu.faster.with_triton import interpreted, kernel_device
@@ -104,10 +104,10 @@ def test_bias_relu_and_the_backward_pass_of_relu(m, n, k):
 
 
 def test_a_product_is_not_rounded_to_tf32():
-    """11 bits of 1/3 are wrong by 8e-5, and by 0.02 in a sum of 784."""
+    """11 bits of 1/3 are wrong by 8e-5, and the sum of 784 of them by 0.06."""
     a, b = torch.full((16, 784), 1 / 3, device=WHERE), torch.ones(784, 16, device=WHERE)
     found = kernels.product(a, b, torch.empty(16, 16, device=WHERE))
-    assert (found - 784 / 3).abs().max() < 1e-3
+    assert (found - 784 / 3).abs().max() < 0.02
 
 
 @pytest.mark.parametrize(("n", "classes"), [(1, 10), (3, 1), (96, 10), (5, 16), (7, 17)])
@@ -271,3 +271,14 @@ def test_a_whole_epoch_has_the_losses_of_the_plain_loop(rung):
     expected, found = (train_part(r.make(WHERE)).losses for r in (*rungs([PLAIN]), rung))
     assert len(found) == 469
     assert_same_losses(found, expected, rung.tolerance)
+
+
+def test_the_rungs_train_with_these_kernels(mnist, monkeypatch):
+    monkeypatch.setattr(ladder, "load_mnist", lambda train: (mnist[0][:300], mnist[1][:300]))
+    losses = train_part(ladder.own_kernels(WHERE, 8)).losses
+    batches = DeviceBatches(mnist[0][:300], mnist[1][:300], device=WHERE)
+    model = make_model(8, device=WHERE)
+    assert_same_losses(losses, train_part((model, make_step(model, sgd(model)), batches)).losses)
+    if WHERE.type == "cpu":
+        with pytest.raises(ValueError, match="CUDA graphs need a CUDA device"):
+            ladder.graph_of_own_kernels(WHERE, 8)

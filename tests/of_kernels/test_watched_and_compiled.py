@@ -230,7 +230,7 @@ def test_a_kernel_that_does_not_compile_is_an_error_with_its_reason():
 
 
 def test_nothing_is_compiled_without_triton(monkeypatch):
-    monkeypatch.setattr(compiled_kernels, "triton_missing", lambda: "there is none")
+    monkeypatch.setattr(compiled_kernels, "not_installed", lambda: "there is none")
     with pytest.raises(RuntimeError, match="nothing can be compiled: there is none"):
         compile_for_cards({})
 
@@ -240,3 +240,12 @@ def test_a_process_that_compiles_does_not_interpret_and_the_other_way_round():
     for interpret in (True, False):
         own = watched.with_this_package(with_triton.environment(interpret=interpret))
         assert subprocess.check_output([sys.executable, "-c", code], env=own, text=True).strip() == str(interpret)
+
+
+def test_where_kernels_are_compiled_they_are_timed_in_turn(monkeypatch, capsys):
+    """Here the process only says that it compiles."""
+    monkeypatch.setattr(launches, "interpreted", lambda: False)
+    calls = []
+    launches.timed(kernel=lambda: calls.append("kernel"), pytorch=lambda: calls.append("pytorch"))
+    assert calls.count("kernel") == calls.count("pytorch") == 1200
+    assert "kernel: " in (said := capsys.readouterr().out) and "µs" in said and "10 pairs" in said
