@@ -203,13 +203,21 @@ def default_product(a, b, out, TILE: tl.constexpr):
     tl.store(out + at, tl.dot(tl.load(a + at), tl.load(b + at)))
 
 
-def test_the_default_precision_and_what_has_no_room_show():
+@triton.jit
+def quotient(a, out, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(out + i, tl.load(a + i) / 127.5)
+
+
+def test_the_default_precision_what_has_no_room_and_an_inexact_quotient_show():
     a, b, out = torch.empty(3, 64, 64)
     large = Launch(default_product, (1,), {"a": a, "b": b, "out": out, "TILE": 64}, {})
     crowded = large._replace(options={"maxnreg": 32, "num_warps": 1})
-    found = compile_for_cards({"large": large, "crowded": crowded}, ("A100", "H100"))
+    divided = Launch(quotient, (1,), {"a": a, "out": out, "BLOCK": 64}, {})
+    found = compile_for_cards({"large": large, "crowded": crowded, "divided": divided}, ("A100", "H100"))
     assert "tf32" in found["large"]["A100"].instruction and found["large"]["A100"].spilled_bytes == 0
     assert found["large"]["H100"].instruction.startswith("wgmma") and found["crowded"]["A100"].spilled_bytes > 0
+    assert found["divided"]["H100"].instruction == "mul.f32"  # which is why the package takes tl.div_rn
 
 
 def test_the_most_powerful_multiplication_is_named():
