@@ -101,5 +101,5 @@ def sentence(found: Watched, written: Sequence[str], every: bool = True) -> str:
             are = "is" if len(unwritten) == 1 else "are"
             said.append(f"{_some(len(unwritten), 'element')} of {tensor} {are} written by no program.")
     if not said and written and every:
-        said.append(f"Every element of {' and '.join(written)} is written by one program, and no other.")
+        said.append(f"Every element of {' and '.join(written)} is written, by one program each.")
     return " ".join(said) or "No element is touched that does not exist."
