@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from mnist_gpu.device import accelerator
+from mnist_gpu.faster.with_triton import CHOICE
 from mnist_gpu.mnist import CHECKSUMS, data_root, load_mnist
 
 
@@ -29,6 +30,9 @@ TESTS = Path(__file__).resolve().parent
 # The tests that need the simulated accelerator run in a process of their own: see test_simulated_accelerator.py.
 simulated = accelerator() is not None and accelerator().type == "sim"
 collect_ignore = [] if simulated else ["on_simulated_accelerator"]
+# So do those of the kernels, in a process for which it has been said how Triton is to run them: see test_kernels.py.
+if CHOICE not in os.environ:
+    collect_ignore.append("of_kernels")
 
 
 def pytest_runtest_setup(item):

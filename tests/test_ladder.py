@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from agreement import assert_same_losses
@@ -12,6 +15,7 @@ NAMES = [rung.name for rung in RUNGS]
 COMPILED = ["compiled model", "compiled step"]
 EPOCH = "compiled epoch"  # on a CPU alone
 REDUCED = "compiled step, reduce-overhead"  # on an NVIDIA GPU alone
+OWN = ["kernels of our own", "kernels of our own, as a CUDA graph"]  # there, too
 
 
 def named(name):
@@ -198,7 +202,7 @@ def everything(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
 
 
-NVIDIA_ONLY = dict.fromkeys([REDUCED, "CUDA graph of a step", "CUDA graph of an epoch"], "needs an NVIDIA GPU")
+NVIDIA_ONLY = dict.fromkeys([REDUCED, "CUDA graph of a step", "CUDA graph of an epoch", *OWN], "needs an NVIDIA GPU")
 NVIDIA_ONLY |= {"prefetch on a side stream": "needs a GPU with memory and streams of its own"}
 CPU_ONLY = dict.fromkeys(["backward written out", "written out, oneDNN", EPOCH], "is written for the CPU")
 TF32 = {"TF32": "needs an NVIDIA GPU of compute capability 8.0 or higher"}
@@ -235,7 +239,8 @@ def test_compiling_for_a_cpu_needs_a_compiler(everything, monkeypatch, platform,
 
 def test_compiling_for_a_gpu_needs_triton(everything, monkeypatch):
     monkeypatch.setattr(ladder, "find_spec", lambda name: None if name == "triton" else object())
-    assert missing(CUDA) == CPU_ONLY | dict.fromkeys([*COMPILED, REDUCED], "torch.compile needs Triton on a GPU")
+    lacking = dict.fromkeys([*COMPILED, REDUCED], "torch.compile needs Triton on a GPU")
+    assert missing(CUDA) == CPU_ONLY | lacking | dict.fromkeys(OWN, "a kernel of our own needs Triton on a GPU")
     assert not {*COMPILED, EPOCH} & set(missing(CPU)) and not set(COMPILED) & set(missing(MPS))
 
 
@@ -246,10 +251,16 @@ def test_triton_needs_a_c_compiler(everything, monkeypatch, cc, names):
     if cc:
         monkeypatch.setenv("CC", cc)
     monkeypatch.setattr(ladder.shutil, "which", lambda name: None)
-    reason = f"torch.compile needs a C compiler ({names}) for Triton on a GPU"
-    assert missing(CUDA) == CPU_ONLY | dict.fromkeys([*COMPILED, REDUCED], reason)
+    reason = f"needs a C compiler ({names}) for Triton on a GPU"
+    lacking = dict.fromkeys([*COMPILED, REDUCED], f"torch.compile {reason}")
+    assert missing(CUDA) == CPU_ONLY | lacking | dict.fromkeys(OWN, f"a kernel of our own {reason}")
     monkeypatch.setattr(ladder.shutil, "which", lambda name: "/bin/it" if name in (cc, "clang") else None)
     assert missing(CUDA) == CPU_ONLY
+
+
+def test_importing_the_ladder_leaves_triton_alone():
+    code = "import sys, mnist_gpu.faster.ladder, mnist_gpu.training; sys.exit('triton' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_the_step_that_becomes_a_graph_hands_out_losses_of_its_own(monkeypatch):

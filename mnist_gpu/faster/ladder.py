@@ -24,6 +24,7 @@ from mnist_gpu.faster.graphs import EpochGraph, capture
 from mnist_gpu.faster.prefetch import Prefetched
 from mnist_gpu.faster.products import onednn_missing
 from mnist_gpu.faster.written_out import make_written_out_step
+from mnist_gpu.mnist import load_mnist
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step
 
@@ -177,6 +178,19 @@ def compiled_epoch(device, hidden=128):
     return Training(model, epoch.step, epoch)
 
 
+def own_kernels(device, hidden=128):
+    from mnist_gpu.faster.kernels import KernelBatches, make_kernel_step  # here: they need Triton
+
+    model = make_model(hidden, device=device)
+    return Training(model, make_kernel_step(model), KernelBatches(*load_mnist(train=True), device=device))
+
+
+def graph_of_own_kernels(device, hidden=128):
+    model, step, batches = own_kernels(device, hidden)
+    epoch = EpochGraph(step, model, step.optimizer, batches)
+    return Training(model, epoch.step, epoch)
+
+
 def _cuda_missing(device: torch.device) -> str | None:
     return None if device.type == "cuda" else "needs an NVIDIA GPU"
 
@@ -199,11 +213,19 @@ def _compiler_missing(device: torch.device) -> str | None:
         return None
     if device.type not in ("cuda", "xpu"):
         return f"torch.compile generates no code for {device.type}"
+    return _triton_missing("torch.compile")
+
+
+def _triton_missing(who: str) -> str | None:
     if not find_spec("triton"):
-        return "torch.compile needs Triton on a GPU"
+        return f"{who} needs Triton on a GPU"
     names = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]  # Triton wraps every kernel in a C program
     found = any(map(shutil.which, names)) or sys.platform == "win32"  # where Triton brings a compiler
-    return None if found else f"torch.compile needs a C compiler ({' or '.join(names)}) for Triton on a GPU"
+    return None if found else f"{who} needs a C compiler ({' or '.join(names)}) for Triton on a GPU"
+
+
+def _kernels_missing(device: torch.device) -> str | None:
+    return _cuda_missing(device) or _triton_missing("a kernel of our own")
 
 
 def _cpu_only(device: torch.device) -> str | None:
@@ -262,6 +284,8 @@ RUNGS = (
         lambda d: _cpu_only(d) or _compiler_missing(d),
         suspect=COMPILED_ELSEWHERE,
     ),
+    Rung("kernels of our own", own_kernels, "no wait per step", _kernels_missing),
+    Rung("kernels of our own, as a CUDA graph", graph_of_own_kernels, "kernels of our own", _kernels_missing),
 )
 TEXTBOOK, PLAIN = "textbook", "no wait per step"
 # Measured with all of a CPU's threads, too.

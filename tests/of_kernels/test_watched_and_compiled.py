@@ -1,0 +1,260 @@
+"""What a kernel's programs are seen to read and write, what its launches are said to cost, and what compilers make."""
+
+import subprocess
+import sys
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from mnist_gpu.faster import kernels, watched, with_triton
+from mnist_gpu.faster.watched import NOWHERE, Watched, watch, watch_each
+from mnist_gpu.measuring import compiled_kernels, launches
+from mnist_gpu.measuring.card import card_numbers
+from mnist_gpu.measuring.compiled_kernels import TARGETS, compile_for_cards, multiplies
+from mnist_gpu.measuring.kernel_plots import sentence, touched
+from mnist_gpu.measuring.launches import NAMES, Launch, binding, launches_of, launches_of_a_step, predict_launch
+from mnist_gpu.model import step_flops
+
+
+def of_update(n=10, block=4, believed=None):
+    w, g = torch.rand(2, n)
+    return {"w": w, "g": g, "lr": 0.1, "n": believed or n, "BLOCK": block}
+
+
+@triton.jit
+def everywhere(x, out, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + i + 10000000, tl.load(x - 2 - i))
+
+
+@triton.jit
+def adding(x, out, n, ATOMIC: tl.constexpr, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    part = tl.sum(tl.load(x + i, mask=i < n, other=0.0), 0)
+    if ATOMIC:
+        tl.atomic_add(out, part)
+    else:
+        tl.store(out, tl.load(out) + part)
+
+
+# Watching
+
+
+def test_every_access_is_seen_with_its_program():
+    arguments = of_update()
+    found = watch(kernels.update_kernel, (3,), arguments)
+    assert found.error is None and found.outside() == [] and found.races("w") == [] and found.unwritten("w") == []
+    assert found.programs("w", "write") == {i: [(i // 4, 0, 0)] for i in range(10)}
+    assert found.programs("g", "write") == {} and found.programs("g", "read").keys() == set(range(10))
+    assert torch.equal(found.results["w"], watch(kernels.update_kernel, (3,), arguments).results["w"])  # only a copy
+
+
+def test_what_does_not_exist_is_seen_and_neither_read_nor_written():
+    arguments = of_update(believed=12)
+    found = watch(kernels.update_kernel, (3,), arguments)
+    assert [(a.kind, a.tensor, a.elements) for a in found.outside()] == [
+        ("read", "w", [10, 11]), ("read", "g", [10, 11]), ("write", "w", [10, 11])]  # fmt: skip
+    memory = found.results["w"].untyped_storage()
+    assert sum(memory) == sum(bytes(found.results["w"].numpy().tobytes()))  # all around it is 0 still
+
+
+def test_what_lies_far_away_or_before_the_first_is_seen_too():
+    found = watch(everywhere, (1,), {"x": torch.rand(4), "out": torch.rand(4), "n": 4, "BLOCK": 4})
+    assert [(a.kind, a.tensor, a.elements) for a in found.outside()] == [
+        ("read", "x", [-2, -3, -4, -5]), ("write", NOWHERE, [-1] * 4)]  # fmt: skip
+    assert "far away" not in sentence(found, ["out"]) and "-2, -3, -4, -5 of x" in sentence(found, ["out"])
+
+
+@pytest.mark.parametrize(("atomic", "races"), [(False, [0]), (True, [])])
+def test_a_race_is_seen_although_the_sum_is_right(atomic, races):
+    x = torch.rand(10)
+    found = watch(adding, (3,), {"x": x, "out": torch.zeros(1), "n": 10, "ATOMIC": atomic, "BLOCK": 4})
+    torch.testing.assert_close(found.results["out"], x.sum().view(1))
+    assert found.races("out") == races and found.unwritten("out") == []
+
+
+def test_why_a_kernel_stopped_is_told_and_the_interpreter_is_as_before():
+    assert "power of 2" in watch(kernels.update_kernel, (1,), of_update(block=5)).error
+    w, g = torch.rand(2, 10, device=with_triton.kernel_device())
+    expected = w - 0.1 * g
+    kernels.update(w, g, 0.1)
+    torch.testing.assert_close(w, expected)
+
+
+def test_another_process_sees_the_same(monkeypatch):
+    here = watch(kernels.update_kernel, (3,), arguments := of_update(believed=12))
+    monkeypatch.setattr(watched, "interpreted", lambda: False)
+    there, stopped = watch_each(kernels.update_kernel, [((3,), arguments), ((1,), of_update(block=5))])
+    assert isinstance(there, Watched) and there.accesses == here.accesses and there.sizes == here.sizes
+    assert torch.equal(there.results["w"], here.results["w"]) and "power of 2" in stopped.error
+
+
+def test_the_picture_has_every_cell_and_says_what_is_wrong(monkeypatch, capsys):
+    monkeypatch.setattr(plt, "show", lambda: None)
+    touched(watch(kernels.update_kernel, (3,), of_update(believed=12)), [("w", "read"), ("w", "written")])
+    read, written = plt.gcf().axes
+    assert [t.get_text() for t in read.texts] == list("000011112222") == [t.get_text() for t in written.texts]
+    assert [bool(p.get_hatch()) for p in read.patches] == [False] * 10 + [True] * 2
+    assert capsys.readouterr().out == (
+        "Program 2 wants to read and write elements that do not exist: 10, 11 of w, which has 10.\n"
+    )
+    touched(watch(kernels.update_kernel, (3,), of_update()), [("w", "written")])
+    assert capsys.readouterr().out == "Every element of w is written, by one program each.\n"
+    touched(watch(kernels.update_kernel, (2,), of_update()), [("w", "written")])
+    assert capsys.readouterr().out == "2 elements of w are written by no program.\n"
+    touched(watch(kernels.update_kernel, (3,), of_update()), [("w", "written")], only=(1,))
+    assert [t.get_text() for t in plt.gcf().axes[0].texts] == list("1111")
+    plt.close("all")
+
+
+# Launches and what they cost
+
+
+@pytest.fixture(scope="module")
+def of_a_step():
+    return launches_of_a_step(5, 7, tile=4)
+
+
+def test_a_step_has_these_launches_in_this_order(of_a_step):
+    assert list(of_a_step) == list(NAMES) and len(NAMES) == 11
+    assert of_a_step["hidden layer, ReLU"].arguments["RELU"] is True
+    assert of_a_step["hidden layer, ReLU"].grid == (1, 1)  # tiles of 16 at least
+    assert launches_of_a_step(128, 128, tile=32)["gradient of weights 1"].programs == 4 * 25
+    assert of_a_step["loss, its gradient"].options == {"num_warps": 1}
+
+
+def test_noting_launches_makes_none():
+    w, g = torch.ones(2, 10, device=with_triton.kernel_device())
+    (found,) = launches_of(lambda: kernels.update(w, g, 0.5))
+    assert (found.name, found.grid, found.arguments["n"]) == ("update_kernel", (1,), 10) and w.sum() == 10
+    kernels.update(w, g, 0.5)
+    assert w.sum() == 5
+
+
+@pytest.mark.parametrize("name", [*NAMES, "plain SGD"])
+def test_the_bytes_of_a_launch_are_those_that_it_is_seen_to_move(of_a_step, name):
+    """Every element that it reads counts once, and every one that it writes."""
+    w, g = torch.rand(2, 10, device=with_triton.kernel_device())
+    launch = of_a_step[name] if name in of_a_step else launches_of(lambda: kernels.update(w, g, 0.1))[0]
+    arguments = launch.arguments
+    if "a_row" in arguments:  # watching copies tensors, so a transposed one has to lie in memory as it did
+        arguments = {k: a.t() if torch.is_tensor(a) and not a.is_contiguous() else a for k, a in arguments.items()}
+    found = watch(launch.kernel, launch.grid, arguments)
+    assert found.error is None and found.outside() == []
+    once = {(a.tensor, a.kind, e) for a in found.accesses for e in a.elements}
+    assert launch.bytes == sum(found.results[tensor].element_size() for tensor, _, _ in once)
+
+
+def test_the_operations_of_the_products_are_those_of_the_model():
+    found = launches_of_a_step(128, 32)
+    products = sum(f.operations for f in found.values() if f.name == "product_kernel")
+    assert products == sum(step_flops(128, 32)) + 128 * (32 + 10)  # and the biases
+
+
+def test_a_prediction_starts_computes_and_moves():
+    card = card_numbers("A100")
+    nothing, much = predict_launch(card, 0, 0), predict_launch(card, 10**12, 10**6)
+    assert nothing == card.kernel
+    assert much.low == pytest.approx(card.kernel.low + 10**12 / card.rate.high)
+    assert much.high == pytest.approx(card.kernel.high + 10**12 / card.rate.low + 10**6 / card.bandwidth.low)
+    assert [binding(card, *cost) for cost in ((0, 0), (10**12, 1), (1, 10**12))] == ["starting", "operations", "bytes"]
+
+
+def test_the_tables_say_what_they_show(of_a_step, capsys):
+    launches.table(of_a_step)
+    launches.predicted_table(of_a_step, ["A100", "H100"])
+    said = capsys.readouterr().out
+    assert "11 launches, 0 million operations" in said and "Most bytes: update of everything" in said
+    assert "H100: starting the kernel takes longest in 11 of 11." in said
+
+
+@pytest.mark.skipif(not with_triton.interpreted(), reason="is timed where kernels are compiled")
+def test_nothing_is_timed_where_kernels_are_interpreted(capsys):
+    launches.timed(one=lambda: pytest.fail("it was run"))
+    assert capsys.readouterr().out == "Not timed: the kernels are interpreted.\n"
+
+
+# Compiled for cards that are not here
+
+
+def test_every_kernel_of_the_step_is_compiled_for_every_card(capsys):
+    found = compile_for_cards(launches_of_a_step(128, 128, tile=32))
+    assert list(found) == list(NAMES) and all(list(cards) == list(TARGETS) for cards in found.values())
+    for name, cards in found.items():
+        assert all(one.registers > 0 and one.spilled_bytes == 0 for one in cards.values()), name
+        instructions = {card: one.instruction for card, one in cards.items()}
+        if name in ("hidden layer, ReLU", "logits") or "weights" in name or "hidden layer" in name:
+            nvidia = {instructions.pop(card) for card in ("T4", "A100", "H100")}
+            assert nvidia == {"fma.rn.f32"} and instructions["MI300X"].startswith("v_mfma_f32_")  # no TF32
+            assert all(one.shared_bytes > 0 for one in cards.values())
+    assert found["gather, normalize"]["H100"].instruction == "div.rn.f32"  # not an approximation
+    compiled_kernels.table(found)
+    said = capsys.readouterr().out
+    assert "Spilled: nothing." in said and "logits: multiplied by tensor cores on MI300X." in said
+    assert "update of everything: by no tensor cores." in said
+
+
+@triton.jit
+def default_product(a, b, out, TILE: tl.constexpr):
+    i = tl.arange(0, TILE)
+    at = i[:, None] * TILE + i[None, :]
+    tl.store(out + at, tl.dot(tl.load(a + at), tl.load(b + at)))
+
+
+@triton.jit
+def quotient(a, out, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(out + i, tl.load(a + i) / 127.5)
+
+
+def test_the_default_precision_what_has_no_room_and_an_inexact_quotient_show():
+    a, b, out = torch.empty(3, 64, 64)
+    large = Launch(default_product, (1,), {"a": a, "b": b, "out": out, "TILE": 64}, {})
+    crowded = large._replace(options={"maxnreg": 32, "num_warps": 1})
+    divided = Launch(quotient, (1,), {"a": a, "out": out, "BLOCK": 64}, {})
+    found = compile_for_cards({"large": large, "crowded": crowded, "divided": divided}, ("A100", "H100"))
+    assert "tf32" in found["large"]["A100"].instruction and found["large"]["A100"].spilled_bytes == 0
+    assert found["large"]["H100"].instruction.startswith("wgmma") and found["crowded"]["A100"].spilled_bytes > 0
+    assert found["divided"]["H100"].instruction == "mul.f32"  # which is why the package takes tl.div_rn
+
+
+def test_the_most_powerful_multiplication_is_named():
+    assert multiplies("\tfma.rn.f32 %f1;\n\tmma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {};") == (
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"
+    )
+    assert multiplies("add.f32 %f1, %f2;") == "-" and multiplies("\tv_fmac_f32_e32 v1, v2") == "v_fmac_f32"
+
+
+def test_a_kernel_that_does_not_compile_is_an_error_with_its_reason():
+    wrong = Launch(
+        default_product, (1,), {"a": torch.empty(9), "b": torch.empty(9), "out": torch.empty(9), "TILE": 3}, {}
+    )
+    with pytest.raises(RuntimeError, match="power of 2"):
+        compile_for_cards({"wrong": wrong}, ("H100",))
+    with pytest.raises(ValueError, match="no target is known for B1; there are: T4, A100, H100, MI300X"):
+        compile_for_cards({}, ("H100", "B1"))
+
+
+def test_nothing_is_compiled_without_triton(monkeypatch):
+    monkeypatch.setattr(compiled_kernels, "not_installed", lambda: "there is none")
+    with pytest.raises(RuntimeError, match="nothing can be compiled: there is none"):
+        compile_for_cards({})
+
+
+def test_a_process_that_compiles_does_not_interpret_and_the_other_way_round():
+    code = "from mnist_gpu.faster.with_triton import choose, interpreted; choose(); print(interpreted())"
+    for interpret in (True, False):
+        own = watched.with_this_package(with_triton.environment(interpret=interpret))
+        assert subprocess.check_output([sys.executable, "-c", code], env=own, text=True).strip() == str(interpret)
+
+
+def test_where_kernels_are_compiled_they_are_timed_in_turn(monkeypatch, capsys):
+    """Here the process only says that it compiles."""
+    monkeypatch.setattr(launches, "interpreted", lambda: False)
+    calls = []
+    launches.timed(kernel=lambda: calls.append("kernel"), pytorch=lambda: calls.append("pytorch"))
+    assert calls.count("kernel") == calls.count("pytorch") == 1200
+    assert "kernel: " in (said := capsys.readouterr().out) and "µs" in said and "10 pairs" in said
