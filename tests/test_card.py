@@ -22,10 +22,11 @@ from mnist_gpu.measuring.card import (
     predict_ladder,
     predict_step,
     predictable,
+    step_operations,
 )
 from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, Source, published
 from mnist_gpu.measuring.results import Timed
-from mnist_gpu.model import step_bytes, step_flops
+from mnist_gpu.model import parameter_count, step_bytes, step_flops
 
 SOURCE = Source("A table", "https://example.org", "2026-01-31")
 # A card whose kernels take 1 to 4 µs.
@@ -97,18 +98,29 @@ def test_every_card_of_the_course_has_ranges_that_its_data_sheet_bounds():
 
 
 def test_kernels_are_the_operations_of_a_step_and_a_product_may_be_two():
-    names = module._Operations()
+    found = module.Operations()
     x, w = torch.rand(4, 3, requires_grad=True), torch.rand(3, 2)
-    with names:
+    with found:
         (
             x @ w
         ).t().relu().sum().backward()  # relu of 2 x 4 and its sum; backward: ones, their spread is a view, relu, mm
-    assert names.names == ["mm", "relu", "sum", "ones_like", "threshold_backward", "mm"]
+    names = ["mm", "relu", "sum", "ones_like", "threshold_backward", "mm"]
+    numbers = (12 + 6 + 8, 8 + 8, 8 + 1, 1 + 1, 8 + 8 + 8, 12 + 8 + 6)  # read and written
+    assert [tuple(o) for o in found.seen] == [(name, 4 * n) for name, n in zip(names, numbers, strict=True)]
     default = kernels()
     assert default.high == default.low + 5  # the five products of chapter 02
     assert kernels(fused=True).low == default.low - 2  # momentum, weight update: one kernel instead of three
     more = kernels(batches=True)
     assert more.low - default.low == more.high - default.high >= 4  # images and labels gathered, scaled, shifted
+
+
+def test_the_bytes_of_a_steps_operations_are_those_of_chapter_02():
+    moved = sum(o.bytes for o in step_operations(128, 128, fused=False))
+    assert moved == pytest.approx(step_bytes(128, 128), rel=0.05)
+    wide = {o.name: o.bytes for o in step_operations(64, 1000)}
+    parameters = 4 * parameter_count(1000)
+    assert wide["_foreach_add_"] == 3 * parameters and wide["_foreach_mul_"] == 2 * parameters
+    assert wide["relu"] == 2 * 4 * 64 * 1000
 
 
 def test_on_the_card_a_step_is_its_kernels_operations_and_bytes_overlapped_or_not():

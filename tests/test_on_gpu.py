@@ -65,7 +65,8 @@ def test_what_is_not_installed_is_skipped_by_name_and_without_time_nothing_begin
 def test_the_parts_begin_with_what_is_worth_most_and_each_has_a_limit(tmp_path):
     names = [part.name for part in parts(tmp_path, torch.device("cpu"))]
     assert names[:4] == ["doctor", "tests", "ladder", "the rest of the benchmark"]
-    assert [n for n in names if n.startswith("chapter")] == [f"chapter {n}" for n in ("07", "06", "05", "01", "03")]
+    chapters = [n.removeprefix("chapter ") for n in names if n.startswith("chapter")]
+    assert chapters == ["07", "06", "09", "08", "05", "01", "03"]
     assert len(set(names)) == len(names) and "the CPU's ladder" not in names
     for part in parts(tmp_path, torch.device("cpu")):
         assert 30 < part.seconds <= 600

@@ -1,4 +1,4 @@
-"""Chapter 08's measurements: several processes and one of them alone, in turn."""
+"""Chapter 10's measurements: several processes and one of them alone, in turn."""
 
 import pytest
 import torch

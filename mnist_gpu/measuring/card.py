@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK, sgd
@@ -96,40 +97,61 @@ def figures_for(card: str) -> list[Figure]:
     return [*own, *borrowed, *(f for q in LAUNCHING for f in published(quantity=q))]
 
 
-class _Operations(TorchDispatchMode):
-    """Collects the names of PyTorch's operations that are no mere views: on a GPU each is a kernel at least."""
+class Operation(NamedTuple):
+    """One of PyTorch's operations, as it was called."""
+
+    name: str
+    bytes: int  # of the tensors that it reads and writes
+
+
+class Operations(TorchDispatchMode):
+    """Collects in `seen` PyTorch's operations that are no mere views: on a GPU each is a kernel at least."""
 
     def __init__(self):
         super().__init__()
-        self.names = []
+        self.seen = []
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         result = operation(*args, **(kwargs or {}))
         if operation.namespace != "profiler" and not operation.is_view:
-            self.names.append(operation._opname)
+            written = args[0] if result is None else result  # in place on a list of tensors: nothing is returned
+            tensors = [t for t in tree_leaves((args, kwargs, written)) if isinstance(t, torch.Tensor)]
+            self.seen.append(Operation(operation._opname, sum(t.nbytes for t in tensors)))
         return result
 
 
 @functools.cache
-def kernels(*, fused: bool = False, batches: bool = False) -> Range:
-    """How many kernels a GPU runs in a training step, and, with `batches`, to make its batch. They are counted here.
+def step_operations(
+    batch_size: int = 128, hidden: int = 128, *, fused: bool = False, batches: bool = False
+) -> list[Operation]:
+    """The operations of a training step, and, with `batches`, of making its batch, in their order. They are run here.
 
-    At least one for each operation. A matrix product can be two: parts of it, and their sum. `fused` is the optimizer
-    of the rungs with a CUDA graph; else it is the one that PyTorch takes on a GPU by default (foreach).
+    `fused` is the optimizer of the rungs with a CUDA graph; else it is the one that PyTorch takes on a GPU by default
+    (foreach).
     """
-    made = iter(DeviceBatches(torch.zeros(2, 28, 28, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), 1))
-    model = make_model(1)
+    images = torch.zeros(2 * batch_size, 28, 28, dtype=torch.uint8)
+    made = iter(DeviceBatches(images, torch.zeros(2 * batch_size, dtype=torch.int64), batch_size))
+    model = make_model(hidden)
     step = make_step(model, sgd(model, fused=True) if fused else sgd(model, foreach=True))
     step(*next(made))  # which makes the momentum
-    seen = _Operations()
+    found = Operations()
     if batches:
-        with seen:
+        with found:
             batch = next(made)
     else:
         batch = next(made)
-    with seen:
+    with found:
         step(*batch)
-    return Range(len(seen.names), len(seen.names) + sum(name in ("mm", "addmm") for name in seen.names))
+    return found.seen
+
+
+def kernels(*, fused: bool = False, batches: bool = False) -> Range:
+    """How many kernels a GPU runs in a training step, and, with `batches`, to make its batch: its `step_operations`.
+
+    At least one for each operation. A matrix product can be two: parts of it, and their sum.
+    """
+    names = [o.name for o in step_operations(1, 1, fused=fused, batches=batches)]
+    return Range(len(names), len(names) + sum(name in ("mm", "addmm") for name in names))
 
 
 def batch_bytes(batch_size: int = 128) -> int:

@@ -26,7 +26,7 @@ from mnist_gpu.device import describe, device_name, pick_device, set_threads
 from mnist_gpu.measuring import benchmark, results, written_predictions
 
 ROOT = Path(__file__).resolve().parents[2]
-CHAPTERS = ("07", "06", "05", "01", "03")  # that measure a GPU, by what they show of it
+CHAPTERS = ("07", "06", "09", "08", "05", "01", "03")  # that measure a GPU, by what they show of it
 GRACE = 20  # seconds that a part which is stopped has to write what it has
 WORTH = 15  # seconds under which no further part is begun
 LAST = GRACE + 5  # seconds that are kept for stopping the last part, and for the summary

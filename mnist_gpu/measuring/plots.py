@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from mnist_gpu.checks import atomic_write
 from mnist_gpu.measuring.card import Range
+from mnist_gpu.measuring.prediction import ThreeNumbers
 from mnist_gpu.measuring.published import Figure
 from mnist_gpu.measuring.results import QUIET, Results, Timed
 from mnist_gpu.measuring.sections.account import Account
@@ -583,3 +584,131 @@ def roofline(points: Sequence[tuple[str, str, float, float]], flops: float, band
     left = sum(x < ridge for _, _, x, _ in points)
     print(f"The larger a mark, the larger the batch: {', '.join(map(str, sizes))}.")
     print(f"{left} of {len(points)} points lie left of the ridge at {ridge:.1f} FLOP/byte, where memory is the limit.")
+
+
+def curve(found: Sequence[Timed], x: str, what: str | None = None, per: float = 1.0) -> tuple[list[float], ...]:
+    """What `lines` draws of measurements: over the parameter `x`, rates of `what`, or seconds; with their intervals."""
+    ends = [m.rate_interval(what) if what else interval(m.seconds) for m in found]
+    ys = [(m.rate(what) if what else m.median) / per for m in found]
+    return [m.parameters[x] for m in found], ys, [e[0] / per for e in ends], [e[1] / per for e in ends]
+
+
+def lines(
+    series: Mapping[str, Sequence[Sequence[float]]], *, xlabel: str, ylabel: str,
+    marks: Mapping[str, float] | None = None, log: str = "xy",
+) -> None:  # fmt: skip
+    """Curves by name: (xs, ys), and (lows, highs) of the intervals where there are. `marks` are named vertical lines.
+
+    This machine's are solid and filled; what is simulated, derived or predicted is dashed and hollow; what others have
+    published is grey and dotted. `log`: the logarithmic axes.
+    """
+    axis = plt.subplots()[1]
+    for i, (name, (xs, ys, *band)) in enumerate(series.items()):
+        look = {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]}
+        if name.startswith(OTHERS):
+            look = {"color": GREYS[i % len(GREYS)], "marker": "D", "linestyle": ":"}
+        elif not name.startswith(OWN):
+            look |= {"linestyle": "--", "markerfacecolor": "white"}
+        axis.plot(xs, ys, label=name, markersize=5, **look)
+        if band:
+            axis.fill_between(xs, *band, color=look["color"], alpha=0.15)
+    for name, at in (marks or {}).items():
+        axis.axvline(at, color="black", linestyle=":", linewidth=1.2)
+        axis.annotate(
+            name, (at, 1), (3, -9), xycoords=axis.get_xaxis_transform(), textcoords="offset points", fontsize=8
+        )
+    axis.set(xlabel=xlabel, ylabel=ylabel, **{f"{c}scale": "log" for c in log})
+    for letter, side in (("x", axis.xaxis), ("y", axis.yaxis)):
+        side.set_major_formatter("{x:,.10g}")
+        if letter in log:
+            side.set_minor_formatter(NullFormatter())
+    every = [y for _, ys, *_ in series.values() for y in ys]
+    if "y" in log and max(every) < 100 * min(every):  # or a tick or two would be all
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.legend(loc="upper left", bbox_to_anchor=(0, -0.18), fontsize=9)
+    plt.show()
+
+
+def lanes_to_scale(rows: Sequence[tuple[str, int, int]]) -> None:
+    """Processors side by side, drawn to scale: (name, multiprocessors or cores, lanes of each), a dot for each lane."""
+    pictures = []
+    for _, count, lanes in rows:
+        wide = 16 if lanes > 64 else 8 if lanes > 16 else 4
+        high, columns = -(-lanes // wide), max(1, round((1.5 * count * lanes / wide**2) ** 0.5))
+        picture = torch.zeros(-(-count // columns) * (high + 2), columns * (wide + 2))
+        for i in range(count):
+            top, left = i // columns * (high + 2), i % columns * (wide + 2)
+            for lane in range(lanes):
+                picture[top + lane // wide, left + lane % wide] = 1
+        pictures.append(picture)
+    sizes = [p.shape[1] for p in pictures]
+    axes = plt.subplots(1, len(rows), figsize=(9, 3.4), width_ratios=[max(s, 40) for s in sizes])[1]
+    tallest = max(p.shape[0] for p in pictures)
+    for axis, picture, (name, count, lanes) in zip(axes, pictures, rows, strict=True):
+        width = max(picture.shape[1], 40)
+        axis.imshow(picture.numpy(), cmap="Blues", vmin=0, vmax=1.2, interpolation="nearest")
+        axis.set(xlim=(-1, width), ylim=(tallest, -1), xticks=[], yticks=[])
+        axis.set_title(f"{name}\n{count} x {lanes}", fontsize=9)
+        axis.grid(False)
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    plt.show()
+    first, *others = ((name, count * lanes) for name, count, lanes in rows)
+    for name, every in others:
+        print(f"{name}: {every:,} lanes, {every / first[1]:,.0f} times as many as {first[0]} ({first[1]}).")
+
+
+def live(history: Sequence[tuple[str, int]], kept: int, title: str) -> None:
+    """The bytes of a training step's tensors after each of its operations; `kept`, which stay, are below them."""
+    axis = plt.subplots(figsize=(8, 3.2))[1]
+    ys = [(kept + size) / 1e6 for _, size in history]
+    axis.fill_between(range(len(ys)), kept / 1e6, ys, step="mid", color=PALETTE[5], alpha=0.6, label="made in the step")
+    axis.fill_between(range(len(ys)), 0, kept / 1e6, color=PALETTE[0], alpha=0.6, hatch="//", label="there before it")
+    top = max(range(len(ys)), key=ys.__getitem__)
+    axis.annotate(history[top][0], (top, ys[top]), (0, 4), textcoords="offset points", fontsize=8, ha="center")
+    axis.set(xlabel="operation of the step, in order", ylabel="MB", title=title, ylim=(0, 1.35 * max(ys)))
+    axis.legend(loc="upper right", fontsize=8, ncols=2)
+    plt.show()
+    print(
+        f"The most: {number(ys[top])} MB, at the operation {history[top][0]}, of which {number(kept / 1e6)} were there."
+    )
+
+
+def regimes(
+    name: str, numbers: ThreeNumbers, points: Sequence[tuple[str, float, float]], rungs: Mapping[str, Sequence[str]]
+) -> None:
+    """The plane of operations per byte and bytes, divided into what binds on a device: launches, bytes or operations.
+
+    Launching binds where bytes and operations take less than it does. `points`: (label, FLOP per byte, bytes) of steps;
+    `rungs`: numbers of the ladder's rungs that relieve each regime, written into its region.
+    """
+    ridge, floor = numbers.rate / numbers.bandwidth, numbers.launch * numbers.bandwidth
+    xs = [p[1] for p in points]
+    low, high = min(*xs, ridge) / 4, max(*xs, ridge) * 6
+    least, most = min(*(p[2] for p in points), floor) / 6, max(*(p[2] for p in points), floor) * 8
+    grid = [low * (high / low) ** (i / 200) for i in range(201)]
+    edge = [floor * min(1, ridge / x) for x in grid]
+    axis = plt.subplots(figsize=(8.5, 4.6))[1]
+    regions = {
+        "launches": (grid, [least] * 201, edge),
+        "bytes": ([x for x in grid if x <= ridge], floor, most),
+        "operations": ([x for x in grid if x > ridge], [e for e, x in zip(edge, grid, strict=True) if x > ridge], most),
+    }
+    at = {
+        "launches": (0.5, 0.04, "center", "bottom"),
+        "bytes": (0.02, 0.97, "left", "top"),
+        "operations": (0.98, 0.97, "right", "top"),
+    }
+    for i, (regime, (where, below, above)) in enumerate(regions.items()):
+        axis.fill_between(where, below, above, color=PALETTE[i], alpha=0.15, hatch=HATCHES[i + 1], edgecolor="white")
+        x, y, across, along = at[regime]
+        text = f"{regime}\nrungs " + ", ".join(rungs[regime])
+        axis.text(x, y, text, transform=axis.transAxes, fontsize=9, ha=across, va=along)
+    for label, x, y in points:
+        axis.plot(x, y, "o", color="black", markersize=5)
+        axis.annotate(label, (x, y), (6, -3), textcoords="offset points", fontsize=8)
+    axis.set(xscale="log", yscale="log", xlim=(low, high), ylim=(least, most), title=name,
+             xlabel="operations per byte (FLOP/byte)", ylabel="bytes of a step")  # fmt: skip
+    axis.xaxis.set_major_formatter("{x:g}")
+    plt.show()
+    print(f"{name}: the ridge is at {ridge:.3g} FLOP/byte; below {floor / 1e6:.3g} MB a step, launching takes longest.")

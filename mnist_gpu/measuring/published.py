@@ -68,37 +68,46 @@ def read_published(path: str | Path = CARDS) -> list[Figure]:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        _keys(content, "the file", "format", "sources", "cards")
+        need_keys(content, "the file", "format", "sources", "cards")
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}")
-        sources = {name: _source(name, fields) for name, fields in content["sources"].items()}
+        sources = {name: read_source(name, fields) for name, fields in content["sources"].items()}
         found = [f for card, fields in content["cards"].items() for f in _figures(card, fields, sources)]
     except (ValueError, TypeError, AttributeError) as error:  # JSONDecodeError is a ValueError
         raise ValueError(f"{path} is not a file of format {FORMAT!r}: {error}") from error
     return found
 
 
-def _keys(fields: dict, whose: str, *names: str) -> None:
+def need_keys(fields: dict, whose: str, *names: str) -> None:
+    """Raises ValueError unless `fields`, which are `whose`, have these names and no other."""
     if set(fields) != set(names):
         raise ValueError(f"{whose} has {', '.join(sorted(fields)) or 'nothing'}, but must have {', '.join(names)}")
 
 
-def _source(name: str, fields: dict) -> Source:
-    _keys(fields, f"source {name}", *Source._fields)
+def read_source(name: str, fields: dict) -> Source:
+    """A source of a file of published figures. Raises ValueError without a title, an address and a date."""
+    need_keys(fields, f"source {name}", *Source._fields)
     datetime.date.fromisoformat(fields["date"])
     if not (fields["title"] and fields["url"].startswith("https://")):
         raise ValueError(f"source {name} needs a title and an address that begins with https://")
     return Source(**fields)
 
 
+def need_number(value: object, what: str) -> float:
+    """The value, if it is a number above 0; raises ValueError if not."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{what} is {value!r}, but must be a number above 0")
+    return float(value)
+
+
 def _figures(card: str, fields: dict, sources: dict[str, Source]) -> list[Figure]:
-    _keys(fields, card, "full_name", "device_names", "figures")
+    need_keys(fields, card, "full_name", "device_names", "figures")
     names = tuple(fields["device_names"])
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{card}: device_names is {fields['device_names']!r}, but must be a list of names")
     found = {}
     for figure in fields["figures"]:
-        _keys(figure, f"a figure of {card}", "quantity", "value", "kind", "source")
+        need_keys(figure, f"a figure of {card}", "quantity", "value", "kind", "source")
         quantity, value, kind, source = (figure[k] for k in ("quantity", "value", "kind", "source"))
         for what, word, known in (
             ("quantity", quantity, QUANTITIES),
@@ -107,13 +116,10 @@ def _figures(card: str, fields: dict, sources: dict[str, Source]) -> list[Figure
         ):
             if word not in known:
                 raise ValueError(f"{card}: {what} {word!r} is none of {', '.join(known)}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise ValueError(f"{card}: {quantity} is {value!r}, but must be a number above 0")
+        value = need_number(value, f"{card}: {quantity}")
         if (quantity, kind, source) in found:
             raise ValueError(f"{card}: {quantity} of {source} is there twice")
-        found[quantity, kind, source] = Figure(
-            card, fields["full_name"], names, quantity, float(value), kind, sources[source]
-        )
+        found[quantity, kind, source] = Figure(card, fields["full_name"], names, quantity, value, kind, sources[source])
     return list(found.values())
 
 

@@ -1,4 +1,4 @@
-"""Chapter 08's measurements, taken by the processes themselves: `torchrun ... -m mnist_gpu.measuring.scaling`.
+"""Chapter 10's measurements, taken by the processes themselves: `torchrun ... -m mnist_gpu.measuring.scaling`.
 
 For several widths, in turn, a training step of: one process on the whole batch (one), all processes with the batch
 shared (strong scaling), all with a whole batch each (weak), and all with the batch shared but without talking to one

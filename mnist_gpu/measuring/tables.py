@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from torch.profiler import profile
 
 from mnist_gpu.faster.ladder import RUNGS, TEXTBOOK
-from mnist_gpu.measuring.card import card_numbers, predict_graph, predict_step, predictable, predicted_map
+from mnist_gpu.measuring.card import Operation, card_numbers, predict_graph, predict_step, predictable, predicted_map
+from mnist_gpu.measuring.chips import WARP, Chip
+from mnist_gpu.measuring.lanes import WITH, WITHOUT, Lanes
+from mnist_gpu.measuring.multiprocessor import littles_law
 from mnist_gpu.measuring.plots import OTHERS, number, span
 from mnist_gpu.measuring.profiling import operators
-from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, published
+from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, Source, published
 from mnist_gpu.measuring.results import Results, Skipped, Timed
 from mnist_gpu.measuring.scaling import Scaling
 from mnist_gpu.measuring.timing import compare_all, interval, rounded
@@ -99,10 +102,14 @@ def peers(results: Results) -> None:
         print(f"{verdict} than the plain loop: {', '.join(apart) or 'none'}.")
 
 
-def sources(figures: Sequence[Figure]) -> None:
-    """Where published figures were read: of which cards, title, address, date."""
-    for source in dict.fromkeys(f.source for f in figures):
-        cards = dict.fromkeys(f.card for f in figures if f.source == source)
+def sources(figures: Sequence[Figure], chips: Sequence[Chip] = ()) -> None:
+    """Where published figures, and facts of chips, were read: of which cards, title, address, date."""
+    found: dict[Source, dict[str, None]] = {}
+    for name, source in [(f.card, f.source) for f in figures] + [
+        (c.name, f.source) for c in chips for f in c.facts.values()
+    ]:
+        found.setdefault(source, {})[name] = None
+    for source, cards in found.items():
         print(f"{', '.join(cards)}: {source.title}, {source.date}\n    {source.url}")
 
 
@@ -199,3 +206,91 @@ def widths(measured: Scaling, predicted: Mapping[int, float]) -> None:
     print(f"{n} processes {'gain most' if best.ratio > 1 else 'lose least'} at width {at}: {best.times} times as fast.")
     pays = best.differs and best.ratio > 1
     print("That pays." if pays else "Within these widths it does not pay on this machine.")
+
+
+def binary(size: float) -> str:
+    """ "164 KiB", "40 MiB"."""
+    return f"{size / 2**10:,.0f} KiB" if size < 2**20 else f"{size / 2**20:,.0f} MiB"
+
+
+def chips(found: Sequence[Chip]) -> None:
+    """What is inside published cards, and the check that every reader can do: lanes x 2 x clock is the sheet's peak."""
+
+    def cell(value: float | None, text=lambda v: f"{v:,.0f}") -> str:
+        return "-" if value is None else text(value)
+
+    rows = [
+        ("multiprocessors", *(cell(c.get("multiprocessors")) for c in found)),
+        ("lanes of each", *(cell(c.get("multiprocessors"), lambda n, c=c: f"{c.get('lanes') / n:.0f}") for c in found)),
+        ("warps resident in each", *(cell(c.get("warps")) for c in found)),
+        ("blocks resident in each", *(cell(c.get("blocks")) for c in found)),
+        ("threads resident in all", *(f"{c.get('warps') * WARP * c.get('multiprocessors'):,.0f}" for c in found)),
+        ("clock, GHz", *(cell(c.get("clock"), lambda v: f"{v / 1e9:.2f}") for c in found)),
+        ("lanes x 2 x clock, TFLOP/s", *(cell(c.peak, lambda v: f"{v / 1e12:.1f}") for c in found)),
+        ("data sheet, TFLOP/s", *(f"{c.sheet_peak / 1e12:.1f}" for c in found)),
+    ]
+    columns([OTHERS, *(c.name for c in found)], rows)
+    off = [abs(c.peak / c.sheet_peak - 1) for c in found if c.peak]
+    print(f"Lanes x 2 x clock is the data sheet's float32 peak to within {max(off):.1%}. '-': not published here.")
+
+
+def memories(found: Sequence[Chip]) -> None:
+    """The memories of published cards: size, cycles from asking to having, and rate of all multiprocessors together."""
+    rows = []
+    for c in found:
+        count = c.get("multiprocessors")
+        bus = published(card=c.name, quantity="pinned transfer")[:1]
+        shown = [
+            ("registers", c.get("registers"), count, None, None),
+            (
+                "shared memory",
+                c.get("shared memory"),
+                count,
+                c.get("shared memory cycles"),
+                c.get("shared memory rate"),
+            ),
+            ("L2", c.get("L2"), 1, c.get("L2 cycles"), c.get("L2 rate")),
+            ("the card's memory", None, 1, c.get("memory cycles"), c.bandwidth),
+            ("the bus", None, 1, None, bus[0].value if bus else None),
+        ]
+        for level, size, times, cycles, rate in shown:
+            each = "-" if size is None else (f"{times:.0f} x " if times > 1 else "") + binary(size)
+            speed = "-" if rate is None else f"{rate / 1e9:,.0f}"
+            rows.append((f"{OTHERS}: {c.name}, {level}", each, "-" if cycles is None else f"{cycles:.0f}", speed))
+    columns(["memory", "size", "cycles", "GB/s"], rows)
+    print("cycles: from asking to having, rounded. '-': not published here.")
+
+
+def in_flight(found: Sequence[Chip], operations: Sequence[Operation]) -> None:
+    """Little's law for published cards, beside the bytes that the operations of a training step move."""
+    rows = []
+    for c in found:
+        if c.latency:
+            needed = littles_law(c.bandwidth, c.latency)
+            each = needed / c.get("multiprocessors")
+            enough = sum(o.bytes >= needed for o in operations)
+            rows.append((c.name, f"{1e9 * c.latency:.0f}", f"{c.bandwidth / 1e9:,.0f}", f"{needed / 1e3:,.0f}",
+                         f"{each / 1e3:.1f}", f"{enough} of {len(operations)}"))  # fmt: skip
+    head = [OTHERS, "latency, ns", "GB/s", "in flight, KB", "of a multiprocessor", "operations that move as much"]
+    columns(head, rows)
+    if without := [c.name for c in found if not c.latency]:
+        print(f"No latency is published here of: {', '.join(without)}.")
+
+
+def lanes(found: Lanes) -> None:
+    """Operations with and without wide vectors: seconds, and how many times as fast, where a difference is shown."""
+    pairs = {f"{name} {side}": times for name, sides in found.seconds.items() for side, times in sides.items()}
+    each = compare_all(pairs, [(f"{name} {WITHOUT}", f"{name} {WITH}") for name in found.seconds])
+    rows = [
+        (name, *(f"{1e6 * statistics.median(sides[side]):.1f}" for side in (WITH, WITHOUT)),
+         f"{c.times}x" if c.differs else "no difference shown")
+        for (name, sides), c in zip(found.seconds.items(), each, strict=True)
+    ]  # fmt: skip
+    columns(["µs", *(f"{side} ({found.capability[side]})" for side in (WITH, WITHOUT)), "times as fast"], rows)
+    obey = [name for name, c in zip(found.seconds, each, strict=True) if c.differs and c.ratio > 1.1]
+    rest = [name for name in found.seconds if name not in obey]
+    print(
+        f"The setting changes: {', '.join(obey) or 'none of them'}. It leaves as they are: {', '.join(rest) or 'none'}."
+    )
+    if len(set(found.capability.values())) == 1:
+        print("PyTorch has no wider variant for this processor, so both processes ran the same code.")
