@@ -18,7 +18,7 @@ import torch
 
 from mnist_gpu.faster.watched import SOURCE, load_kernel, with_this_package
 from mnist_gpu.faster.with_triton import environment, not_installed
-from mnist_gpu.measuring.commands import run_command
+from mnist_gpu.measuring.commands import why
 from mnist_gpu.measuring.launches import Launch
 from mnist_gpu.measuring.tables import columns
 
@@ -68,7 +68,12 @@ def compile_for_cards(launches: Mapping[str, Launch], cards=tuple(TARGETS)) -> d
         (Path(folder) / "asked").write_bytes(pickle.dumps((asked, cards)))
         # An empty cache of its own: nothing is left behind, and nothing found that another version has compiled.
         own = with_this_package(environment(interpret=False)) | {"TRITON_CACHE_DIR": str(Path(folder) / "cache")}
-        run_command([sys.executable, "-c", CHILD, folder], env=own)
+        # Not run_command, which watches for a busy machine: nothing is timed here.
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, folder], env=own, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"compiling failed:\n{why(done.stderr)}")
         return pickle.loads((Path(folder) / "found").read_bytes())
 
 
