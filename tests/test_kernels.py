@@ -10,6 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from mnist_gpu.faster import with_triton
+from mnist_gpu.measuring.stored_outputs import SAID
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_triton = pytest.mark.skipif(bool(with_triton.triton_missing()), reason=str(with_triton.triton_missing()))
@@ -97,3 +98,9 @@ def test_the_chapter_runs_to_its_end_without_triton_and_says_so(tmp_path):
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(tmp_path))  # raises a cell's error
     said = "".join(o.get("text", "") for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
     assert "No kernel can run here: Triton is not installed" in said and said.count("not checked") == 12
+    # What was stored is shown instead, text and pictures.
+    assert said.count(SAID) > 15 and "Stored with the chapter, not run here:\nimages" in said
+    pictures = [
+        o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if "image/png" in o.get("data", {})
+    ]
+    assert len(pictures) > 5
