@@ -1,7 +1,9 @@
 """Which regime binds, and which one a rung relieves."""
 
 from mnist_gpu.faster.ladder import RUNGS, TEXTBOOK
+from mnist_gpu.measuring import tables
 from mnist_gpu.measuring.prediction import ThreeNumbers, predict
+from mnist_gpu.measuring.published import SHEET, published
 from mnist_gpu.measuring.regimes import (
     BYTES,
     LAUNCHES,
@@ -11,6 +13,7 @@ from mnist_gpu.measuring.regimes import (
     RELIEVES,
     binding,
     parts,
+    relieving,
     rungs_of,
 )
 from mnist_gpu.model import step_bytes, step_flops
@@ -44,3 +47,28 @@ def test_what_takes_longest_binds():
     assert binding(parts(ThreeNumbers(1.0, 1e12, 1e12))) == LAUNCHES
     assert binding(parts(ThreeNumbers(1e-9, 1e15, 1e9))) == BYTES
     assert binding(parts(ThreeNumbers(1e-9, 1e9, 1e15))) == OPERATIONS
+
+
+def test_a_rung_relieves_only_where_it_can_be_had():
+    assert relieving("operations", "cpu") == ["bfloat16 autocast", "written out, oneDNN"]
+    assert relieving("operations", "cuda") == ["bfloat16 autocast", "TF32"]
+    here, there = (set(relieving("launches", device)) for device in ("cpu", "cuda"))
+    assert {"compiled epoch", "backward written out"} <= here - there
+    assert {"CUDA graph of a step", "kernels of our own"} <= there - here and "no wait per step" in here & there
+
+
+def test_the_table_of_regimes_groups_devices_that_wait_for_the_same(capsys):
+    slow_start, slow_rate = ThreeNumbers(1.0, 1e15, 1e15), ThreeNumbers(1e-9, 1e9, 1e15)
+    devices = {"this machine: CPU": slow_rate, "predicted: A": slow_start, "predicted: B": slow_start}
+    tables.regimes(devices, [(1, 128), (128, 128)])
+    out = capsys.readouterr().out
+    assert "this machine: CPU: 128 images at width 128 wait for operations." in out
+    assert "predicted: A, predicted: B: 128 images at width 128 wait for launches." in out
+    assert out.count("Rungs that relieve them most:") == 2
+
+
+def test_ridges_are_the_ratios_of_a_data_sheets_rates(capsys):
+    found = tables.ridges(["A100"])
+    rate, memory = (published(card="A100", quantity=q, kind=SHEET)[0].value for q in ("float32", "memory"))
+    (row,) = (line.split() for line in capsys.readouterr().out.splitlines() if " float32 " in line)
+    assert row[-2:] == [f"{rate / memory:,.0f}", f"{1.5 * 4 * rate / memory:,.0f}"] and len(found) == 4

@@ -148,15 +148,21 @@ def child(folder: str) -> None:
     (Path(folder) / "found").write_bytes(pickle.dumps(found))
 
 
+def short(instruction: str) -> str:
+    """An instruction's name for a table: of a long one its beginning and its types."""
+    words = instruction.split(".")
+    return instruction if len(words) < 7 else ".".join(words[:2]) + "..." + ".".join(words[-3:])
+
+
 def table(found: Mapping[str, Mapping[str, Compiled]]) -> None:
     """What `compile_for_cards` found: a row for each kernel and card."""
     rows = [
-        (name, card, one.instruction, one.registers, f"{one.shared_bytes:,}", f"{one.spilled_bytes:,}")
+        (name, card, short(one.instruction), one.registers, f"{one.shared_bytes:,}", f"{one.spilled_bytes:,}")
         for name, cards in found.items()
         for card, one in cards.items()
     ]
     columns(["kernel", "card", "multiplies with", "registers", "shared, bytes", "spilled, bytes"], rows)
-    print("registers and spilled: a thread. shared: a program. spilled: had no room in the registers, lies in memory.")
+    print("registers and spilled: of a thread. shared: of a program. spilled: lies in memory, for want of registers.")
     spilling = [
         f"{name} on {card}" for name, cards in found.items() for card, one in cards.items() if one.spilled_bytes
     ]

@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+import torch
+
+from mnist_gpu.faster.ladder import RUNGS
 from mnist_gpu.measuring.prediction import ThreeNumbers
 from mnist_gpu.model import step_bytes, step_flops
 
@@ -36,6 +39,14 @@ def rungs_of(regime: str, numbered: bool = True) -> list[str]:
     """The rungs that relieve a regime, in the order of the ladder: "7. no wait per step"."""
     found = [(i, name) for i, (name, relieved) in enumerate(RELIEVES.items(), start=1) if regime in relieved]
     return [f"{i}. {name}" if numbered else name for i, name in found]
+
+
+def relieving(regime: str, device: str) -> list[str]:
+    """The rungs that relieve this regime most, of those that are written for a device of this type ("cpu", "cuda")."""
+    elsewhere = torch.device("cpu" if device == "cpu" else "xpu")  # a device that is asked for nothing
+    wrong = "GPU" if device == "cpu" else "written for the CPU"
+    missing = {rung.name: rung.missing(elsewhere) or "" for rung in RUNGS}
+    return [name for name, relieved in RELIEVES.items() if relieved[:1] == (regime,) and wrong not in missing[name]]
 
 
 def parts(numbers: ThreeNumbers, batch_size: int = 128, hidden: int = 128) -> dict[str, float]:

@@ -11,8 +11,10 @@ from mnist_gpu.measuring.chips import WARP, Chip
 from mnist_gpu.measuring.lanes import WITH, WITHOUT, Lanes
 from mnist_gpu.measuring.multiprocessor import littles_law
 from mnist_gpu.measuring.plots import OTHERS, number, span
+from mnist_gpu.measuring.prediction import ThreeNumbers
 from mnist_gpu.measuring.profiling import operators
 from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, Source, published
+from mnist_gpu.measuring.regimes import binding, parts, relieving
 from mnist_gpu.measuring.results import Results, Skipped, Timed
 from mnist_gpu.measuring.scaling import Scaling
 from mnist_gpu.measuring.timing import compare_all, interval, rounded
@@ -275,6 +277,43 @@ def in_flight(found: Sequence[Chip], operations: Sequence[Operation]) -> None:
     columns(head, rows)
     if without := [c.name for c in found if not c.latency]:
         print(f"No latency is published here of: {', '.join(without)}.")
+
+
+def regimes(devices: Mapping[str, ThreeNumbers], steps: Sequence[tuple[int, int]]) -> None:
+    """What binds on these devices, by the label that a figure has for them, in `steps` (images, width); and what helps.
+
+    The first of them is here, and launches for the others, which are published cards.
+    """
+    rows = [(label, *(binding(parts(numbers, *s)) for s in steps)) for label, numbers in devices.items()]
+    columns(["what binds", *(f"{images} x {width}" for images, width in steps)], rows)
+    launch = next(iter(devices.values())).launch
+    print(
+        f"Columns: images x width. Cards: their data sheets, launched by this computer in {1e6 * launch:.0f} µs a step."
+    )
+    together = {}
+    for label, numbers in devices.items():
+        kind = "cpu" if label.endswith("CPU") else "cuda"
+        together.setdefault((binding(parts(numbers)), kind), []).append(label)
+    for (first, kind), labels in together.items():
+        print(f"{', '.join(labels)}: 128 images at width 128 wait for {first}.")
+        print(f"Rungs that relieve them most: {', '.join(relieving(first, kind))}.")
+
+
+def ridges(cards: Sequence[str]) -> list[Figure]:
+    """From which size of a product on operations bind instead of bytes, by card and precision. Returns the figures."""
+    found, rows = [], []
+    for card in cards:
+        (memory,) = published(card=card, quantity="memory", kind=SHEET)
+        found.append(memory)
+        for precision, size in (("float32", 4), ("TF32", 4), ("bfloat16", 2), ("float16", 2)):
+            for figure in published(card=card, quantity=precision, kind=SHEET):
+                ridge = figure.value / memory.value
+                least = 1.5 * size * ridge  # n, from 2 n^3 / (3 n^2 size) = ridge
+                rate = f"{figure.value / 1e12:,.1f}"
+                rows.append((f"{OTHERS}: {card}", precision, rate, f"{ridge:,.0f}", f"{least:,.0f}"))
+                found.append(figure)
+    columns(["card", "precision", "TFLOP/s", "ridge, FLOP/byte", "n, at least"], rows)
+    return found
 
 
 def lanes(found: Lanes) -> None:
