@@ -95,7 +95,7 @@ def slug(text: str) -> str:
 
 
 def record_of(folder: Path, device: torch.device) -> Path:
-    """The results file of this session."""
+    """The results file of these parts."""
     return folder / f"{slug(device_name(device))}.json"
 
 
