@@ -18,10 +18,12 @@ from mnist_gpu.measuring.card import (
     host_of,
     kernels,
     on_card,
+    pays_from,
     predict_graph,
     predict_ladder,
     predict_step,
     predictable,
+    predicted_map,
     step_operations,
 )
 from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, Source, published
@@ -147,6 +149,24 @@ def test_launching_and_computing_overlap_at_least_and_follow_each_other_at_most(
     assert small.low < 3e-4 < large.low
     assert predict_step(EXAMPLE, 3e-4, 1, 1) == Range(3e-4, 3e-4 + small.high)
     assert predict_step(EXAMPLE, 3e-4, 2048, 2048) == Range(large.low, 3e-4 + large.high)
+
+
+def test_it_pays_from_the_size_on_from_which_every_larger_one_gains():
+    def ranges(*ends):
+        return [Range(*pair) for pair in ends]
+
+    sizes = [32, 128, 512]
+    assert pays_from(ranges((1.1, 2), (2, 3), (3, 4)), sizes) == (32, 32)
+    assert pays_from(ranges((0.4, 0.9), (0.8, 1.2), (1.5, 2)), sizes) == (512, 128)
+    assert pays_from(ranges((0.5, 1.5), (0.5, 1.5), (0.5, 1.5)), sizes) == (None, 32)
+    assert pays_from(ranges((0.1, 0.2), (0.1, 0.3), (0.1, 1.0)), sizes) == (None, None)  # as fast is no gain
+    assert pays_from(ranges((2, 3), (0.5, 0.9), (2, 3)), sizes) == (512, 512)  # not from 32 on: 128 loses
+
+
+def test_a_map_is_the_prediction_against_what_was_measured():
+    step = Timed("crossover", "step", "cpu", 1, [3e-3] * 3, {"batch_size": 64, "hidden": 256})
+    ((found,),) = predicted_map(EXAMPLE, 3e-4, [[step]])
+    assert found == predict_step(EXAMPLE, 3e-4, 64, 256).gain_over(3e-3)
 
 
 def test_the_ladder_of_a_card_has_an_epoch_of_the_rungs_that_can_be_predicted():

@@ -102,6 +102,44 @@ def test_a_session_ends_with_a_summary_and_goes_on_with_what_is_left(session, ca
     assert main(["gpu", str(folder), "--minutes", "0"]) == 2
 
 
+def test_an_interrupt_ends_the_part_and_all_that_follow(session, capsys, monkeypatch):
+    folder, _, _ = session
+    folder.mkdir()
+    before = [Done("three", "passed", 1.0, "from an earlier run")]
+    (folder / "parts.json").write_text(json.dumps(before))
+    once = on_gpu.do
+
+    def interrupted(part, folder, left):
+        if part.name == "two":
+            raise KeyboardInterrupt
+        return once(part, folder, left)
+
+    monkeypatch.setattr(on_gpu, "do", interrupted)
+    assert main(["gpu", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "one: passed" in out and "interrupted; keeping what is finished" in out and "three" not in out
+    assert {d[0] for d in json.loads((folder / "parts.json").read_text())} == {"one", "three"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no interrupt for another program")
+def test_an_interrupted_part_may_write_what_it_has_and_is_over(tmp_path, monkeypatch):
+    kept = tmp_path / "kept"
+    real, waits = on_gpu.subprocess.Popen.wait, []
+
+    def wait(self, timeout=None):
+        waits.append(timeout)
+        if len(waits) > 1:
+            return real(self, timeout)
+        while "working" not in (tmp_path / "slow.log").read_text():
+            on_gpu.time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(on_gpu.subprocess.Popen, "wait", wait)
+    with pytest.raises(KeyboardInterrupt):
+        do(Part("slow", code(SLOW, kept), 60), tmp_path, left=100)
+    assert kept.read_text() == "what it had"
+
+
 def test_the_summary_has_ratios_and_predictions_beside_what_was_recorded(session, capsys):
     folder, *_ = session
     folder.mkdir()

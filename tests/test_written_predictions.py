@@ -152,7 +152,7 @@ def test_the_command_predicts_every_card_or_one(quick, capsys):
     assert main(["predict", "A100", "--batch-size", "2048", "--hidden", "2048"]) == 0
     out = capsys.readouterr().out
     low, high = (1e6 * s for s in predict_step(card_numbers("A100"), 9e-4, 2048, 2048))
-    assert f"{low:.2g}"[:1] in out and "\nA100 " in out and "\nT4 " not in out and "https://" in out
+    assert "\nA100 " in out and "\nT4 " not in out and "https://" in out
     assert f"{float(f'{low:.2g}'):,.0f} to {float(f'{high:.2g}'):,.0f}" in out
 
 

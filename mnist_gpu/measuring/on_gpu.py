@@ -114,9 +114,12 @@ def do(part: Part, folder: Path, left: float) -> Done:
         )
         try:
             status = "failed" if process.wait(min(part.seconds, left)) else "passed"
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        except subprocess.TimeoutExpired:
             status = "stopped"
             stop(process)
+        except KeyboardInterrupt:
+            stop(process)
+            raise
     lines = [
         line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip() and WARNS not in line
     ]
@@ -174,11 +177,15 @@ def run(folder: Path = Path("gpu-results"), minutes: float = 10.0) -> int:
     state = folder / "parts.json"
     before = {d[0]: Done(*d) for d in json.loads(state.read_text())} if state.exists() else {}
     done = []
-    for part in parts(folder, device):
-        earlier = before.get(part.name)
-        found = earlier if earlier and earlier.status == "passed" else do(part, folder, end - time.monotonic())
-        print(f"{found.name}: {found.status}, {found.seconds:.0f} s: {found.said}", flush=True)
-        done.append(found)
-        state.write_text(json.dumps(done))
+    try:
+        for part in parts(folder, device):
+            earlier = before.get(part.name)
+            found = earlier if earlier and earlier.status == "passed" else do(part, folder, end - time.monotonic())
+            print(f"{found.name}: {found.status}, {found.seconds:.0f} s: {found.said}", flush=True)
+            done.append(found)
+            before[found.name] = found  # what is further down has passed, or not, as before
+            state.write_text(json.dumps(list(before.values())))
+    except KeyboardInterrupt:
+        print("interrupted; keeping what is finished")
     report(done, record_of(folder, device))
     return 1 if any(d.status == "failed" for d in done) else 0
