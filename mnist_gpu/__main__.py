@@ -9,6 +9,7 @@ from pathlib import Path
 from mnist_gpu import doctor
 from mnist_gpu.batches import PIPELINES
 from mnist_gpu.device import memory_error
+from mnist_gpu.exercises import checking
 from mnist_gpu.faster.run import run_training
 from mnist_gpu.measuring import benchmark, on_gpu, predict
 
@@ -61,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     p = command("figure", benchmark.draw_recorded, "draw the speed ladder of all recorded machines")
     p.add_argument("file", type=Path, nargs="?", help="a PNG file")
     p.add_argument("--add", type=Path, metavar="FILE", help="a results file that is not among the recorded ones")
+
+    p = command("exercises", checking.run, "list the chapters' exercises, and which of them you have answered")
+    p.add_argument("--keep", action="store_true", help="from now on keep that, in a small file beside the notebooks")
 
     p = command("gpu", on_gpu.run, "all that only a GPU can show, in ten minutes: checks, tests, record, chapters")
     p.add_argument(

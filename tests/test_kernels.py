@@ -97,7 +97,8 @@ def test_the_chapter_runs_to_its_end_without_triton_and_says_so(tmp_path):
     notebook.cells.insert(0, nbformat.v4.new_code_cell(WITHOUT_TRITON))
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(tmp_path))  # raises a cell's error
     said = "".join(o.get("text", "") for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
-    assert "No kernel can run here: Triton is not installed" in said and said.count("not checked") == 12
+    assert "No kernel can run here: Triton is not installed" in said
+    assert said.count("not checked") == said.count("not answered yet") == 6
     # What was stored is shown instead, text and pictures.
     assert said.count(SAID) > 15 and "Stored with the chapter, not run here:\nimages" in said
     pictures = [

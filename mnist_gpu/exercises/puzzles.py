@@ -1,30 +1,28 @@
-"""The six puzzles of chapter 09: kernels with a line or two missing, and what checks them.
+"""Chapter 09's puzzles: kernels with a line or two missing, and what checks them.
 
 A kernel is interpreted and watched on several sizes, most of them no multiple of its block, so that an answer that is
 right for regular sizes alone is refused. A wrong answer gets the hint that fits it: by what it reads and writes, or by
 what it computes instead.
 """
 
-import ast
-import inspect
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
 
 import torch
 
+from mnist_gpu.exercises.verdicts import WRITE, Undecided, Wrong, exercise
 from mnist_gpu.faster.watched import Watched, watch_each
 from mnist_gpu.faster.with_triton import interpreted, kernel_device, triton_missing
 
 BLOCK = 4  # small, so that a picture shows every element
-UNANSWERED, RIGHT, WRONG = "not answered yet", "right", "wrong"
 
 
 @dataclass(frozen=True)
 class Puzzle:
     """What a kernel is given, what it has to leave in `out`, and what may be the matter with a wrong answer."""
 
+    title: str
     sizes: tuple[tuple[int, ...], ...]
     arguments: Callable[..., dict]  # of one of the sizes; random, with an empty `out`
     grid: Callable[[dict, int], tuple[int, ...]]  # of the arguments and the block
@@ -33,14 +31,6 @@ class Puzzle:
     unwritten: str  # where it leaves a part of out as it was
     instead: tuple[tuple[Callable[[dict], torch.Tensor], str], ...]  # what else it may compute, and the hint
     race: str = "Two programs write the same element: does each begin at one of its own? On a GPU they run together."
-
-
-class Verdict(NamedTuple):
-    """What is to be said of an answer."""
-
-    status: str  # UNANSWERED, RIGHT or WRONG
-    text: str
-    found: Watched | None = None  # what it read and wrote, if it is wrong
 
 
 def _blocks(n: int, block: int) -> int:
@@ -95,7 +85,8 @@ def _cut(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 PUZZLES = {
-    "9.1": Puzzle(
+    "09.1": Puzzle(
+        title="Turn a vector round",
         sizes=((10,), (3,), (1,), (8,)),
         arguments=_vector,
         grid=_tiles("n"),
@@ -111,7 +102,8 @@ PUZZLES = {
             ),
         ),
     ),
-    "9.2": Puzzle(
+    "09.2": Puzzle(
+        title="A bias for every row",
         sizes=((6, 5), (3, 2), (1, 7), (4, 8)),
         arguments=_bias,
         grid=_tiles("m", "n"),
@@ -126,7 +118,8 @@ PUZZLES = {
             ),
         ),
     ),
-    "9.3": Puzzle(
+    "09.3": Puzzle(
+        title="Transpose a matrix",
         sizes=((5, 6), (3, 2), (1, 7), (8, 4)),
         arguments=_matrix,
         grid=_tiles("m", "n"),
@@ -137,7 +130,8 @@ PUZZLES = {
             (lambda a: a["a"].reshape(a["n"], a["m"]), "That is a, as it was: row and column have to change places."),
         ),
     ),
-    "9.4": Puzzle(
+    "09.4": Puzzle(
+        title="The greatest of each row",
         sizes=((3, 10), (1, 3), (5, 1), (2, 8)),
         arguments=_rows,
         grid=lambda a, block: (len(a["out"]),),
@@ -156,7 +150,8 @@ PUZZLES = {
             ),
         ),
     ),
-    "9.5": Puzzle(
+    "09.5": Puzzle(
+        title="Count the labels",
         sizes=((13,), (3,), (1,), (16,)),
         arguments=_labels,
         grid=_tiles("n"),
@@ -178,7 +173,8 @@ PUZZLES = {
             ),
         ),
     ),
-    "9.6": Puzzle(
+    "09.6": Puzzle(
+        title="The gradient of a layer's weights",
         sizes=((6, 5, 7), (9, 3, 2), (3, 1, 5), (8, 8, 4)),
         arguments=_gradient,
         grid=_tiles("n", "k"),
@@ -204,35 +200,30 @@ PUZZLES = {
 }
 
 
-def unanswered(kernel) -> bool:
-    """Whether a kernel still has the `...` of its stub."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(kernel.fn)))
-    return any(isinstance(node, ast.Constant) and node.value is ... for node in ast.walk(tree))
-
-
-def judge(name: str, kernel) -> Verdict:
-    """What is to be said of `kernel` as the answer to puzzle `name`.
-
-    Raises ValueError for a puzzle that there is none of.
-    """
-    if name not in PUZZLES:
-        raise ValueError(f"there is no puzzle {name!r}; there are: {', '.join(PUZZLES)}")
+def _check(puzzle: Puzzle, kernel) -> str:
     if reason := triton_missing():
-        return Verdict(UNANSWERED, f"{name}: not checked. No kernel can run here: {reason}.")
-    if unanswered(kernel):
-        return Verdict(UNANSWERED, f"{name}: {UNANSWERED}. Replace every ... by code.")
-    puzzle = PUZZLES[name]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(9)
-        given = [puzzle.arguments(*size) for size in puzzle.sizes]
+        raise Undecided(f"not checked. No kernel can run here: {reason}.")
+    given = [puzzle.arguments(*size) for size in puzzle.sizes]
     launches = [(puzzle.grid(a, BLOCK), a | {"BLOCK": BLOCK}) for a in given]
     for size, arguments, found in zip(puzzle.sizes, given, watch_each(kernel, launches), strict=True):
         if hint := _wrong(puzzle, arguments, found):
             shape = " x ".join(map(str, size))
-            return Verdict(WRONG, f"{name}: wrong for size {shape}, with blocks of {BLOCK}. {hint}", found)
+            raise Wrong(f"For size {shape}, with blocks of {BLOCK}: {hint}", partial(_draw, found))
     if not interpreted():
         _run_compiled(puzzle, kernel, given)
-    return Verdict(RIGHT, f"{name}: right, for {len(given)} sizes.")
+    return f"Tried on {len(given)} sizes."
+
+
+def _draw(found: Watched) -> None:
+    """What a kernel reads and writes."""
+    from mnist_gpu.measuring.kernel_plots import touched  # here: it costs matplotlib
+
+    inputs = [tensor for tensor in found.results if tensor != "out"]
+    touched(found, [*((tensor, "read") for tensor in inputs), ("out", "written")])
+
+
+for _name, _puzzle in PUZZLES.items():
+    exercise(_name, WRITE, _puzzle.title)(partial(_check, _puzzle))
 
 
 def _wrong(puzzle: Puzzle, arguments: dict, found: Watched) -> str | None:
@@ -262,22 +253,9 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _run_compiled(puzzle: Puzzle, kernel, given: list[dict]) -> None:
-    """Runs a kernel that is right also on the GPU, in blocks of 16, the least that tl.dot takes there.
-
-    Raises AssertionError if the GPU computes something else.
-    """
+    """Runs a kernel that is right also on the GPU, in blocks of 16, the least that tl.dot takes there."""
     for arguments in given:
         there = {name: a.to(kernel_device()) if torch.is_tensor(a) else a for name, a in arguments.items()}
         kernel[puzzle.grid(arguments, 16)](**there, BLOCK=16)
-        assert _same(there["out"].cpu(), puzzle.right(arguments)), "compiled for this GPU it computes something else"
-
-
-def check(name: str, kernel) -> None:
-    """Prints the verdict on `kernel` as the answer to puzzle `name`, and draws what a wrong one reads and writes."""
-    from mnist_gpu.measuring.kernel_plots import touched  # here: it costs matplotlib
-
-    status, text, found = judge(name, kernel)
-    print(text)
-    if status == WRONG:
-        inputs = [tensor for tensor in found.results if tensor != "out"]
-        touched(found, [*((tensor, "read") for tensor in inputs), ("out", "written")])
+        if not _same(there["out"].cpu(), puzzle.right(arguments)):
+            raise Wrong("The interpreter finds it right, but compiled for this GPU it computes something else.")

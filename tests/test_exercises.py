@@ -1,0 +1,330 @@
+"""The exercises: stubs and solutions as they stand in the chapters, and wrong answers, each with the hint it gets.
+
+Those of chapter 09 are kernels, which need a process of their own: see of_kernels/test_puzzles.py.
+"""
+
+import contextlib
+import importlib
+import io
+import itertools
+import json
+import linecache
+import os
+import random
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+import torch
+
+from mnist_gpu import __main__
+from mnist_gpu.exercises import checking
+from mnist_gpu.exercises.checking import judge
+from mnist_gpu.exercises.verdicts import (
+    EXERCISES,
+    MEND,
+    PREDICT,
+    RIGHT,
+    UNANSWERED,
+    UNDECIDED,
+    WRITE,
+    WRONG,
+    Undecided,
+    Wrong,
+    exercise,
+    unanswered,
+)
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
+CELLS = {path.name[:2]: nbformat.read(path, 4).cells for path in NOTEBOOKS}
+CHECK = re.compile(r'^check\("(?P<name>[\d.]+)", (?P<answer>\w+)(?P<solution>, solution=True)?\)$', re.M)
+# What is measured, and stands in for the clock here: it makes the first of the sides the slowest, the last the fastest.
+MEASURED = {"03.2": "chapter_03"}
+NUMBERS = itertools.count()
+SAID = "ZeroDivisionError: division by zero"
+
+
+def tagged(tag):
+    """The cells with a tag, of all chapters but 09, by the name of their exercise."""
+    cells = [c.source for chapter, cells in CELLS.items() if chapter != "09" for c in cells if has(c, tag)]
+    return {CHECK.search(source)["name"]: source for source in cells}
+
+
+def has(cell, tag):
+    return tag in cell.metadata.get("tags", [])
+
+
+STUBS, SOLUTIONS = tagged("exercise"), tagged("solution")
+HERE = {name: e for name, e in EXERCISES.items() if not name.startswith("09.")}
+ANSWERS = [
+    answer
+    for chapter in sorted({name[:2] for name in HERE})
+    for answer in importlib.import_module(f"wrong_answers.chapter_{chapter}").WRONG
+]
+
+
+@pytest.fixture(scope="module")
+def first_cells():
+    """What a chapter's first code cell defines, which has to be enough for its exercises."""
+    found, environment = {}, dict(os.environ)
+
+    def of(chapter):
+        if chapter not in found:
+            found[chapter] = {"__name__": "__main__"}
+            first = next(c.source for c in CELLS[chapter] if c.cell_type == "code")
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(first, found[chapter])
+        return dict(found[chapter])
+
+    yield of
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.fixture
+def verdict(first_cells, monkeypatch):
+    """Runs a cell as JupyterLab would, and gives the verdict on its answer."""
+
+    def of(source, seed=0):
+        name = CHECK.search(source)["name"]
+        if name in MEASURED:
+            module = importlib.import_module(f"mnist_gpu.exercises.{MEASURED[name]}")
+            monkeypatch.setattr(module, "alternate", in_order)
+        namespace, found = first_cells(name[:2]), []
+        namespace["check"] = lambda name, answer, solution=False: found.append(judge(name, answer, seed))
+        file = f"<cell {next(NUMBERS)}>"
+        linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+        exec(compile(source, file, "exec"), namespace)
+        return found[0]
+
+    return of
+
+
+def in_order(sides, **options):
+    """In place of `alternate`: every side is run, and the first is said to be the slowest, the last the fastest."""
+    for function in sides.values():
+        function()
+    return {name: [1.0 / (i + 1)] * 10 for i, name in enumerate(sides)}
+
+
+# What belongs together
+
+
+def test_every_chapter_has_three_or_four_and_each_a_stub_a_hint_a_solution_and_wrong_answers():
+    chapters = {name[:2] for name in EXERCISES}
+    assert {chapter: [n for n in EXERCISES if n[:2] == chapter] for chapter in chapters} == {
+        chapter: [f"{chapter}.{i}" for i in range(1, 1 + sum(n[:2] == chapter for n in EXERCISES))]
+        for chapter in chapters
+    }
+    for chapter in chapters - {"09"}:
+        assert 3 <= sum(name[:2] == chapter for name in HERE) <= 4
+    assert list(STUBS) == list(SOLUTIONS) == sorted(HERE)
+    for name in HERE:
+        assert sum(a[0] == name for a in ANSWERS) >= 3, name
+    assert {a[0] for a in ANSWERS} == HERE.keys()
+    assert {e.kind for e in HERE.values()} == {WRITE, PREDICT, MEND}
+    assert chapters == CELLS.keys()
+
+
+@pytest.mark.parametrize("chapter", CELLS)
+def test_exercises_stand_before_the_last_cell_each_with_its_kind_hint_stub_and_folded_solution(chapter):
+    cells = CELLS[chapter]
+    at = [i for i, c in enumerate(cells) if has(c, "exercise")]
+    assert at[-1] == len(cells) - 3 and "## Key points" in cells[-1].source
+    for i in at:
+        before, stub, solution = cells[i - 1 : i + 2]
+        name = CHECK.search(stub.source)["name"]
+        assert CHECK.search(solution.source)["name"] == name and name[:2] == chapter
+        assert CHECK.search(solution.source)["solution"] and not CHECK.search(stub.source)["solution"]
+        assert CHECK.search(stub.source)["answer"] == CHECK.search(solution.source)["answer"]
+        assert has(solution, "solution") and solution.metadata["jupyter"] == {"source_hidden": True}
+        if chapter != "09":
+            assert f"### Exercise {name} ({EXERCISES[name].kind}): " in before.source
+            assert re.search(r"<details><summary>Hint</summary>\n\n.+\n\n</details>", before.source, re.S)
+
+
+@pytest.mark.parametrize("chapter", CELLS)
+def test_what_is_stored_with_the_chapters_is_what_a_reader_will_see(chapter):
+    for cell in CELLS[chapter]:
+        if has(cell, "exercise"):
+            assert "not answered yet" in cell.outputs[0].text
+        if has(cell, "solution"):
+            assert re.match(r"[\d.]+, the solution: (right\. |.*nothing can be claimed)", cell.outputs[0].text)
+
+
+# Answers
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_a_stub_is_not_answered_yet(name, verdict):
+    assert verdict(STUBS[name]).status == UNANSWERED
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", HERE)
+def test_the_solution_is_right(name, seed, verdict):
+    found = verdict(SOLUTIONS[name], seed)
+    assert found.status == RIGHT, found.text
+
+
+@pytest.mark.parametrize(("name", "line", "instead", "hint"), ANSWERS)
+def test_a_wrong_answer_gets_its_hint(name, line, instead, hint, verdict, monkeypatch):
+    assert SOLUTIONS[name].count(line) == 1
+    found = verdict(SOLUTIONS[name].replace(line, instead))
+    assert found.status == WRONG and hint in found.text, found.text
+    if found.draw:
+        drawn = []
+        monkeypatch.setattr(plt, "show", lambda: drawn.append(plt.gcf()))
+        found.draw()
+        assert drawn and drawn[0].axes[0].has_data()
+        plt.close("all")
+
+
+def test_a_faster_pipeline_is_compared_and_nothing_is_claimed_where_nothing_can_be(verdict, monkeypatch):
+    assert "Yours is 40.0 times as fast as the textbook" in verdict(SOLUTIONS["03.2"]).text  # 20 of it in a round
+    for seconds, expected in ((0.05, UNDECIDED), (0.01, WRONG)):
+        monkeypatch.setattr(
+            f"{__name__}.in_order",
+            lambda sides, seconds=seconds, **_: {n: [seconds if n == "the textbook" else 1.0] * 10 for n in sides},
+        )
+        assert verdict(SOLUTIONS["03.2"]).status == expected
+
+
+# What all checks share
+
+
+@pytest.fixture
+def about(monkeypatch):
+    """An exercise "00.1" with this check."""
+
+    def make(check):
+        monkeypatch.setitem(EXERCISES, "00.1", None)
+        exercise("00.1", WRITE, "a test")(check)
+
+    return make
+
+
+def test_what_is_unanswered():
+    def left():
+        value = ...
+        return value
+
+    def pythons_own(x: tuple[int, ...]):
+        return x[..., None]
+
+    assert unanswered(...) and unanswered({"a": 1, "b": ...}) and unanswered((1, ...)) and unanswered(left)
+    assert not any(map(unanswered, (0, None, "never", {"a": 1}, pythons_own, len, eval("lambda: ..."))))
+
+
+def test_a_verdict_leaves_random_states_and_threads_as_they_were(about):
+    def greedy(answer):
+        torch.rand(3), random.random()
+        torch.set_num_threads(2)
+        return "so"
+
+    about(greedy)
+    before = torch.get_rng_state(), random.getstate(), torch.get_num_threads()
+    assert judge("00.1", 1).text == "00.1: right. so"
+    after = torch.get_rng_state(), random.getstate(), torch.get_num_threads()
+    assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
+
+
+def test_another_seed_tries_other_numbers_and_the_same_seed_the_same(about):
+    about(lambda answer: f"{torch.rand(1).item()} {random.random()}")
+    assert judge("00.1", 1, seed=1) == judge("00.1", 1, seed=1) != judge("00.1", 1, seed=2)
+
+
+def test_an_answer_that_stops_is_wrong_and_its_line_is_named(about):
+    def answer():
+        x = 0
+        return 1 / x
+
+    about(lambda given: given())
+    line = answer.__code__.co_firstlineno + 2
+    assert judge(
+        "00.1", answer
+    ).text == f"00.1: wrong. It stops in line {line} of its cell with ZeroDivisionError: " + ("division by zero")
+    about(lambda given: given + 1)
+    assert "What it gives cannot be used: TypeError" in judge("00.1", "a").text
+
+
+def test_an_interrupt_is_no_verdict(about):
+    def interrupted(answer):
+        raise KeyboardInterrupt
+
+    about(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        judge("00.1", 1)
+
+
+def test_an_unknown_exercise_is_named():
+    with pytest.raises(ValueError, match=r"there is no exercise '03.9'; there are: .*03.1, "):
+        judge("03.9", 1)
+
+
+# The reader's progress
+
+
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def keeps(folder):
+    return json.loads((folder / "my_exercises.json").read_text())["answered"]
+
+
+def test_progress_is_kept_only_if_asked_and_counts_right_answers_of_the_reader(in_folder, about, capsys):
+    about(lambda answer: "so" if answer == 1 else (_ for _ in ()).throw(Wrong("no") if answer else Undecided("open")))
+    checking.check("00.1", 1)
+    assert not list(in_folder.iterdir())
+    assert __main__.main(["exercises", "--keep"]) == 0 and keeps(in_folder) == {}
+    checking.check("00.1", 1, solution=True)
+    checking.check("00.1", 2)
+    checking.check("00.1", 0)
+    checking.check("00.1", ...)
+    assert keeps(in_folder) == {}
+    checking.check("00.1", 1)
+    checking.check("00.1", 2)
+    assert keeps(in_folder).keys() == {"00.1"}
+    capsys.readouterr()
+    assert __main__.main(["exercises"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert re.match(r"00\.1  write    a test +\d{4}-\d\d-\d\d$", said[0])
+    assert said[-1] == f"1 of {len(EXERCISES)} answered, kept in my_exercises.json."
+
+
+def test_progress_is_kept_beside_the_notebooks(in_folder, capsys):
+    (in_folder / "notebooks").mkdir()
+    assert __main__.main(["exercises"]) == 0
+    assert f"{len(EXERCISES)} exercises. To keep which of them you have answered: --keep." in capsys.readouterr().out
+    assert __main__.main(["exercises", "--keep"]) == __main__.main(["exercises", "--keep"]) == 0
+    assert keeps(in_folder / "notebooks") == {}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"answered": {"03.1": "yesterday"}}', '{"answered": []}'])
+def test_a_file_that_is_no_progress_is_named_and_left_alone(text, in_folder, about, capsys):
+    about(lambda answer: "so")
+    (in_folder / "my_exercises.json").write_text(text)
+    checking.check("00.1", 1)
+    said = capsys.readouterr().out
+    assert (
+        "00.1: right. so" in said and "Your progress is not kept" in said and "my_exercises.json is not a file" in said
+    )
+    assert (in_folder / "my_exercises.json").read_text() == text
+    assert __main__.main(["exercises"]) == 2
+
+
+def test_progress_that_cannot_be_written_stops_nothing(in_folder, about, capsys, monkeypatch):
+    about(lambda answer: "so")
+    __main__.main(["exercises", "--keep"])
+
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(checking, "atomic_write", refuse)
+    checking.check("00.1", 1)
+    assert "Your progress is not kept: [Errno 30] Read-only file system" in capsys.readouterr().out
