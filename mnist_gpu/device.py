@@ -111,9 +111,23 @@ def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     import psutil  # here: it costs some milliseconds, which importing the training need not
 
     free = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError):  # no cgroup v2 here, or no limit ("max")
-        free = min(free, int((cgroup / "memory.max").read_text()) - int((cgroup / "memory.current").read_text()))
+    for group, limit, used in (  # cgroup v2, then v1
+        (cgroup, "memory.max", "memory.current"),
+        (cgroup / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # not there, or no limit ("max")
+            most, taken = (int((group / name).read_text()) for name in (limit, used))
+            free = min(free, most - taken + _files_in_memory(group))
     return max(free, 0)
+
+
+def _files_in_memory(group: Path) -> int:
+    """Bytes of files that a container has read, which the system keeps in memory and gives up when it is needed."""
+    try:
+        found = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    return int(found.get("active_file", 0)) + int(found.get("inactive_file", 0))
 
 
 def need_memory(needed: int, what: str) -> None:

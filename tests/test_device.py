@@ -202,6 +202,31 @@ def test_free_memory_is_the_least_of_the_computers_and_the_containers(tmp_path):
     assert free_memory(tmp_path) > 1000
 
 
+def test_the_older_way_to_limit_a_containers_memory_is_seen_too(tmp_path):
+    """cgroup v1: no limit is a number there, 2^63 less a page."""
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("700\n")
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1000\n")
+    assert free_memory(tmp_path) == 300
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    assert free_memory(tmp_path) > 1000
+
+
+@pytest.mark.parametrize(("folder", "limit", "used"), [(".", "memory.max", "memory.current"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes")])  # fmt: skip
+def test_files_that_the_system_keeps_in_memory_are_not_taken_for_used(tmp_path, folder, limit, used):
+    """Whoever has read large files in a container would seem to have no memory left; the system gives it back."""
+    group = tmp_path / folder
+    group.mkdir(exist_ok=True)
+    for name, text in (
+        (limit, "1000"),
+        (used, "990"),
+        ("memory.stat", "anon 90\nactive_file 100\ninactive_file 800"),
+    ):
+        (group / name).write_text(text + "\n")
+    assert free_memory(tmp_path) == 910
+
+
 def test_memory_that_is_needed_is_named_with_what_is_free(monkeypatch):
     monkeypatch.setattr(module, "free_memory", lambda: 2 * 10**9)
     need_memory(2 * 10**9, "it")
