@@ -296,12 +296,15 @@ def test_progress_is_kept_only_if_asked_and_counts_right_answers_of_the_reader(i
     assert said[-1] == f"1 of {len(EXERCISES)} answered, kept in my_exercises.json."
 
 
-def test_progress_is_kept_beside_the_notebooks(in_folder, capsys):
+def test_progress_is_kept_beside_the_notebooks(in_folder, about, capsys):
+    about(lambda answer: "so")
     (in_folder / "notebooks").mkdir()
     assert __main__.main(["exercises"]) == 0
     assert f"{len(EXERCISES)} exercises. To keep which of them you have answered: --keep." in capsys.readouterr().out
     assert __main__.main(["exercises", "--keep"]) == __main__.main(["exercises", "--keep"]) == 0
     assert keeps(in_folder / "notebooks") == {}
+    checking.check("00.1", 1)  # as in a notebook that runs one folder above, which hosted ones do
+    assert keeps(in_folder / "notebooks").keys() == {"00.1"}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"answered": {"03.1": "yesterday"}}', '{"answered": []}'])

@@ -46,7 +46,11 @@ CHAPTERS = (
     chapter_10,
     puzzles,
 )  # each adds its exercises
-PROGRESS = Path("my_exercises.json")  # beside the notebooks, if the reader asks for it
+PROGRESS = Path("my_exercises.json")
+FOLDERS = (
+    Path(),
+    Path("notebooks"),
+)  # where it may be: a kernel runs beside the notebooks, a terminal one folder above
 REPLACE = "Replace every ... by code."
 MENDED = "Mend it, then delete the line with the ..."
 
@@ -96,9 +100,9 @@ def check(name: str, answer: object, *, solution: bool = False) -> None:
     print(text if not solution else text.replace(":", ", the solution:", 1))
     if draw:
         draw()
-    if status == RIGHT and not solution and PROGRESS.exists():
+    if status == RIGHT and not solution and (path := _kept()):
         try:
-            _keep({name: datetime.date.today().isoformat()} | read_progress(PROGRESS), PROGRESS)
+            _keep({name: datetime.date.today().isoformat()} | read_progress(path), path)
         except (ValueError, OSError) as error:
             print(f"(Your progress is not kept: {error})")
 
@@ -112,6 +116,11 @@ def read_progress(path: Path) -> dict[str, str]:
         raise ValueError(f"{path} is not a file of this course's progress; delete it to begin anew ({error})") from None
 
 
+def _kept() -> Path | None:
+    """The file with the reader's progress, if they keep it."""
+    return next((folder / PROGRESS for folder in FOLDERS if (folder / PROGRESS).exists()), None)
+
+
 def _keep(answered: dict[str, str], path: Path) -> None:
     with atomic_write(path) as file:
         file.write((json.dumps({"answered": dict(sorted(answered.items()))}, indent=1) + "\n").encode())
@@ -122,9 +131,9 @@ def run(keep: bool = False) -> int:
 
     The file is beside the notebooks: in notebooks/, or in this folder, if there is no notebooks/ in it.
     """
-    path = next((f for f in (PROGRESS, Path("notebooks") / PROGRESS) if f.exists()), None)
+    path = _kept()
     if keep and not path:
-        path = (Path("notebooks") if Path("notebooks").is_dir() else Path()) / PROGRESS
+        path = (FOLDERS[1] if FOLDERS[1].is_dir() else FOLDERS[0]) / PROGRESS
         _keep({}, path)
     answered = read_progress(path) if path else {}
     width = max(len(e.title) for e in EXERCISES.values())
