@@ -139,7 +139,11 @@ def test_exercises_stand_before_the_last_cell_each_with_its_kind_hint_stub_and_f
         assert CHECK.search(solution.source)["name"] == name and name[:2] == chapter
         assert CHECK.search(solution.source)["solution"] and not CHECK.search(stub.source)["solution"]
         assert CHECK.search(stub.source)["answer"] == CHECK.search(solution.source)["answer"]
-        assert has(solution, "solution") and solution.metadata["jupyter"] == {"source_hidden": True}
+        assert has(solution, "solution")
+        assert solution.metadata["jupyter"] == {
+            "outputs_hidden": True,
+            "source_hidden": True,
+        }  # it may give the answer away
         assert before.source.startswith(f"### Exercise {name} ({EXERCISES[name].kind}): ")
         assert re.search(r"<details><summary>Hint</summary>\n\n.+\n\n</details>", before.source, re.S)
 
