@@ -41,7 +41,7 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("
 CELLS = {path.name[:2]: nbformat.read(path, 4).cells for path in NOTEBOOKS}
 CHECK = re.compile(r'^check\("(?P<name>[\d.]+)", (?P<answer>\w+)(?P<solution>, solution=True)?\)$', re.M)
 # What is measured, and stands in for the clock here: it makes the first of the sides the slowest, the last the fastest.
-MEASURED = {"03.2": "chapter_03"}
+MEASURED = {"03.2": "chapter_03", "05.3": "chapter_05", "07.1": "chapter_07"}
 NUMBERS = itertools.count()
 SAID = "ZeroDivisionError: division by zero"
 
@@ -88,11 +88,14 @@ def verdict(first_cells, monkeypatch):
     """Runs a cell as JupyterLab would, and gives the verdict on its answer."""
 
     def of(source, seed=0):
-        name = CHECK.search(source)["name"]
+        name, stand_ins = CHECK.search(source)["name"], {}
         if name in MEASURED:
             module = importlib.import_module(f"mnist_gpu.exercises.{MEASURED[name]}")
             monkeypatch.setattr(module, "alternate", in_order)
-        namespace, found = first_cells(name[:2]), []
+            monkeypatch.setattr(module, "usable_cpus", lambda: 2, raising=False)
+            monkeypatch.setattr(os, "cpu_count", lambda: 2)  # where there is one, two threads run as well
+            stand_ins = {"alternate": in_order, "usable_cpus": lambda: 2}  # for a solution that measures by itself
+        namespace, found = first_cells(name[:2]) | stand_ins, []
         namespace["check"] = lambda name, answer, solution=False: found.append(judge(name, answer, seed))
         file = f"<cell {next(NUMBERS)}>"
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
@@ -193,6 +196,36 @@ def test_a_faster_pipeline_is_compared_and_nothing_is_claimed_where_nothing_can_
             lambda sides, seconds=seconds, **_: {n: [seconds if n == "the textbook" else 1.0] * 10 for n in sides},
         )
         assert verdict(SOLUTIONS["03.2"]).status == expected
+
+
+def timed_as(monkeypatch, seconds):
+    """`alternate` in the checks: every side takes what `seconds` says of its name, in every round or in each of ten."""
+
+    def stand_in(sides, **_):
+        found = {name: seconds(name) for name in sides}
+        return {name: s if isinstance(s, list) else [s] * 10 for name, s in found.items()}
+
+    monkeypatch.setattr(f"{__name__}.in_order", stand_in)
+
+
+def test_threads_that_do_not_pay_are_said_and_nothing_is_claimed_where_nothing_can_be(verdict, monkeypatch):
+    def said(answer):
+        found = verdict(f'answer = {answer!r}\ncheck("05.3", answer)')
+        return found.status, found.text
+
+    slow, fast = "2 threads at width 32", "2 threads at width 2048"
+    timed_as(monkeypatch, lambda name: {slow: 2.0, fast: 0.5}.get(name, 1.0))  # a loss, twice nothing, a gain
+    assert "At width 32 more threads do not pay" in said(32)[1]
+    assert said(128)[0] == said(512)[0] == UNDECIDED and said(2048)[0] == RIGHT
+    assert "At width 2048, below the answer" in said("never")[1]
+    timed_as(monkeypatch, lambda name: 2.0 if name.startswith("2") else 1.0)
+    assert said("never")[0] == RIGHT and said(2048)[0] == WRONG
+    timed_as(monkeypatch, lambda name: 1.0)
+    assert said("never")[0] == said(32)[0] == UNDECIDED
+    timed_as(monkeypatch, lambda name: [1.0, 2.0] * 5 if name.startswith("2") else 0.5)
+    assert said(32)[0] == UNDECIDED and "differ too much from round to round" in said(32)[1]
+    monkeypatch.setattr("mnist_gpu.exercises.chapter_05.usable_cpus", lambda: 1)
+    assert judge("05.3", 32).status == UNDECIDED and "one usable CPU" in judge("05.3", 32).text
 
 
 # What all checks share
