@@ -228,6 +228,17 @@ def test_threads_that_do_not_pay_are_said_and_nothing_is_claimed_where_nothing_c
     assert judge("05.3", 32).status == UNDECIDED and "one usable CPU" in judge("05.3", 32).text
 
 
+def test_a_rung_with_the_same_losses_is_right_however_fast_it_is(verdict, monkeypatch):
+    for seconds, said in (
+        (0.5, "Your rung is 2.00 times"),
+        (1.0, "No difference shown"),
+        (2.0, "The plain loop is 2.00"),
+    ):
+        timed_as(monkeypatch, lambda name, seconds=seconds: seconds if name == "your rung" else 1.0)
+        found = verdict(SOLUTIONS["07.1"])
+        assert found.status == RIGHT and said in found.text
+
+
 # What all checks share
 
 
