@@ -12,6 +12,7 @@ import linecache
 import os
 import random
 import re
+import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -79,6 +80,10 @@ def first_cells():
         return dict(found[chapter])
 
     yield of
+    for defined in found.values():
+        for value in defined.values():
+            if isinstance(value, tempfile.TemporaryDirectory):  # chapter 07's; it would warn when Python ends
+                value.cleanup()
     os.environ.clear()
     os.environ.update(environment)
 
