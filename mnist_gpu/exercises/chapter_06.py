@@ -106,7 +106,7 @@ def smallest_batch(inputs, outputs, ridge, *, flop=2, size=4, x=1, weights=1, y=
     return max(1, -(-ridge * size * weights * inputs * outputs // gained)) if gained > 0 else None
 
 
-INSTEAD = {
+INSTEAD = {  # what may be forgotten, by its hint
     "The weights are read, too, once a batch.": {"weights": 0},
     "The weights are read, too, and the result is written.": {"weights": 0, "y": 0},
     "The result, [B, outputs], is written: that is bytes, too.": {"y": 0},
