@@ -65,7 +65,7 @@ def _why_operations(batch: int, widths: tuple[int, ...], found: tuple, forward: 
     }
     backwards = {
         2 * forward: "That has the gradient of the images. Nobody wants to change them.",
-        forward: "That is one product for each layer, of its weights. What carries the gradient on to the layer before?",
+        forward: "That is one product for each layer, of its weights. What carries the gradient further back?",
         2 * forward - products[-1]: "Every layer but one has two products. Which one has a single one?",
         products[0] + 2 * products[-1]: "That is the first and the last layer alone.",
     }
@@ -154,7 +154,7 @@ def backward_by_hand(answer: Callable) -> str:
 
 
 def _left(found: tuple, x: torch.Tensor, labels: torch.Tensor, parameters: dict[str, torch.Tensor]) -> str:
-    """The fewest mistakes with which the found gradients come out, in words; "" if it is others."""
+    """The fewest mistakes with which the found gradients come out, in words."""
     for count in range(1, len(MISTAKES) + 1):
         for mistakes in itertools.combinations(MISTAKES, count):
             made = _with_mistakes(mistakes, x, labels, **parameters)

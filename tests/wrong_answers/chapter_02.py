@@ -6,7 +6,7 @@ SUMS = "g_z.T @ x, g_z.sum(0), g_logits.T @ h, g_logits.sum(0)"
 
 WRONG = [
     ("02.1", " - products[0]", "", "the gradient of the images"),
-    ("02.1", "2 * forward - products[0]", "forward", "What carries the gradient on"),
+    ("02.1", "2 * forward - products[0]", "forward", "What carries the gradient further back?"),
     ("02.1", " - products[0]", " - products[-1]", "Which one has a single one?"),
     ("02.1", "[2 * batch", "[batch", "are two operations"),
     ("02.1", "[2 * batch * m", "[2 * m", "That is for one image"),
