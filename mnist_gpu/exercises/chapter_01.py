@@ -141,14 +141,16 @@ def seconds_per_call(device: torch.device) -> dict[str, list[float]]:
 
 
 def _ceilings(first: str, second: str) -> str:
-    does = "; ".join(
-        f"the {name} does {COSTS[name][0] / 1e6:,.0f} million operations and moves {COSTS[name][1] / 1e6:.0f} MB"
+    does = "; the ".join(
+        f"{name} does {COSTS[name][0] / 1e6:,.0f} million operations and moves {COSTS[name][1] / 1e6:.0f} MB"
         for name in (first, second)
     )
-    if "product" in (first, second):
-        other = second if first == "product" else first
-        return f"{does[0].upper() + does[1:]}. The product meets the ceiling of operations, the {other} that of bytes."
-    return f"{does[0].upper() + does[1:]}. Both meet the ceiling of bytes."
+    if "product" not in (first, second):
+        return f"The {does}. Both meet the ceiling of bytes."
+    other = second if first == "product" else first
+    return (
+        f"The {does}. The product meets the ceiling of operations, the {other} that of bytes: divide each by its own."
+    )
 
 
 @exercise("01.3", MEND, "A device that is there and cannot compute")
@@ -176,7 +178,9 @@ def working_device(answer: Callable) -> str:
             return float(outcome[device])
 
         working = [device for device in devices if outcome[device] == right]
-        said = ", ".join(f"{d} {'stops' if s is None else f'gives {s:,}'}" for d, s in outcome.items()) or "no devices"
+        said = (
+            ", ".join(f"{d} {'stops' if s is None else f'gives {s:,}'}" for d, s in outcome.items()) or "there is none"
+        )
         try:
             picked = answer(devices, compute)
         except RuntimeError as error:

@@ -92,9 +92,11 @@ def deeper_bytes(answer: Callable) -> str:
         with torch.no_grad(), CountBytes() as count:
             model(images)
         found, right = answer(batch, widths), count.bytes
+        if found is None:
+            raise Wrong("It gives None. Is the return there?")
         if found == right:
             continue
-        said = f"For {count_of(batch, 'image')} and widths {widths} it says {found!r} bytes, but {right:,} are moved."
+        said = f"For {count_of(batch, 'image')} and widths {widths} it says {found:,} bytes, but {right:,} are moved."
         raise Wrong(f"{said} {_why_bytes(batch, widths, right).get(found, '')}".rstrip())
     return f"The bytes that the operations of {len(networks)} networks fetch and write, watched as they run."
 
@@ -128,7 +130,7 @@ MISTAKES = {  # to a wrong backward pass, what is said of it
 
 @exercise("02.3", MEND, "A backward pass by hand")
 def backward_by_hand(answer: Callable) -> str:
-    sizes = [tuple(random.randrange(2, 12) for _ in range(4)) for _ in range(6)]  # batch, pixels, hidden, classes
+    sizes = [tuple(random.sample(range(5, 14), 4)) for _ in range(6)]  # batch, pixels, hidden, classes
     sizes += [(1, 5, 4, 3), (7, 3, 1, 2), (1, 1, 1, 1)]
     for batch, pixels, hidden, classes in sizes:
         x, labels = torch.randn(batch, pixels).double(), torch.randint(classes, (batch,))
@@ -148,8 +150,8 @@ def backward_by_hand(answer: Callable) -> str:
             if not torch.allclose(gradient.double(), leaf.grad, rtol=1e-6, atol=1e-9):
                 wrong.append(name)
         if wrong:
-            sizes = f"For {count_of(batch, 'image')} of {pixels} numbers, {hidden} hidden and {classes} classes"
-            raise Wrong(f"{sizes} the gradients of {', '.join(wrong)} are wrong. {_left(found, x, labels, parameters)}")
+            given = f"For {count_of(batch, 'image')} of {pixels} numbers, {hidden} hidden and {classes} classes"
+            raise Wrong(f"{given} the gradients of {', '.join(wrong)} are wrong. {_left(found, x, labels, parameters)}")
     return f"Autograd's gradients, for {len(sizes)} sizes."
 
 

@@ -41,7 +41,7 @@ WRONG = [
         "        numbers += batch * n\n    numbers -= batch * widths[-1]",
         "One of a hidden layer's four is missing",
     ),
-    ("02.2", "return 4 * numbers", "4 * numbers", "it says None bytes"),
+    ("02.2", "return 4 * numbers", "4 * numbers", "It gives None"),
     ("02.3", DIVIDED, UNDIVIDED, "of w1, b1, w2, b2 are wrong. They are those of the sum of the images' losses"),
     ("02.3", " * (z > 0)", "", "of w1, b1 are wrong. The gradient comes back through the ReLU everywhere"),
     ("02.3", "g_z.sum(0)", "g_z.mean(0)", "of b1 are wrong. That of b1 is averaged"),
