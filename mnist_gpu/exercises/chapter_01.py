@@ -63,7 +63,7 @@ class VirtualDevice:
         if left:
             return f"When the clock was stopped, {left} µs of work were still in the queue: it timed the asking."
         if queued:
-            whose = "of the warm-up, and of whoever used the device before" if before else "of an earlier user"
+            whose = "of the warm-up" if before else "of an earlier user"
             return f"When the clock was started, {queued:,} µs of work were still in the queue, {whose}."
         if before == 0:
             return "The first call of the operation is in it, which sets things up."
@@ -179,7 +179,8 @@ def working_device(answer: Callable) -> str:
 
         working = [device for device in devices if outcome[device] == right]
         said = (
-            ", ".join(f"{d} {'stops' if s is None else f'gives {s:,}'}" for d, s in outcome.items()) or "there is none"
+            ", ".join(f"{d} {'stops' if s is None else f'gives {s:,}'}" for d, s in outcome.items())
+            or "there is no device"
         )
         try:
             picked = answer(devices, compute)

@@ -156,12 +156,12 @@ def backward_by_hand(answer: Callable) -> str:
 
 
 def _left(found: tuple, x: torch.Tensor, labels: torch.Tensor, parameters: dict[str, torch.Tensor]) -> str:
-    """The fewest mistakes with which the found gradients come out, in words."""
+    """The first of the fewest mistakes with which the found gradients come out, in words."""
     for count in range(1, len(MISTAKES) + 1):
         for mistakes in itertools.combinations(MISTAKES, count):
             made = _with_mistakes(mistakes, x, labels, **parameters)
             if all(torch.allclose(f.double(), m, rtol=1e-6, atol=1e-9) for f, m in zip(found, made, strict=True)):
-                return " ".join(MISTAKES[mistake] for mistake in mistakes)
+                return MISTAKES[mistakes[0]] + (" That is not all." if count > 1 else "")
     return "Compare line by line with the chapter's formulas: the chain rule goes from the logits to x."
 
 

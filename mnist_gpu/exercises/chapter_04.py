@@ -55,22 +55,26 @@ def gradients(model: nn.Module) -> Tensors:
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
 
 
-def one_step(step: Callable, images: torch.Tensor, labels: torch.Tensor, right: torch.Tensor) -> None:
-    """Takes a step of the answer. Its loss has to be the batch's, detached, on the device, and fetched by nobody."""
+def one_step(step: Callable, images: torch.Tensor, labels: torch.Tensor) -> tuple[object, int]:
+    """Takes a step of the answer: what it gives, and how many numbers it has fetched."""
     with Fetches() as fetches:
-        loss = step(images, labels)
+        return step(images, labels), fetches.count
+
+
+def right_loss(loss: object, fetched: int, right: torch.Tensor) -> None:
+    """The loss has to be the batch's before the update, detached, on the device, and fetched by nobody."""
     if isinstance(loss, float):
         raise Wrong("The loss is a number of Python's: to fetch it, Python waits for the device in every step.")
     if not isinstance(loss, torch.Tensor) or loss.dim():
         shown = list(loss.shape) if isinstance(loss, torch.Tensor) else repr(loss)
         raise Wrong(f"The step gives {shown}, but should give the loss, a tensor without dimensions.")
-    if fetches.count:
+    if fetched:
         raise Wrong(
             "By .item() or an if, a number is fetched from a tensor: Python waits for the device in every step."
         )
     if loss.requires_grad:
         raise Wrong("The loss still carries its graph: as long as a training keeps the loss, it keeps that as well.")
-    if loss.device != images.device or not close([loss], [right]):
+    if loss.device != right.device or not close([loss], [right]):
         raise Wrong(f"The loss is {loss.item():.4f} on {loss.device}, but {right.item():.4f} before the update.")
 
 
@@ -81,8 +85,10 @@ def learning_step(answer: Callable) -> str:
         plain = make_step(other, others)
         for i in range(1, 5):
             before, (images, labels) = weights(model), batch()
-            one_step(partial(answer, model, optimizer), images, labels, plain(images, labels))
+            loss = plain(images, labels)
+            found = one_step(partial(answer, model, optimizer), images, labels)
             if close(weights(model), weights(other)):
+                right_loss(*found, loss)
                 continue
             if all(map(torch.equal, weights(model), before)):
                 if any(g.any() for g in gradients(model)):
@@ -116,12 +122,13 @@ def clipping_step(answer: Callable) -> str:
             loss.backward()
             clip_grad_norm_(other.parameters(), largest)
             others.step()
-            one_step(step, images, labels, loss.detach())
+            found = one_step(step, images, labels)
             if not close(weights(model), weights(other)):
                 if i > 1:
                     raise Wrong(f"Step 1 is right, step {i} is not. Does it forget the gradients of the step before?")
                 moved = [b - w for b, w in zip(before, weights(model), strict=True)]
                 raise Wrong(_why_clipped(moved, plain, largest, gradients(model)))
+            right_loss(*found, loss.detach())
             images, labels = batch()
     return f"The plain step where the norm is small enough, and the limited one where not: {len(cases)} trainings."
 

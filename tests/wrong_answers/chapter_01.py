@@ -22,7 +22,7 @@ WRONG = [
         "01.1",
         "    wait()  # for its work, and for all that was in the queue before\n",
         "",
-        "of the warm-up, and of whoever",
+        "in the queue, of the warm-up",
     ),
     (
         "01.1",
