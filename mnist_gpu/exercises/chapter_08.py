@@ -26,38 +26,35 @@ def images_to_fill(answer: Callable) -> str:
             count = _fills(answer, c.bandwidth, c.get("memory cycles"), c.get("clock"), c.name)
             filled = " and ".join(f"{n:,}" for n in LOOPS if n >= count)
             said.append(f"The {c.name} takes {count_of(count, 'image')}: kernels of {filled} fill it.")
-    others = [(2**21 * MOVED * n, 512, 2**30) for n in (1, 250)]  # whole images, to the byte: powers of 2 do not round
-    others += [(10**9, 300, 10**9)]  # less than an image
-    for _ in range(10):
-        others.append(
-            (random.randrange(10**11, 10**13), random.randrange(200, 900), random.randrange(10**9, 3 * 10**9))
-        )
+    others = [(random.uniform(1e11, 1e13), random.randrange(200, 900), random.uniform(1e9, 3e9)) for _ in range(10)]
+    others += [(2**21 * MOVED * n, 512, 2**30) for n in (1, 250)]  # whole images to the byte: powers of 2 do not round
+    others += [(1e9, 300, 1e9)]  # less than an image
     for other in others:
-        _fills(answer, *other, "another card")
+        _fills(answer, *other, "Another card")
     return f"{' '.join(said)} And so it is for {count_of(len(others), 'other card')}."
 
 
 def _fills(answer: Callable, rate: float, cycles: float, clock: float, name: str) -> int:
     """What is answered for a card, if so many images fill it and one fewer do not."""
     images, needed = answer(rate, cycles, clock), littles_law(rate, cycles / clock)
-    given = f"{name}, {rate / 1e9:,.0f} GB/s, {cycles:g} cycles at {clock / 1e9:.2f} GHz"
+    given = f"{name} ({rate / 1e9:,.1f} GB/s, {cycles:.0f} cycles at {clock / 1e9:.2f} GHz)"
     if isinstance(images, bool) or not isinstance(images, int | float) or images % 1:
         raise Wrong(f"{given}: it says {images!r}, but a number of images is a whole one.")
     if MOVED * images >= needed > MOVED * (images - 1):
         return int(images)
-    mistakes = {
+    mistakes = {  # about so many images, and why
         rate * cycles / MOVED: "The latency is given in cycles: how many seconds are they?",
         needed / PIXELS: "Reading a byte of each pixel is not all: what is written is moved, too.",
         needed / (4 * PIXELS): "Writing four bytes of each pixel is not all: what is read is moved, too.",
         needed / (8 * PIXELS): "A pixel that is read is one byte; only what is written are four.",
         needed / 5: "So many pixels are enough. How many are in an image?",
+        needed / MOVED: "Is it rounded up, and only where it is not whole already?",
     }
-    why = next((why for count, why in mistakes.items() if abs(images - count) <= 1), "")
-    enough = images if MOVED * images < needed else images - 1
-    seen = "which is less" if enough == images else "so fewer are enough"
+    why = next((why for count, why in mistakes.items() if abs(images - count) <= 1 and needed > 20 * MOVED), "")
+    n, seen = (images, "too few") if MOVED * images < needed else (images - 1, "so fewer are enough")
     raise Wrong(
-        f"{given}: it says {count_of(int(images), 'image')}. {needed:,.0f} bytes must be in flight, and "
-        f"{count_of(int(enough), 'image')} move {MOVED * enough:,.0f}, {seen}. {why}".rstrip()
+        f"{given}: it says {count_of(int(images), 'image')}. {needed:,.0f} bytes must be in flight. What "
+        f"{count_of(int(n), 'image')} would move is {MOVED * n:,.0f} bytes, {seen}. {why}".rstrip()
     )
 
 
@@ -89,9 +86,8 @@ def _same_warps(found: object, side: torch.Tensor, costs: Sequence[int]) -> None
     for i, (says, right) in enumerate(zip(found, executed(side, costs), strict=True)):
         if says != right:
             each = [costs[s] for s in warps[i].tolist()]
-            mistakes = {
-                sum(each) / WARP: "An average is of lanes that go on alone; here each waits while others have a turn.",
-                sum(each) / len(each): "An average is of lanes that go on alone; here each waits for the others.",
+            mistakes = {  # what it says, and why
+                sum(each) / len(each): "A warp is no average of its lanes: each waits while the others have a turn.",
                 sum(each): "An instruction is for all lanes at once: it counts once, not once a lane.",
                 max(each): "It has one instruction at a time, so the sides follow one another.",
                 each[0]: "Its first lane does not decide for the others.",
@@ -131,38 +127,33 @@ def batch_in_parts(answer: Callable) -> str:
                 p.grad = torch.full_like(p, old) if old else None
             turns.clear()
             answer(model, images, labels, parts)
-            given = f"{count_of(n, 'image')} in {count_of(parts, 'part')}"
-            _one_by_one(turns, n, parts, given)
-            _same_gradient(model, images, labels, parts, old, given)
+            try:
+                _one_by_one(turns, n, parts)
+                _same_gradient(model, images, labels, parts, old)
+            except Wrong as wrong:
+                raise Wrong(f"{count_of(n, 'image')} in {count_of(parts, 'part')}: {wrong}") from None
     return f"The whole batch's gradient, from a part at a time, for {len(splits)} ways to split."
 
 
-def _one_by_one(turns: Sequence, n: int, parts: int, given: str) -> None:
+def _one_by_one(turns: Sequence, n: int, parts: int) -> None:
     """Whether each part went forward, and backward before the next one."""
     seen, most = [turn for turn in turns if turn != "backward"], -(-n // parts)
     if max(seen, default=0) > most:
-        raise Wrong(
-            f"{given}: the model gets {max(seen)} images at once, and keeps the activations of more than {most}."
-        )
+        raise Wrong(f"the model gets {max(seen)} images at once, and keeps the activations of more than {most}.")
     if sum(seen) != n:
-        raise Wrong(f"{given}: the model gets {count_of(sum(seen), 'image')} in all.")
+        raise Wrong(f"the model gets {count_of(sum(seen), 'image')} in all.")
     if len(seen) == len(turns):
-        raise Wrong(f"{given}: nothing goes backward.")
+        raise Wrong("no part goes backward.")
     if turns[1::2] != ["backward"] * len(seen):
-        raise Wrong(
-            f"{given}: a part goes forward before the last one has gone backward. The activations of both are kept, so "
-            "no memory is saved."
-        )
+        raise Wrong("a part goes forward before the last one has gone backward: both parts' activations are kept.")
 
 
-def _same_gradient(model, images, labels, parts: int, old: float, given: str) -> None:
+def _same_gradient(model, images, labels, parts: int, old: float) -> None:
     parameters = list(model.parameters())
 
     def gradient(loss: torch.Tensor) -> torch.Tensor:
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
 
-    if any(p.grad is None for p in parameters):
-        raise Wrong(f"{given}: there is no gradient in .grad.")
     found, right = torch.cat([p.grad.flatten() for p in parameters]), gradient(F.cross_entropy(model(images), labels))
     if near(found, right):
         return
@@ -170,20 +161,17 @@ def _same_gradient(model, images, labels, parts: int, old: float, given: str) ->
     means = [gradient(F.cross_entropy(model(some), theirs)) for some, theirs in split]
     last, added = means[-1], sum(means)
     if old and near(found - old, right):
-        raise Wrong(f"{given}: what was in .grad before the batch is still in it.")
+        raise Wrong("what was in .grad before the batch is still in it.")
     if near(found, last * (found @ last) / (last @ last)):
-        raise Wrong(f"{given}: only the last part's gradient is left. What resets the others?")
+        raise Wrong("only the last part's gradient is left. What resets the others?")
     if near(found, added):
-        raise Wrong(f"{given}: the means of all parts are added up, so .grad is about {parts} times too large.")
+        raise Wrong(f"the means of all parts are added up, so .grad is about {parts} times too large.")
     if near(found, added / parts):
-        raise Wrong(
-            f"{given}: the mean of the parts' means. Parts of {len(images.tensor_split(parts)[0])} and of "
-            f"{len(images.tensor_split(parts)[-1])} images count the same."
-        )
+        raise Wrong(f"{len(images) // parts} images count as much in it as {len(images) // parts + 1} of another part.")
     if near(found, right * len(images)):
-        raise Wrong(f"{given}: that is the gradient of the losses' sum, {len(images)} times that of their mean.")
+        raise Wrong(f"that is the gradient of the losses' sum, {len(images)} times that of their mean.")
     off = (found - right).abs().max() / right.abs().max()
-    raise Wrong(f"{given}: .grad is off by {off:.1g} of the largest number in the whole batch's gradient.")
+    raise Wrong(f".grad is off by {off:.1g} of the largest number in the whole batch's gradient.")
 
 
 def near(found: torch.Tensor, other: torch.Tensor) -> bool:
