@@ -154,26 +154,25 @@ def _same_gradient(model, images, labels, parts: int, old: float) -> None:
     def gradient(loss: torch.Tensor) -> torch.Tensor:
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
 
+    if any(p.grad is None for p in parameters):
+        raise Wrong("there is no gradient in .grad.")
     found, right = torch.cat([p.grad.flatten() for p in parameters]), gradient(F.cross_entropy(model(images), labels))
-    if near(found, right):
+    near = partial(torch.allclose, found, rtol=1e-9, atol=1e-12)  # but for rounding, in float64
+    if near(right):
         return
     split = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
     means = [gradient(F.cross_entropy(model(some), theirs)) for some, theirs in split]
     last, added = means[-1], sum(means)
-    if old and near(found - old, right):
+    if old and near(right + old):
         raise Wrong("what was in .grad before the batch is still in it.")
-    if near(found, last * (found @ last) / (last @ last)):
+    if near(last * (found @ last) / (last @ last)):
         raise Wrong("only the last part's gradient is left. What resets the others?")
-    if near(found, added):
+    if near(added):
         raise Wrong(f"the means of all parts are added up, so .grad is about {parts} times too large.")
-    if near(found, added / parts):
-        raise Wrong(f"{len(images) // parts} images count as much in it as {len(images) // parts + 1} of another part.")
-    if near(found, right * len(images)):
+    if near(added / parts):
+        least = len(images) // parts
+        raise Wrong(f"the parts' means count the same, though some parts have {least} and some {least + 1} images.")
+    if near(right * len(images)):
         raise Wrong(f"that is the gradient of the losses' sum, {len(images)} times that of their mean.")
     off = (found - right).abs().max() / right.abs().max()
     raise Wrong(f".grad is off by {off:.1g} of the largest number in the whole batch's gradient.")
-
-
-def near(found: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether they differ by rounding alone, in float64."""
-    return bool((found - other).abs().max() <= 1e-9 * other.abs().max())

@@ -24,7 +24,7 @@ WRONG = [
     ("08.2", WARPS, "sum(costs[s] for s in set(side.tolist()))", "a list with a number for each warp"),
     ("08.3", "    model.zero_grad()\n", "", "before the batch is still in it"),
     ("08.3", " * len(some) / len(images)", "", "3 times too large"),
-    ("08.3", "len(some) / len(images)", "1 / parts", "6 images count as much in it as 7 of another part"),
+    ("08.3", "len(some) / len(images)", "1 / parts", "the parts' means count the same, though some parts have 6 and"),
     ("08.3", PART, "model.zero_grad()\n        " + PART, "only the last part's gradient is left"),
     ("08.3", " / len(images)", "", "the gradient of the losses' sum"),
     ("08.3", "zip(images.tensor_split(parts), labels.tensor_split(parts))", "[(images, labels)]", "12 images at once"),
