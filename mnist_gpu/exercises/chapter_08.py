@@ -24,14 +24,14 @@ def images_to_fill(answer: Callable) -> str:
     for c in read_chips().values():
         if c.latency:
             count = _fills(answer, c.bandwidth, c.get("memory cycles"), c.get("clock"), c.name)
-            filled = " and ".join(f"{n:,}" for n in LOOPS if n >= count)
-            said.append(f"The {c.name} takes {count_of(count, 'image')}: kernels of {filled} fill it.")
+            filled = " and of ".join(f"{n:,}" for n in LOOPS if n >= count)
+            said.append(f"The {c.name} needs {count_of(count, 'image')} a kernel: kernels of {filled} fill it.")
     others = [(random.uniform(1e11, 1e13), random.randrange(200, 900), random.uniform(1e9, 3e9)) for _ in range(10)]
     others += [(2**21 * MOVED * n, 512, 2**30) for n in (1, 250)]  # whole images to the byte: powers of 2 do not round
     others += [(1e9, 300, 1e9)]  # less than an image
     for other in others:
         _fills(answer, *other, "Another card")
-    return f"{' '.join(said)} And so it is for {count_of(len(others), 'other card')}."
+    return f"{' '.join(said)} And it is right for {count_of(len(others), 'other card')}."
 
 
 def _fills(answer: Callable, rate: float, cycles: float, clock: float, name: str) -> int:
@@ -86,12 +86,12 @@ def _same_warps(found: object, side: torch.Tensor, costs: Sequence[int]) -> None
     for i, (says, right) in enumerate(zip(found, executed(side, costs), strict=True)):
         if says != right:
             each = [costs[s] for s in warps[i].tolist()]
-            mistakes = {  # what it says, and why
-                sum(each) / len(each): "A warp is no average of its lanes: each waits while the others have a turn.",
-                sum(each): "An instruction is for all lanes at once: it counts once, not once a lane.",
-                max(each): "It has one instruction at a time, so the sides follow one another.",
-                each[0]: "Its first lane does not decide for the others.",
+            mistakes = {  # what it says, and why; of equal numbers the last counts, the likeliest
                 sum(costs): "A side that none of its lanes takes is left out.",
+                each[0]: "Its first lane does not decide for the others.",
+                max(each): "It has one instruction at a time, so the sides follow one another.",
+                sum(each): "An instruction is for all lanes at once: it counts once, not once a lane.",
+                sum(each) / len(each): "A warp is no average of its lanes: each waits while the others have a turn.",
             }
             taken = " and ".join(f"side {s} ({costs[s]} instructions)" for s in sorted(set(warps[i].tolist())))
             why = next((why for number, why in mistakes.items() if number == says), "")

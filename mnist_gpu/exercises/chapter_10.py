@@ -60,7 +60,7 @@ def draw_chunks(held: torch.Tensor, sent: Sequence[int], title: str) -> None:
     """Of how many ranks the gradients are in each chunk of each rank. What each is about to send has a frame."""
     counts = held.bool().sum(2)
     axis = plt.subplots(figsize=(1.5 + 0.6 * len(held), 1 + 0.4 * len(held)))[1]
-    axis.imshow(counts, cmap="Blues", vmin=0, vmax=1.6 * len(held), aspect="auto")
+    axis.imshow(counts.numpy(), cmap="Blues", vmin=0, vmax=1.6 * len(held), aspect="auto")
     for (rank, chunk), count in zip(torch.ones_like(counts).nonzero().tolist(), counts.flatten().tolist(), strict=True):
         framed = {"facecolor": "none"} if sent[rank : rank + 1] == [chunk] else None
         axis.text(chunk, rank, count, ha="center", va="center", bbox=framed)
