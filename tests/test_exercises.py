@@ -22,6 +22,7 @@ import torch
 
 from mnist_gpu import __main__
 from mnist_gpu.exercises import checking
+from mnist_gpu.exercises.chapter_01 import COSTS, STARTING
 from mnist_gpu.exercises.checking import judge
 from mnist_gpu.exercises.verdicts import (
     EXERCISES,
@@ -42,7 +43,7 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("
 CELLS = {path.name[:2]: nbformat.read(path, 4).cells for path in NOTEBOOKS}
 CHECK = re.compile(r'^check\("(?P<name>[\d.]+)", (?P<answer>\w+)(?P<solution>, solution=True)?\)$', re.M)
 # What is measured, and stands in for the clock here: it makes the first of the sides the slowest, the last the fastest.
-MEASURED = {"03.2": "chapter_03", "05.3": "chapter_05", "07.1": "chapter_07"}
+MEASURED = {"01.2": "chapter_01", "03.2": "chapter_03", "05.3": "chapter_05", "07.1": "chapter_07"}
 NUMBERS = itertools.count()
 SAID = "ZeroDivisionError: division by zero"
 
@@ -201,6 +202,23 @@ def test_a_faster_pipeline_is_compared_and_nothing_is_claimed_where_nothing_can_
             lambda sides, seconds=seconds, **_: {n: [seconds if n == "the textbook" else 1.0] * 10 for n in sides},
         )
         assert verdict(SOLUTIONS["03.2"]).status == expected
+
+
+def test_an_order_is_measured_and_neither_equal_times_nor_mere_starts_are_held_against_it(verdict, monkeypatch):
+    def measured(**others):
+        """A microsecond a call for each of the five, if nothing else is said."""
+        monkeypatch.setattr(
+            "mnist_gpu.exercises.chapter_01.seconds_per_call",
+            lambda device: {n: [1e-6 * others.get(n, 1)] * 12 for n in [*COSTS, STARTING]},
+        )
+        return verdict(SOLUTIONS["01.2"])
+
+    assert measured().status == UNDECIDED
+    assert measured(sum=2.9).status == UNDECIDED  # slower than the copy, both by their start alone
+    assert measured(sum=20).status == WRONG
+    assert measured(product=40).status == RIGHT
+    found = measured(product=40, copy=20, sum=1.5)  # as on a fast GPU: the sum before the product of matrix and vector
+    assert found.status == RIGHT and "The matrix times vector and the sum take little more than" in found.text
 
 
 def timed_as(monkeypatch, seconds):

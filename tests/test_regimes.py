@@ -28,7 +28,6 @@ def test_every_rung_of_the_ladder_is_placed():
 
 def test_rungs_have_the_numbers_that_chapter_07_gives_them():
     assert rungs_of(OPERATIONS) == ["11. bfloat16 autocast", "12. TF32", "17. written out, oneDNN"]
-    assert rungs_of(OPERATIONS, numbered=False) == ["bfloat16 autocast", "TF32", "written out, oneDNN"]
     assert "14. CUDA graph of a step" in rungs_of(LAUNCHES) and "4. tensors in memory" in rungs_of(LOADING)
 
 

@@ -150,4 +150,4 @@ def draw_workers(load: int, train: int, workers: int) -> None:
         for k in range(len(steps))
     ]
     events += [("training", "train", 1e-6 * begin, 1e-6 * end, 0) for begin, end in steps]
-    plots.timeline(sorted(events, key=lambda e: e[0]), named=len(events))
+    plots.timeline(sorted(events, key=lambda e: e[0]), named=len(events), since="the first worker began")

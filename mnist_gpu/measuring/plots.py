@@ -525,10 +525,10 @@ def scaling(rates: Mapping[str, Mapping[int, float]]) -> None:
         print(f"{kind}: " + ", ".join(f"{n} process{'es' * (n > 1)} {r:,.0f} images/s" for n, r in found.items()))
 
 
-def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: int) -> None:
+def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: int, since="the step began") -> None:
     """What ran when: events (row, name, start, end, depth), in seconds, deeper ones drawn below.
 
-    The `named` longest are numbered, and the numbers explained under the figure.
+    The `named` longest are numbered, and the numbers explained under the figure. `since`: when the time begins.
     """
     least = sorted((e[3] - e[2] for e in events), reverse=True)[:named][-1]
     rows = {}
@@ -549,7 +549,7 @@ def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: int
     axis.set_yticks([offsets[r] + (d - 1) / 2 for r, d in rows.items()], list(rows))
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
-    axis.set(xlabel="µs since the step began")
+    axis.set(xlabel=f"µs since {since}")
     plt.show()
     for i, name in enumerate(names, start=1):
         longest = max(e[3] - e[2] for e in events if e[1] == name)

@@ -35,10 +35,9 @@ RELIEVES = {
 }
 
 
-def rungs_of(regime: str, numbered: bool = True) -> list[str]:
+def rungs_of(regime: str) -> list[str]:
     """The rungs that relieve a regime, in the order of the ladder: "7. no wait per step"."""
-    found = [(i, name) for i, (name, relieved) in enumerate(RELIEVES.items(), start=1) if regime in relieved]
-    return [f"{i}. {name}" if numbered else name for i, name in found]
+    return [f"{i}. {name}" for i, (name, relieved) in enumerate(RELIEVES.items(), start=1) if regime in relieved]
 
 
 def relieving(regime: str, device: str) -> list[str]:
