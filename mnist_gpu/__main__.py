@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = command("doctor", doctor.run, "say what is here, what is wrong, and what to do")
     p.add_argument("--device", help="the device to train on")
+    p.add_argument("--json", action="store_true", help="print it as one line of JSON, for a script to collect")
 
     p = command("benchmark", benchmark.run, "measure this machine")
     p.add_argument("--quick", action="store_true", help="shorter runs: a look, not a record")

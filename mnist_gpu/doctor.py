@@ -3,14 +3,19 @@
 An examination is a generator of findings; `@examination` adds it to those that `diagnose` makes.
 """
 
+import contextlib
+import dataclasses
+import json as json_format
 import os
+import platform
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
-from mnist_gpu.device import accelerator, describe, kernel_error, nvidia_smi, pick_device, usable_cpus
+from mnist_gpu.device import accelerator, describe, environment, kernel_error, nvidia_smi, pick_device, usable_cpus
 from mnist_gpu.mnist import load_mnist
 
 # What a training in one process needs on a GPU: about 500 MiB for CUDA's own context and 100 for data and network.
@@ -63,10 +68,30 @@ def report(findings: list[Finding]) -> str:
     return "\n".join(f"{marks[f.level]} {f.text}" + (f"\n        -> {f.remedy}" if f.remedy else "") for f in findings)
 
 
-def run(device: str = "auto") -> int:
-    """Prints the report; 0 if training works, else 1."""
-    findings = diagnose(device)
-    print(report(findings))
+def collectable(findings: list[Finding], device: str = "auto") -> str:
+    """The findings, and what `device` is, as one line of JSON: many machines' lines make a file of JSON Lines.
+
+    Where `device` cannot be used, the environment is the CPU's. `host` is the computer's name in its network.
+    """
+    try:
+        picked = pick_device(device)
+    except ValueError:  # a finding says so
+        picked = torch.device("cpu")
+    here = environment(picked) | {"host": platform.node()}
+    found = [dataclasses.asdict(f) for f in findings]
+    return json_format.dumps({"works": works(findings), "environment": here, "findings": found})
+
+
+def run(device: str = "auto", json: bool = False) -> int:
+    """Prints the report, or one line of JSON; 0 if training works, else 1.
+
+    The JSON stands alone on standard output, for a script that collects it over ssh. So it needs no file, as that of
+    `train --json` does, whose standard output has the losses. What else would be printed goes to standard error.
+    """
+    with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
+        findings = diagnose(device)
+        text = collectable(findings, device) if json else report(findings)
+    print(text)
     return 0 if works(findings) else 1
 
 

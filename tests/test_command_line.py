@@ -304,6 +304,36 @@ def test_the_doctor_gives_status_0_where_a_gpu_fails_and_the_cpu_works(monkeypat
     assert "[note]  a GPU that does not work\n        -> mend it" in capsys.readouterr().out
 
 
+def test_the_doctors_json_stands_alone_on_standard_output(tmp_path):
+    done = run("doctor", "--json", "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    found = json.loads(done.stdout)
+    assert found["works"] is True and found["environment"]["device"] == "cpu" and found["environment"]["host"]
+    assert found["findings"][-1]["text"].startswith("Training works here, on cpu")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_doctors_json_has_errors_and_status_1(tmp_path, monkeypatch, capsys, no_network):
+    monkeypatch.setenv("MNIST_GPU_DATA", str(tmp_path))
+    assert main(["doctor", "--json", "--device", "cuda:77"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["works"] is False
+    errors = [f for f in found["findings"] if f["level"] == "error"]
+    assert [f["text"].split(":")[0] for f in errors] == ["MNIST cannot be read", "device is 'cuda"]
+    assert all(f["remedy"] for f in errors)
+
+
+def test_what_is_printed_on_the_way_to_the_doctors_json_goes_to_standard_error(monkeypatch, capsys):
+    def fallen_back(device):
+        print("The cuda device is there but does not work.")
+        return torch.device("cpu")
+
+    monkeypatch.setattr(doctor, "pick_device", fallen_back)
+    assert main(["doctor", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["works"] is True and "does not work" in said.err
+
+
 # benchmark
 
 
@@ -326,7 +356,7 @@ def test_benchmark_records_the_section_asked_for(tmp_path, on_the_cpu, capsys):
 
 
 def test_an_interrupt_is_no_traceback(monkeypatch, capsys):
-    def interrupted(device="auto"):
+    def interrupted(device="auto", json=False):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(doctor, "run", interrupted)

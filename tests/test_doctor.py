@@ -1,10 +1,13 @@
 """Each state of a machine is faked; the finding must name its facts, and the remedy must be the one for that state."""
 
+import json
+
 import pytest
 import torch
 
 from mnist_gpu import doctor
-from mnist_gpu.doctor import Finding, diagnose, report, works
+from mnist_gpu.device import environment
+from mnist_gpu.doctor import Finding, collectable, diagnose, report, works
 
 CARD = {"name": "NVIDIA GeForce RTX 3060", "driver_version": "460.32.03", "compute_cap": "8.6"}
 
@@ -236,3 +239,23 @@ def test_the_report_puts_each_remedy_under_its_finding():
         "[ERROR] bad",
         "        -> do that",
     ]
+
+
+def test_the_json_has_the_findings_the_environment_and_the_hosts_name_in_one_line(monkeypatch):
+    monkeypatch.setattr(doctor.platform, "node", lambda: "seat-07")
+    findings = [Finding("ok", "fine"), Finding("error", "of two\nlines, π", "do that")]
+    text = collectable(findings, "cpu")
+    assert len(text.splitlines()) == 1 and text.isascii()  # whatever the collecting script's locale is
+    found = json.loads(text)
+    assert list(found) == ["works", "environment", "findings"] and found["works"] is False
+    assert found["findings"] == [
+        {"level": "ok", "text": "fine", "remedy": ""},
+        {"level": "error", "text": "of two\nlines, π", "remedy": "do that"},
+    ]
+    assert found["environment"].keys() == environment("cpu").keys() | {"host"}
+    assert found["environment"]["host"] == "seat-07" and found["environment"]["device"] == "cpu"
+    assert json.loads(collectable(findings[:1], "cpu"))["works"] is True
+
+
+def test_the_json_of_a_device_that_is_not_here_has_the_cpus_environment():
+    assert json.loads(collectable([], "cuda:77"))["environment"]["device"] == "cpu"
