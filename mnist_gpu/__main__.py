@@ -9,7 +9,6 @@ from pathlib import Path
 from mnist_gpu import doctor
 from mnist_gpu.batches import PIPELINES
 from mnist_gpu.device import memory_error
-from mnist_gpu.exercises import checking
 from mnist_gpu.faster.run import run_training
 from mnist_gpu.measuring import benchmark, on_gpu, predict
 
@@ -64,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("file", type=Path, nargs="?", help="a PNG file")
     p.add_argument("--add", type=Path, metavar="FILE", help="a results file that is not among the recorded ones")
 
-    p = command("exercises", checking.run, "list the chapters' exercises, and which of them you have answered")
+    p = command("exercises", exercises, "list the chapters' exercises, and which of them you have answered")
     p.add_argument("--keep", action="store_true", help="from now on keep that, in a small file beside the notebooks")
 
     p = command("gpu", on_gpu.run, "all that only a GPU can show, in ten minutes: checks, tests, record, chapters")
@@ -73,6 +72,12 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--minutes", type=float, help="how long it may take")
     return top
+
+
+def exercises(keep: bool = False) -> int:
+    from mnist_gpu.exercises import checking  # here: it costs half a second, most of it for matplotlib
+
+    return checking.run(keep)
 
 
 def main(arguments: list[str] | None = None) -> int:

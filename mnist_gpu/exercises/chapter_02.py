@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from mnist_gpu.exercises.verdicts import MEND, WRITE, Wrong, count_of, exercise
 
@@ -27,6 +26,8 @@ def random_networks() -> list[tuple[int, tuple[int, ...]]]:
 
 @exercise("02.1", WRITE, "The operations of a deeper network")
 def deeper_operations(answer: Callable) -> str:
+    from torch.utils.flop_counter import FlopCounterMode  # here: it imports Triton, which chapter 09 has to do itself
+
     networks = random_networks()
     for batch, widths in networks:
         model, images = network(widths), torch.rand(batch, widths[0])

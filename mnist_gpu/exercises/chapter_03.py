@@ -7,7 +7,6 @@ from itertools import islice
 
 import torch
 from torch.utils.data import default_collate
-from torchvision.transforms import Compose, Normalize, ToTensor
 
 from mnist_gpu.batches import normalize, textbook_dataset
 from mnist_gpu.device import pick_device
@@ -47,6 +46,8 @@ def last_batch(answer: Callable) -> str:
 
 @exercise("03.2", WRITE, "A table instead of arithmetic")
 def from_a_table(answer: Callable) -> str:
+    from torchvision.transforms import Compose, Normalize, ToTensor  # here: it costs a second
+
     device = pick_device()
     images, labels = torch.randint(256, (1000, 28, 28), dtype=torch.uint8), torch.randint(10, (1000,))
     images[0, :16, :16] = torch.arange(256).view(16, 16)  # every byte there is
