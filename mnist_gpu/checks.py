@@ -35,6 +35,8 @@ def writable(path: str | Path | None) -> None:
         raise ValueError(f"cannot write {path}: there is no folder {folder}")
     if path and Path(path).is_dir():
         raise ValueError(f"cannot write {path}: it is a folder")
+    if path and not os.access(folder, os.W_OK):
+        raise ValueError(f"cannot write {path}: the folder {folder} is not yours to write to, or is read-only")
 
 
 @contextlib.contextmanager
@@ -56,4 +58,5 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         before = "The file that was there before is unchanged." if path.exists() else "Nothing was written."
         raise type(error)(error.errno, f"{error.strerror or error}: cannot write {path}. {before}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where nothing can be written, nothing can be removed
+            temporary.unlink(missing_ok=True)

@@ -203,6 +203,9 @@ def environment(device: torch.device | str) -> dict:
     """
     device = torch.device(device)
     gpu = device.type in ("cuda", "xpu")
+    torchvision = None
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        torchvision = importlib.metadata.version("torchvision")
     properties = getattr(torch, device.type).get_device_properties(device) if gpu else None
     smi = nvidia_smi() if device.type == "cuda" else []
     return {
@@ -217,7 +220,7 @@ def environment(device: torch.device | str) -> dict:
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda,
-        "torchvision": importlib.metadata.version("torchvision"),
+        "torchvision": torchvision,
         "python": platform.python_version(),
         "system": platform.system(),
     }

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 
 import torch
 
@@ -206,6 +207,18 @@ def threads() -> Iterator[Finding]:
             f"PyTorch would use {set_to} threads, but this process may use only {cpus} CPU(s); threads that wait "
             "for each other then take the time of those that work.",
             f"Set OMP_NUM_THREADS={cpus} or less, or call torch.set_num_threads; this course sets 1 by itself.",
+        )
+
+
+@examination
+def torchvision() -> Iterator[Finding]:
+    try:
+        yield ok(f"torchvision {import_module('torchvision').__version__} goes with this torch.")
+    except Exception as failure:  # what a torchvision of another build raises depends on where they differ
+        yield note(
+            f"torchvision cannot be imported: {failure}. It is needed by chapters 03 and 04, and by the textbook's "
+            "data pipeline.",
+            f"Uninstall torch and torchvision, and install both in one command, from one place: {INSTALL}",
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from mnist_gpu import checkpoint
 from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.checkpoint import CheckpointError, load, save
+from mnist_gpu.checks import atomic_write
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step, train
 
@@ -243,3 +244,16 @@ def test_a_checkpoint_moves_between_gpu_and_cpu(gpu, tmp_path):
     load(tmp_path / "model.pt", here)
     assert all(torch.equal(a.cpu(), b) for a, b in zip(there.parameters(), here.parameters(), strict=True))
     assert next(here.parameters()).device.type == "cpu"
+
+
+def test_a_file_system_that_is_read_only_is_named(tmp_path, monkeypatch):
+    """There, even to remove a temporary file that was never made is an error, and not that there is none."""
+
+    def refuse(*arguments, **options):
+        raise OSError(30, "Read-only file system", "a temporary name")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    said = f"Read-only file system: cannot write {tmp_path / 'a'}. Nothing was written"
+    with pytest.raises(OSError, match=said), atomic_write(tmp_path / "a"):
+        pass

@@ -395,3 +395,13 @@ def test_training_needs_no_network():
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Finished Training" in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--save", "--json"])
+def test_a_folder_that_cannot_be_written_is_named_before_the_training(option, tmp_path, monkeypatch, capsys):
+    """A training into somebody else's folder, or onto a file system mounted read-only, would lose its result."""
+    monkeypatch.setattr(os, "access", lambda folder, mode: False)
+    assert main(["train", option, str(tmp_path / "a")]) == 2
+    said = capsys.readouterr()
+    assert f"cannot write {tmp_path / 'a'}: the folder {tmp_path} is not yours to write to" in said.err
+    assert "loss" not in said.out

@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -282,6 +283,14 @@ def test_the_environment_of_a_cpu_is_plain_values_under_their_names():
     assert found["device"] == "cpu" and found["device_name"] == found["cpu_name"] != ""
     assert found["memory_bytes"] is found["capability"] is found["driver"] is None
     assert found["threads"] == 1 and found["torch"] == torch.__version__
+
+
+def test_without_torchvision_the_environment_says_so(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert environment("cpu")["torchvision"] is None
 
 
 def test_the_environment_of_a_gpu_names_card_memory_driver_and_capability(monkeypatch):

@@ -1,6 +1,7 @@
 """Each state of a machine is faked; the finding must name its facts, and the remedy must be the one for that state."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(doctor, "nvidia_smi", lambda: list(cards))
         monkeypatch.setattr(doctor, "load_mnist", lambda train: None)
         monkeypatch.setattr(doctor, "usable_cpus", lambda: 4)
+        monkeypatch.setattr(doctor, "import_module", lambda name: SimpleNamespace(__version__="0.26.0"))
         monkeypatch.setattr(torch.version, "cuda", cuda)
         monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: CARD["name"])
@@ -61,7 +63,7 @@ def assert_says(finding, level, texts, remedies):
 def test_a_machine_without_a_gpu_is_healthy(machine):
     findings = diagnose()
     assert_says(findings[0], "ok", ["No GPU is here"], [])
-    assert [f.level for f in findings] == ["ok"] * 4 and works(findings)
+    assert [f.level for f in findings] == ["ok"] * 5 and works(findings)
     assert findings[-1].text == "Training works here, on cpu."
 
 
@@ -216,7 +218,7 @@ def test_data_that_cannot_be_read_are_an_error(machine, monkeypatch, error):
 
     monkeypatch.setattr(doctor, "load_mnist", fail)
     findings = diagnose()
-    assert_says(findings[2], "error", ["MNIST cannot be read", str(error)], ["data/README.md"])
+    assert_says(findings[3], "error", ["MNIST cannot be read", str(error)], ["data/README.md"])
     assert not works(findings) and not any("Training works" in f.text for f in findings)
 
 
@@ -259,3 +261,21 @@ def test_the_json_has_the_findings_the_environment_and_the_hosts_name_in_one_lin
 
 def test_the_json_of_a_device_that_is_not_here_has_the_cpus_environment():
     assert json.loads(collectable([], "cuda:77"))["environment"]["device"] == "cpu"
+
+
+# torchvision
+
+
+def test_a_torchvision_that_is_there_and_of_the_same_build_is_ok():
+    assert any(f.level == "ok" and f.text.startswith("torchvision 0.") for f in diagnose())
+
+
+@pytest.mark.parametrize("failure", ["operator torchvision::nms does not exist", "No module named 'torchvision'"])
+def test_a_torchvision_that_cannot_be_imported_is_named_with_its_remedy(machine, monkeypatch, failure):
+    def refuse(name):
+        raise (ModuleNotFoundError if "module" in failure else RuntimeError)(failure)
+
+    monkeypatch.setattr(doctor, "import_module", refuse)
+    found = next(f for f in diagnose() if "torchvision" in f.text)
+    assert_says(found, "note", [failure, "chapters 03 and 04"], ["Uninstall", "in one command"])
+    assert works(diagnose())  # the default pipeline needs none
