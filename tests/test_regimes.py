@@ -62,7 +62,7 @@ def test_the_table_of_regimes_groups_devices_that_wait_for_the_same(capsys):
     tables.regimes(devices, [(1, 128), (128, 128)])
     out = capsys.readouterr().out
     assert "this machine: CPU: 128 images at width 128 wait for operations." in out
-    assert "predicted: A, predicted: B: 128 images at width 128 wait for launches." in out
+    assert "predicted: A; predicted: B: 128 images at width 128 wait for launches." in out
     assert out.count("Rungs that relieve them most:") == 2
 
 

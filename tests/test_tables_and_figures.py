@@ -81,7 +81,7 @@ def test_bars_of_the_same_parts_are_drawn_and_said_but_for_what_is_next_to_nothi
     assert capsys.readouterr().out.splitlines() == [
         "a: 80.2 µs = products 50, launches 30",
         "b: 51.9 µs = products 50, launches 2",
-        "Next to nothing: dust.",
+        "Too small to draw: dust.",
     ]
 
 

@@ -270,7 +270,7 @@ def stacks(
         row = row.replace("\n", " ")
         print(f"{row}: {number(sum(parts.values()))} {unit} = {shown}")
     if small:
-        print(f"Next to nothing: {', '.join(small)}.")
+        print(f"Too small to draw: {', '.join(small)}.")
 
 
 def account(found: Account, title: str, *, tolerance: float = 0.15) -> None:

@@ -101,7 +101,7 @@ def peers(results: Results) -> None:
     found = compare_all({m.name: m.seconds for m in measured}, [("plain loop", name) for name in names])
     for verdict, sign in (("Slower", -1), ("Faster", 1)):
         apart = [c.names[1] for c in found if c.differs and sign * (c.ratio - 1) > 0]
-        print(f"{verdict} than the plain loop: {', '.join(apart) or 'none'}.")
+        print(f"{verdict} than the plain loop: {'; '.join(apart) or 'none'}.")
 
 
 def sources(figures: Sequence[Figure], chips: Sequence[Chip] = ()) -> None:
@@ -295,8 +295,8 @@ def regimes(devices: Mapping[str, ThreeNumbers], steps: Sequence[tuple[int, int]
         kind = "cpu" if label.endswith("CPU") else "cuda"
         together.setdefault((binding(parts(numbers)), kind), []).append(label)
     for (first, kind), labels in together.items():
-        print(f"{', '.join(labels)}: 128 images at width 128 wait for {first}.")
-        print(f"Rungs that relieve them most: {', '.join(relieving(first, kind))}.")
+        print(f"{'; '.join(labels)}: 128 images at width 128 wait for {first}.")
+        print(f"Rungs that relieve them most: {'; '.join(relieving(first, kind))}.")
 
 
 def ridges(cards: Sequence[str]) -> list[Figure]:
