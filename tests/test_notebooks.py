@@ -71,7 +71,7 @@ def test_begins_and_ends_as_every_chapter_does(path):
     assert re.match(rf"# {path.name[:2]} \w+", first)
     assert first.count("\n# - ") + first.count("\n- ") == 3, "three things the reader will be able to do"
     assert "**Time:**" in first and "**Builds on:**" in first
-    assert "## Key points" in last
+    assert last.startswith("## Key points")
     assert "setup()" in cells(path, "code")[0].source
     assert cells(path, "code")[0].outputs[0].text.startswith("Device: ")
 

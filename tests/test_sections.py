@@ -9,6 +9,7 @@ from mnist_gpu.faster import ladder as rungs_of_the_ladder
 from mnist_gpu.faster.graphs import EpochGraph
 from mnist_gpu.faster.ladder import PLAIN, RUNGS, Rung, Training, plain, sgd
 from mnist_gpu.measuring import benchmark, timing, workloads
+from mnist_gpu.measuring.memory import LiveBytes
 from mnist_gpu.measuring.peers import PEERS, lines_of_code
 from mnist_gpu.measuring.results import Skipped, Timed
 from mnist_gpu.measuring.sections import account as the_account
@@ -61,6 +62,15 @@ def assert_timed(found, section):
 
 
 # The sections
+
+
+def test_between_two_ceilings_no_tensor_is_kept():
+    """Half a gigabyte of a copy that is done, while products are measured, decides how many kernels a server holds."""
+    alive = []
+    with LiveBytes() as live:
+        for _ in measure_ceilings(CPU, sizes=(8, 16), mebibytes=(1, 2), seconds=0.001):
+            alive.append(live.now)
+    assert alive == [0] * len(alive) and live.peak == 2 * 2 * 2**20
 
 
 def test_ceilings_measure_products_and_copies_with_one_thread_and_all():

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
@@ -26,23 +27,31 @@ def measure_ceilings(
             found = measure(function, min_seconds=seconds)
             return Timed("ceilings", name, device.type, threads, list(found.times), parameters, per_call)
 
+        # Each function holds its tensors, and goes when it is measured: of the largest copy they are half a gigabyte.
         for n in sizes:
-            a, b = torch.rand(n, n, device=device), torch.rand(n, n, device=device)
-            out = torch.empty_like(a)
-            product = lambda a=a, b=b, out=out: torch.mm(a, b, out=out)  # noqa: E731
-            yield timed("matrix product", product, {"size": n}, {"flop": 2 * n**3})
+            yield timed("matrix product", _product(n, device), {"size": n}, {"flop": 2 * n**3})
         # The largest product again, timed as many do it: without waiting for the device. On a GPU this is the launch.
-        yield Timed("ceilings", "launch", device.type, threads, launch_seconds(product, device), {"size": n})
+        launched = launch_seconds(_product(n, device), device)
+        yield Timed("ceilings", "launch", device.type, threads, launched, {"size": n})
         for mib in mebibytes:
-            a = torch.ones(mib * 2**18, device=device)  # 2^18 numbers of 4 bytes
-            out = torch.empty_like(a)
-            copy = lambda a=a, out=out: out.copy_(a)  # noqa: E731
-            yield timed("copy", copy, {"mebibytes": mib}, {"bytes": 2 * mib * 2**20})
+            yield timed("copy", _copy(mib, device, device), {"mebibytes": mib}, {"bytes": 2 * mib * 2**20})
             if device.type in ("cuda", "xpu"):
                 for kind in ("pageable", "pinned"):
-                    host = torch.ones(mib * 2**18, pin_memory=kind == "pinned")
-                    transfer = lambda host=host, out=out: out.copy_(host)  # noqa: E731
+                    transfer = _copy(mib, "cpu", device, pin_memory=kind == "pinned")
                     yield timed(f"transfer, {kind}", transfer, {"mebibytes": mib}, {"bytes": mib * 2**20})
+                    del transfer
+
+
+def _product(n: int, device: torch.device) -> Callable[[], object]:
+    """A product of two n x n matrices, into a third."""
+    a, b = torch.rand(n, n, device=device), torch.rand(n, n, device=device)
+    return partial(torch.mm, a, b, out=torch.empty_like(a))
+
+
+def _copy(mib: int, source: torch.device | str, target: torch.device, **memory) -> Callable[[], object]:
+    """A copy of so many MiB between tensors that are there already; `memory` is of the source: pin_memory."""
+    there = torch.ones(mib * 2**18, device=source, **memory)  # 2^18 numbers of 4 bytes
+    return partial(torch.empty_like(there, device=target, pin_memory=False).copy_, there)
 
 
 def launch_seconds(function: Callable[[], object], device: torch.device, repeats: int = 10) -> list[float]:
