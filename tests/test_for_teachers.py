@@ -234,3 +234,24 @@ def test_the_drill_has_eight_failures_each_with_cause_sight_and_remedy(guide):
     assert failures == list("12345678")
     for lead in ("How to bring it about.", "What one sees.", "What to do."):
         assert drill.count(f"**{lead}**") == 8, lead
+
+
+def test_a_schedules_minutes_follow_each_other_and_end_as_its_heading_says(guide):
+    schedules = section(guide, "## Schedules")
+    for heading, last in (("90 minutes: why the GPU does not help, and what does", 90), ("Half a day", 240)):
+        rows = re.findall(r"^\| (\d+) to (\d+) \| (\d\d)? ?\|", section(schedules, f"### {heading}"), re.MULTILINE)
+        assert [int(begin) for begin, _, _ in rows] == [0, *(int(end) for _, end, _ in rows[:-1])]
+        assert int(rows[-1][1]) == last and {chapter for *_, chapter in rows if chapter} <= CHAPTERS.keys()
+    days = re.findall(r"(\d+) to (\d+) \| ([^|]*?) \|", section(schedules, "### Two days"))
+    first, second = ([row for row in days[i::2]] for i in (0, 1))
+    taught = [chapter for day in (first, second) for *_, what in day for chapter in re.findall(r"^\d\d", what)]
+    assert taught == list(CHAPTERS)
+
+
+def test_the_headings_that_a_schedule_quotes_are_in_the_chapters(guide):
+    rows = re.findall(r"^\| \d+ to \d+ \| (\d\d) \| (.*?) \| (.*?) \|$", section(guide, "## Schedules"), re.MULTILINE)
+    quoted = [(number, words) for number, *cells in rows for cell in cells for words in re.findall(r'"([^"]+)"', cell)]
+    assert len(quoted) > 10
+    for number, heading in quoted:
+        text = CHAPTERS[number].read_text(encoding="utf-8")
+        assert re.search(rf'"#+ {re.escape(heading)}', text), f"{number} has no heading {heading!r}"
