@@ -1,6 +1,7 @@
 """What runs everything that only a GPU can show: its parts, here small programs, and how each of them may end."""
 
 import json
+import signal
 import sys
 
 import pytest
@@ -43,6 +44,19 @@ def test_a_part_whose_time_is_up_may_write_what_it_has(tmp_path, monkeypatch, se
     done = do(Part("slow", code(SLOW, kept), min(seconds, 5)), tmp_path, left=min(left, 5))
     assert done.status == "stopped" and done.said == "kept" and kept.read_text() == "what it had"
     assert 4 < done.seconds < 60
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no interrupt for another program")
+def test_a_part_may_write_what_it_has_also_where_a_shell_has_started_this_in_the_background(tmp_path, monkeypatch):
+    """A script's shell makes what it starts with & deaf to interrupts, and what that starts in turn."""
+    monkeypatch.setattr(on_gpu, "WORTH", 1)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        done = do(Part("slow", code(SLOW, tmp_path / "kept"), 5), tmp_path, left=5)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # this program stays as it was started
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (done.status, done.said) == ("stopped", "kept")
 
 
 def test_a_part_that_does_not_stop_is_ended_with_its_children(tmp_path, monkeypatch):

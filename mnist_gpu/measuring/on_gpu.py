@@ -109,9 +109,10 @@ def do(part: Part, folder: Path, left: float) -> Done:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     environment |= {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}
     with log.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, *part.arguments], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
-        )
+        with interruptible():
+            process = subprocess.Popen(
+                [sys.executable, *part.arguments], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
+            )
         try:
             status = "failed" if process.wait(min(part.seconds, left)) else "passed"
         except subprocess.TimeoutExpired:
@@ -124,6 +125,22 @@ def do(part: Part, folder: Path, left: float) -> Done:
         line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip() and WARNS not in line
     ]
     return Done(part.name, status, time.monotonic() - start, lines[-1] if lines else "it printed nothing")
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Programs started in this context hear an interrupt, also where this one was started deaf to it.
+
+    A shell that runs a script ignores interrupts for what it starts with &, and whatever that starts inherits it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if before == signal.SIG_IGN:
+            signal.signal(signal.SIGINT, before)
 
 
 def stop(process: subprocess.Popen) -> None:
