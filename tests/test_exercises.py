@@ -320,12 +320,13 @@ def test_an_answer_that_stops_is_wrong_and_its_line_is_named(about):
     assert "What it gives cannot be used: TypeError" in judge("00.1", "a").text
 
 
-def test_an_interrupt_is_no_verdict(about):
-    def interrupted(answer):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, torch.OutOfMemoryError])
+def test_an_interrupt_is_no_verdict_nor_is_memory_that_ran_out(error, about):
+    def stopped(answer):
+        raise error
 
-    about(interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    about(stopped)
+    with pytest.raises(error):
         judge("00.1", 1)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from mnist_gpu.checks import atomic_write
+from mnist_gpu.device import memory_error
 from mnist_gpu.exercises import (
     chapter_01,
     chapter_02,
@@ -34,6 +35,7 @@ from mnist_gpu.exercises.verdicts import (
     unanswered,
 )
 
+# Each of them has added its exercises when it was imported.
 CHAPTERS = (
     chapter_01,
     chapter_02,
@@ -45,12 +47,10 @@ CHAPTERS = (
     chapter_08,
     chapter_10,
     puzzles,
-)  # each adds its exercises
+)
 PROGRESS = Path("my_exercises.json")
-FOLDERS = (
-    Path(),
-    Path("notebooks"),
-)  # where it may be: a kernel runs beside the notebooks, a terminal one folder above
+# Where it may be: a kernel runs beside the notebooks, a terminal one folder above.
+FOLDERS = (Path(), Path("notebooks"))
 REPLACE = "Replace every ... by code."
 MENDED = "Mend it, then delete the line with the ..."
 
@@ -76,6 +76,8 @@ def judge(name: str, answer: object, seed: int = 0) -> Verdict:
     except Undecided as undecided:
         return Verdict(UNDECIDED, f"{name}: {undecided}")
     except Exception as error:
+        if memory_error(error):  # which may be the machine's fault, and says what to do
+            raise
         return Verdict(WRONG, f"{name}: wrong. {_stopped(error, answer)}")
     finally:
         torch.set_num_threads(threads)
