@@ -12,7 +12,7 @@ WRONG = [
     ("03.2", ".unsqueeze(1)", "", "but should be [1, 1, 28, 28]"),
     ("03.2", "labels.index_select(0, index)", "labels[: len(index)]", "labels are not those"),
     ("03.2", "torch.arange(256, device", "torch.arange(256, dtype=torch.float64, device", "four bytes a pixel"),
-    ("03.2", "table[pixels.int()]", "table[pixels]", "It stops in line 5 of its cell"),
+    ("03.2", "table[pixels.int()]", "table[pixels]", "It stops in line 6 of its cell"),
     ("03.3", "-(-load // train)", "max(1, load // train)", "still waits for every batch"),
     ("03.3", "-(-load // train)", "load // train + 1", "3 workers would be, too"),
     ("03.3", "-(-load // train)", "load / train", "is a whole one"),
