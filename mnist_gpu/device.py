@@ -127,7 +127,8 @@ def _files_in_memory(group: Path) -> int:
         found = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
         return 0
-    return int(found.get("active_file", 0)) + int(found.get("inactive_file", 0))
+    # Of cgroup v1 only the totals hold the groups below this one, as its use does; of v2 every number does.
+    return sum(int(found.get(f"total_{name}", found.get(name, 0))) for name in ("active_file", "inactive_file"))
 
 
 def need_memory(needed: int, what: str) -> None:

@@ -244,6 +244,8 @@ def test_a_schedules_minutes_follow_each_other_and_end_as_its_heading_says(guide
         assert int(rows[-1][1]) == last and {chapter for *_, chapter in rows if chapter} <= CHAPTERS.keys()
     days = re.findall(r"(\d+) to (\d+) \| ([^|]*?) \|", section(schedules, "### Two days"))
     first, second = ([row for row in days[i::2]] for i in (0, 1))
+    for day in (first, second):
+        assert [int(begin) for begin, *_ in day] == [0, *(int(end) for _, end, _ in day[:-1])]
     taught = [chapter for day in (first, second) for *_, what in day for chapter in re.findall(r"^\d\d", what)]
     assert taught == list(CHAPTERS)
 

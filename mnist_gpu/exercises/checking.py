@@ -10,7 +10,7 @@ import torch
 
 from mnist_gpu.checks import atomic_write
 from mnist_gpu.device import memory_error
-from mnist_gpu.exercises import (
+from mnist_gpu.exercises import (  # noqa: F401 - to be imported is all: each adds its exercises
     chapter_01,
     chapter_02,
     chapter_03,
@@ -35,19 +35,6 @@ from mnist_gpu.exercises.verdicts import (
     unanswered,
 )
 
-# Each of them has added its exercises when it was imported.
-CHAPTERS = (
-    chapter_01,
-    chapter_02,
-    chapter_03,
-    chapter_04,
-    chapter_05,
-    chapter_06,
-    chapter_07,
-    chapter_08,
-    chapter_10,
-    puzzles,
-)
 PROGRESS = Path("my_exercises.json")
 # Where it may be: a kernel runs beside the notebooks, a terminal one folder above.
 FOLDERS = (Path(), Path("notebooks"))
