@@ -1,5 +1,6 @@
 """The benchmark as a whole: which sections it runs, what it keeps, and what it says."""
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -279,15 +280,60 @@ def test_one_of_two_devices_can_be_measured_alone(fake_sections, monkeypatch):
         run(CPU, on="gpu")
 
 
-def test_a_record_can_be_continued(fake_sections, tmp_path, monkeypatch):
+@pytest.fixture
+def record(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # which the benchmark changes
-    path = tmp_path / "here.json"
+    return tmp_path / "here.json"
+
+
+def test_a_record_can_be_continued(fake_sections, record):
     for section in ("ceilings", "ladder", "ladder"):
-        assert benchmark.run(only=[section], record=path, append=True) == 0
-    found = read(path)
+        assert benchmark.run(only=[section], record=record, append=True) == 0
+    found = read(record)
     assert [m.section for m in found.measurements] == ["ceilings", "ladder"]
-    write(path, replace(found, environment=found.environment | {"torch": "1.0"}))
+    write(record, replace(found, environment=found.environment | {"torch": "1.0"}))
     with pytest.raises(ValueError, match="another machine or program: torch differ"):
-        benchmark.run(only=["ladder"], record=path, append=True)
-    assert benchmark.run(only=["ladder"], record=path) == 0  # without, it is a new one
-    assert [m.section for m in read(path).measurements] == ["ladder"]
+        benchmark.run(only=["ladder"], record=record, append=True)
+
+
+def test_a_record_is_not_replaced_by_a_run_that_does_not_add_to_it(fake_sections, record):
+    assert benchmark.run(only=["ceilings"], record=record) == 0
+    before = record.read_bytes()
+    with pytest.raises(ValueError, match=rf"{record.name} is there already.*--append"):
+        benchmark.run(only=["ladder"], record=record)
+    assert record.read_bytes() == before
+
+
+class Gone(BaseException):
+    """The machine goes away: nothing that the program would still do is done."""
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, Gone, RuntimeError("the driver is lost")])
+@pytest.mark.parametrize("at", range(4))
+def test_a_record_that_is_cut_short_anywhere_and_continued_has_all_that_was_measured(monkeypatch, record, at, end):
+    names = ("ceilings", "pipelines", "account", "ladder")
+
+    def section(name, rounds, fail=None):
+        def measure(device, **options):
+            yield Skipped(name, "for CPUs alone", device.type, "needs a CPU")  # always first, as on a GPU
+            yield Timed(name, "first", device.type, 1, [1.0] * rounds)
+            if fail:
+                yield Timed(name, "second", device.type, 1, [1.0])  # one round, then the end
+                raise fail
+            yield Timed(name, "second", device.type, 1, [1.0] * rounds)
+
+        return measure
+
+    def go(rounds, fail_at=None):
+        for i, name in enumerate(names):
+            measures(monkeypatch, name, section(name, rounds, end if i == fail_at else None))
+        with contextlib.suppress(Gone):
+            benchmark.run(only=list(names), record=record, append=True)
+        found = read(record).measurements if record.exists() else []
+        return {(m.section, m.name): len(m.seconds) for m in found}
+
+    whole = {(name, which): 10 for name in names for which in ("first", "second")}
+    found = go(10, at)
+    assert all(found[name, which] == 10 for name in names[:at] for which in ("first", "second"))
+    assert go(10) == whole
+    assert go(4, at) == whole == go(4)

@@ -36,15 +36,54 @@ def test_what_is_written_is_read_back_equal(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["format"] == FORMAT
 
 
-def test_two_runs_on_one_machine_become_one_and_the_later_takes_a_sections_place():
-    first = replace(EXAMPLE, environment=EXAMPLE.environment | {"load_average": 0.1})
-    ladder = Timed("ladder", "device", "cpu", 1, [5.0], {"hidden": 128})
+def again(measurements=(), skipped=()):
+    """A second run on the machine of EXAMPLE."""
+    return Results(EXAMPLE.environment, list(measurements), "2026-02-01", True, list(skipped))
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_an_old_measurement_gives_way_to_the_same_one_with_as_many_rounds_or_more(rounds):
+    ladder = Timed("ladder", "device", "cpu", 1, [5.0] * rounds, {"hidden": 128})  # EXAMPLE's has two
     account = Timed("account", "step", "cpu", 1, [1.0])
-    second = Results(EXAMPLE.environment | {"load_average": 0.7}, [ladder, account], "2026-02-01", True)
+    found = results.merged(EXAMPLE, again([ladder, account])).measurements
+    kept = replace(ladder, run=1) if rounds >= 2 else EXAMPLE.measurements[1]
+    assert found == [EXAMPLE.measurements[0], kept, *EXAMPLE.measurements[2:], replace(account, run=1)]
+
+
+@pytest.mark.parametrize("changed", [{"device": "cuda"}, {"threads": 2}, {"parameters": {"hidden": 64}}, {"name": "x"}])
+def test_another_measurement_of_the_section_takes_no_old_ones_place(changed):
+    other = replace(EXAMPLE.measurements[1], seconds=[5.0] * 9, **changed)
+    if changed.get("device"):
+        other = replace(other, parameters={"hidden": 2048})
+    assert results.merged(EXAMPLE, again([other])).measurements == [*EXAMPLE.measurements, replace(other, run=1)]
+
+
+def test_what_is_skipped_removes_nothing_that_was_measured():
+    cut_short = [Skipped("ladder", name, device, "x") for name in ("device", "TF32") for device in ("cpu", "cuda")]
+    found = results.merged(EXAMPLE, again(skipped=cut_short))
+    assert found.measurements == EXAMPLE.measurements
+    assert found.skipped == [EXAMPLE.skipped[1], *cut_short]  # the newer reason stands for what both have skipped
+
+
+def test_what_was_skipped_and_is_measured_later_is_skipped_no_longer():
+    broken = replace(EXAMPLE, skipped=[*EXAMPLE.skipped, Skipped("peers", results.BROKEN_OFF, "cpu", "an error")])
+    found = results.merged(broken, again([Timed("peers", "Keras", "cpu", 1, [1.0])]))
+    assert found.skipped == [EXAMPLE.skipped[0]]
+    first = replace(EXAMPLE, environment=EXAMPLE.environment | {"load_average": 0.1})
+    second = replace(again(), environment=EXAMPLE.environment | {"load_average": 0.7})
     found = results.merged(first, second)
-    assert found.measurements == [EXAMPLE.measurements[0], *EXAMPLE.measurements[2:], ladder, account]
-    assert found.skipped == [EXAMPLE.skipped[1]]  # TF32 on the CPU was of the ladder that has been measured again
-    assert found.environment["load_average"] == 0.7 and found.date == "2026-02-01"
+    assert found.environment["load_average"] == 0.7 and found.date == "2026-02-01" and found.skipped == first.skipped
+
+
+def test_only_what_one_run_has_timed_in_turn_is_compared():
+    old = [Timed("ladder", name, "cpu", 1, [seconds] * 10) for name, seconds in (("a", 4.0), ("b", 2.0), ("c", 1.0))]
+    first, second = replace(EXAMPLE, measurements=old), again([replace(old[0], seconds=[9.0] * 12)])
+    found = results.merged(first, second).measurements
+    pairs = [("a", "b"), ("b", "c"), ("b", "not there")]
+    assert [c.names for c in results.compare_in_turn(found, pairs)] == [("b", "c")]
+    assert [c.ratio for c in results.compare_in_turn(old, pairs)] == [2.0, 2.0]
+    third = results.merged(results.merged(first, second), again(old)).measurements
+    assert [c.names for c in results.compare_in_turn(third, pairs)] == [("b", "c")]  # a's twelve rounds stay
 
 
 def test_results_of_another_machine_or_kind_are_not_merged():

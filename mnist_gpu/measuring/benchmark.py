@@ -19,13 +19,12 @@ from mnist_gpu.checks import writable
 from mnist_gpu.device import describe, environment, pick_device, set_threads, synchronize
 from mnist_gpu.faster.ladder import RUNGS
 from mnist_gpu.measuring import neighbours, results, written_predictions
-from mnist_gpu.measuring.results import Results, Skipped
+from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped
 from mnist_gpu.measuring.sections.ladder import FLOORS
 
 # In the order in which they run; each is the file of that name in mnist_gpu/measuring/sections.
 NAMES = ("ceilings", "pipelines", "account", "crossover", "ladder", "ensemble", "peers")
 SECTIONS = {name: import_module(f"mnist_gpu.measuring.sections.{name}").SECTION for name in NAMES}
-BROKEN_OFF = "the rest of the section"
 
 
 def installed() -> list[str]:
@@ -35,12 +34,12 @@ def installed() -> list[str]:
 
 def benchmark(
     device: torch.device, *, quick=False, only: Iterable[str] | None = None, on: str | None = None,
-    progress: Callable = iter, say=print,
+    progress: Callable = iter, say=print, keep: Callable[[Results], object] = lambda found: None,
 ) -> Results:  # fmt: skip
     """Runs the sections `only`, or all that are `installed`, on the CPU, and on `device` if that is another.
 
     `on` ("cpu" or "gpu") leaves the other out. An interrupt ends it, an error ends a section; what was measured before
-    is kept.
+    is kept. After every section `keep` gets what there is so far.
     """
     if on == "gpu" and device.type == "cpu":
         raise ValueError("there is no GPU here to measure on")
@@ -69,6 +68,7 @@ def benchmark(
                 else:
                     say(f"{name} on {here.type}: {time.perf_counter() - start:.0f} s")
                     neighbours.report(say)
+                keep(found)
     except KeyboardInterrupt:
         say("interrupted; keeping what is finished")
     finally:
@@ -105,10 +105,14 @@ def run(
 ) -> int:  # fmt: skip
     """Measures this machine and prints the summary; with `record` writes every raw time there, too.
 
-    With `append` it adds them to what an earlier run on this machine has recorded there. Returns 1 if a section broke
-    off, else 0. Raises ValueError if the file cannot be written, or continued, before measuring.
+    The file is written after every section, so that a machine that goes away takes one section with it at most. With
+    `append` it adds them to what an earlier run on this machine has recorded there. Returns 1 if a section broke off,
+    else 0. Raises ValueError, before measuring, if the file cannot be written or continued, or is there already without
+    `append`.
     """
     writable(record)
+    if record and record.exists() and not append:
+        raise ValueError(f"{record} is there already: --append adds to it, and another name begins a new one")
     device = pick_device()
     set_threads(1)
     before = results.read(record) if append and record and record.exists() else None
@@ -124,12 +128,16 @@ def run(
     def progress(iterable):
         return tqdm(iterable, leave=False, disable=None)
 
+    def keep(found: Results) -> None:
+        if record:
+            results.write(record, results.merged(before, found) if before else found)
+
     # What torch.compile compiled in an earlier run would make its first use look cheap.
     with tempfile.TemporaryDirectory() as empty:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty
-        found = benchmark(device, quick=quick, only=only, on=on, progress=progress)
-    if record:  # before the summary, which takes time that an interrupted run may not have
-        results.write(record, results.merged(before, found) if before else found)
+        found = benchmark(device, quick=quick, only=only, on=on, progress=progress, keep=keep)
+    keep(found)  # before the summary, which takes time that an interrupted run may not have
+    if record:
         print(f"Recorded {len(found.measurements)} measurements in {record}")
     print(summary(found))
     if not only:  # some seconds

@@ -16,9 +16,9 @@ from mnist_gpu.checks import atomic_write
 from mnist_gpu.measuring.card import Range
 from mnist_gpu.measuring.prediction import ThreeNumbers
 from mnist_gpu.measuring.published import Figure
-from mnist_gpu.measuring.results import QUIET, Results, Timed
+from mnist_gpu.measuring.results import QUIET, Results, Timed, compare_in_turn
 from mnist_gpu.measuring.sections.account import Account
-from mnist_gpu.measuring.timing import Comparison, compare_all, interval, rounded
+from mnist_gpu.measuring.timing import Comparison, interval, rounded
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^vPXh"
@@ -453,8 +453,8 @@ def ladder(
     for i, (label, found) in enumerate(sources):
         color = PALETTE[i % len(PALETTE)]
         look = {"facecolor": color} if label.startswith(OWN) else {"facecolor": "white", "hatch": HATCHES[i % 5 + 1]}
-        pairs = [(rungs[0], name) for name in rungs[1:] if name in found and rungs[0] in found]
-        gains = {c.names[1]: c.times for c in compare_all({n: m.seconds for n, m in found.items()}, pairs)}
+        pairs = [(rungs[0], name) for name in rungs[1:]]
+        gains = {c.names[1]: c.times for c in compare_in_turn(found.values(), pairs)}
         for top, name in zip(tops, rungs, strict=True):
             y = top + i + 0.5
             if name not in found:
@@ -500,9 +500,9 @@ def ladder(
         plt.show()
     for label, found in sources:
         ranked = sorted((statistics.median(m.per_epoch()), name) for name, m in found.items() if name in rungs)
-        if rungs[0] in found and len(ranked) > 1:
-            gain = compare_all({n: m.seconds for n, m in found.items()}, [(rungs[0], ranked[0][1])])[0]
-            print(f"{label}, the fastest rung: {gain}")
+        if ranked and ranked[0][1] != rungs[0]:
+            for gain in compare_in_turn(found.values(), [(rungs[0], ranked[0][1])]):
+                print(f"{label}, the fastest rung: {gain}")
     for label, found in predicted:
         times = ", ".join(f"{name} {span(found[name])} s" for name in rungs if name in found)
         print(f"{label}, seconds per epoch at least to at most: {times}.")

@@ -14,7 +14,8 @@
         "per_call": {"flop": 2147483648}, what one timed call did: flop, bytes, images, steps
         "first_use_seconds": null,        the very first call, with compilation, capture or start-up in it
         "seconds": [0.0021, 0.0022],      every raw time of a later call
-        "proof": {}}]}                    what shows that the result is the same: losses, and their differences
+        "proof": {},                      what shows that the result is the same: losses, and their differences
+        "run": 0}]}                       which run of the benchmark: only what one run has timed in turn is compared
 
 Only `python -m mnist_gpu benchmark --record` writes them.
 """
@@ -23,18 +24,20 @@ import hashlib
 import json
 import math
 import statistics
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from mnist_gpu.checks import atomic_write
 from mnist_gpu.device import cpu_name, device_name
-from mnist_gpu.measuring.timing import interval
+from mnist_gpu.measuring.timing import Comparison, compare_all, interval
 from mnist_gpu.mnist import TRAIN_IMAGES
 
 QUIET = 0.5  # the load average up to which a machine is idle enough to record; above, every legend says it
 FORMAT = "mnist_gpu results 1"
+BROKEN_OFF = "the rest of the section"  # the name of what is skipped when an error ends a section
 REFERENCE = Path(__file__).resolve().parents[2] / "data" / "reference"
 
 
@@ -51,6 +54,12 @@ class Timed:
     per_call: dict = field(default_factory=dict)
     first_use_seconds: float | None = None
     proof: dict = field(default_factory=dict)
+    run: int = 0
+
+    @property
+    def key(self) -> tuple:
+        """What makes two measurements the same one, made again."""
+        return self.section, self.name, self.device, self.threads, json.dumps(self.parameters, sort_keys=True)
 
     @property
     def median(self) -> float:
@@ -131,8 +140,9 @@ def read(path: str | Path) -> Results:
 def merged(first: Results, second: Results) -> Results:
     """Two runs on one machine as one; of the load that they began with, the larger.
 
-    What the second has measured of a section on a device takes the place of what the first had of it. Raises
-    ValueError if their environments differ in anything else, or one of them is quick.
+    A measurement of the first gives way only to the same one of the second, and only if that has as many rounds or
+    more. What the second could not measure removes nothing. Raises ValueError if their environments differ in anything
+    but the load, or one of them is quick.
     """
     loads = [r.environment.get("load_average") for r in (first, second)]
     environments = [r.environment | {"load_average": None} for r in (first, second)]
@@ -141,14 +151,29 @@ def merged(first: Results, second: Results) -> Results:
     if first.quick != second.quick:
         raise ValueError("one of these results is a record, the other a quick look")
     load = max((x for x in loads if x is not None), default=None)
-    again = {(one.section, one.device) for one in [*second.measurements, *second.skipped]}
+    run = 1 + max((m.run for m in first.measurements), default=-1)
+    kept = {m.key: m for m in first.measurements}
+    for m in second.measurements:
+        if m.key not in kept or len(m.seconds) >= len(kept[m.key].seconds):
+            kept[m.key] = replace(m, run=run + m.run)
+    return Results(
+        first.environment | {"load_average": load}, list(kept.values()), second.date, second.quick,
+        _still_skipped(first, second) + second.skipped,
+    )  # fmt: skip
 
-    def both(old: list, new: list) -> list:
-        return [one for one in old if (one.section, one.device) not in again] + new
 
-    measurements = both(first.measurements, second.measurements)
-    skipped = both(first.skipped, second.skipped)
-    return Results(first.environment | {"load_average": load}, measurements, second.date, second.quick, skipped)
+def _still_skipped(first: Results, second: Results) -> list[Skipped]:
+    """What the first run skipped, and the second has neither measured nor skipped itself."""
+    again = {(one.section, one.name, one.device) for one in [*second.measurements, *second.skipped]}
+    begun = {(section, BROKEN_OFF, device) for section, _, device in again}
+    return [s for s in first.skipped if (s.section, s.name, s.device) not in again | begun]
+
+
+def compare_in_turn(measured: Iterable[Timed], pairs: Iterable[tuple[str, str]]) -> list[Comparison]:
+    """`compare_all` for those of `pairs` (names) that one run has timed in turn; the others are left out."""
+    found = {m.name: m for m in measured}
+    timed = [(a, b) for a, b in pairs if a in found and b in found and found[a].run == found[b].run]
+    return compare_all({name: m.seconds for name, m in found.items()}, timed)
 
 
 def fingerprint(folder: str | Path = REFERENCE) -> str:

@@ -15,7 +15,7 @@ from mnist_gpu.measuring.prediction import ThreeNumbers
 from mnist_gpu.measuring.profiling import operators
 from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, Source, published
 from mnist_gpu.measuring.regimes import binding, parts, relieving
-from mnist_gpu.measuring.results import Results, Skipped, Timed
+from mnist_gpu.measuring.results import Results, Skipped, Timed, compare_in_turn
 from mnist_gpu.measuring.scaling import Scaling
 from mnist_gpu.measuring.timing import compare_all, interval, rounded
 from mnist_gpu.measuring.written_predictions import Outcome
@@ -45,8 +45,8 @@ def ladder(measured: Sequence[Timed]) -> None:
     """The rungs of one device in their order: seconds per epoch, against the textbook, first use, losses."""
     found = {m.name: m for m in measured}
     names = [rung.name for rung in RUNGS if rung.name in found]
-    pairs = [(TEXTBOOK, name) for name in names if TEXTBOOK in found and name != TEXTBOOK]
-    gains = {c.names[1]: f"{c.times}x" for c in compare_all({n: found[n].seconds for n in names}, pairs) if c.differs}
+    pairs = [(TEXTBOOK, name) for name in names if name != TEXTBOOK]
+    gains = {c.names[1]: f"{c.times}x" for c in compare_in_turn(found.values(), pairs) if c.differs}
     columns(
         ["rung", "s per epoch", "interval", "speed-up", "first use", "losses"],
         [
@@ -98,7 +98,7 @@ def peers(results: Results) -> None:
     )  # fmt: skip
     skipped([s for s in results.skipped if s.section == "peers"])
     names = [m.name for m in measured if m.name != "plain loop"]
-    found = compare_all({m.name: m.seconds for m in measured}, [("plain loop", name) for name in names])
+    found = compare_in_turn(measured, [("plain loop", name) for name in names])
     for verdict, sign in (("Slower", -1), ("Faster", 1)):
         apart = [c.names[1] for c in found if c.differs and sign * (c.ratio - 1) > 0]
         print(f"{verdict} than the plain loop: {'; '.join(apart) or 'none'}.")

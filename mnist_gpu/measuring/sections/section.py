@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mnist_gpu.measuring.results import Results, Skipped, Timed
-from mnist_gpu.measuring.timing import compare_all
+from mnist_gpu.measuring.results import Results, Skipped, Timed, compare_in_turn
 
 # Of the sections that time their sides in turn. Ten pairs are enough for up to 25 comparisons made together; four are
 # enough for none, so a section whose summary compares takes ten also for a look.
@@ -33,5 +32,6 @@ def measured_pairs(pairs: Callable[[Mapping], list], times: Mapping[str, Sequenc
 
 def comparisons(results: Results, device: str, section: str, pairs: Callable, note: str = "", **fields) -> list[str]:
     """A line of the summary for each of `measured_pairs`, over the measurements that `fields` select."""
-    times = {m.name: m.seconds for m in results.select(section, device=device, **fields)}
-    return [f", {section}{note}: {found}" for found in compare_all(times, measured_pairs(pairs, times))]
+    measured = results.select(section, device=device, **fields)
+    found = compare_in_turn(measured, measured_pairs(pairs, {m.name: m.seconds for m in measured}))
+    return [f", {section}{note}: {one}" for one in found]
