@@ -1,5 +1,5 @@
 # `make lab`, `make test`, `make gpu` and `make notebooks` each do their own set-up: a virtual environment in .venv, installed once
-# and again only when requirements.txt or pyproject.toml changes.
+# and again only when requirements.txt or pyproject.toml changes (mnist_gpu/install.py).
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -7,9 +7,7 @@ READY := .venv/.ready
 .PHONY: lab test gpu notebooks lint
 
 $(READY): requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, but $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PYTHON) -m mnist_gpu.install
 	@touch $@
 
 # Opens chapter 01; without a display it prints the address. (Given the notebook as an argument, JupyterLab would show the
