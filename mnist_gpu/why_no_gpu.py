@@ -181,8 +181,12 @@ def for_an_old_driver(driver: str, card: tuple[int, int] | None, cuda: str) -> s
         return install(driver, card)
     if other is None or other.driver >= needed:
         return newer_driver(needed)
-    when = "If that cannot be" + ("" if card else ", or the card is older than the GTX 16 and RTX 20 series")
-    return f"{newer_driver(needed)} {when}: {install(driver, card)}"
+    if card:
+        return f"{newer_driver(needed)} If that cannot be: {install(driver, card)}"
+    return (
+        f"{newer_driver(needed)} If that cannot be, or the card is older than the GTX 16 and RTX 20 series: "
+        f"{install(driver, card)} For a card older than the GTX 750 no driver is new enough."
+    )
 
 
 def names_a_card(visible: str, cards: int) -> bool:

@@ -132,7 +132,15 @@ def test_a_cpu_only_build_is_the_cause_even_where_the_card_is_hidden_too(machine
         (CARD, "535.183.01", "13.0", "580", ["to 580", "/cu126"], ["WSL"]),
         (OLD, "535.183.01", "13.0", "580", ["/cu126"], ["Update"]),  # a newer driver brings no code for it
         (NEW, "570.86.10", "13.2", "580", ["to 580"], ["install"]),
-        ({"name": "NVIDIA GeForce GTX 780"}, "470.182.03", "12.6", "525", ["to 525"], []),
+        (
+            {"name": "NVIDIA GeForce GTX 780"},
+            "470.182.03",
+            "13.0",
+            "580",
+            ["to 580", "to 525", "/cu126"],
+            [],
+        ),
+        ({"name": "NVIDIA GeForce GTX 1080"}, "470.182.03", "12.6", "525", ["to 525"], ["install"]),
     ],
 )
 def test_a_driver_that_is_too_old(machine, card, driver, cuda, needed, remedies, no_remedies):
