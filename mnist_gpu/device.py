@@ -7,7 +7,9 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -21,6 +23,13 @@ from mnist_gpu.checks import at_least_one
 # third of the time of two that spin, but on a free machine 2.6 times as long.)
 DEFAULT_THREADS = 1
 
+# Where a driver's programs are if not on PATH: NVIDIA's in WSL, of which a login by ssh knows nothing, and AMD's.
+BESIDES_PATH = ("/usr/lib/wsl/lib", "/opt/rocm/bin")
+PROGRAM_SECONDS = 20  # nvidia-smi may take half of that on a server with eight cards, whose driver it has to wake first
+KERNEL_SECONDS = 60
+FIRST_KERNEL = "import sys, torch; a = torch.ones(64, 64, device=sys.argv[1]); print((a @ a).sum().item())"
+_ended: dict[str, str | None] = {}  # what `ends_its_process` has found, for each GPU
+
 
 def accelerator() -> torch.device | None:
     """The GPU type that PyTorch reports as available (cuda, mps, xpu, ...), or None. Runs nothing on it."""
@@ -33,11 +42,57 @@ def available_devices() -> list[str]:
     return ["cpu"] + ([f"{found.type}:{i}" for i in range(torch.accelerator.device_count())] if found else [])
 
 
+def run_for(command: list[str], seconds: float) -> tuple[int, str]:
+    """The exit status of a program, and all that it printed. Raises TimeoutExpired after `seconds`.
+
+    It does not wait for the end of what it kills then: a program that waits for a broken driver cannot even be killed.
+    """
+    options = {"text": True, "errors": "replace", "stdin": subprocess.DEVNULL}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    try:
+        text, _ = process.communicate(timeout=seconds)
+    except BaseException:
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=1)
+        raise
+    return process.returncode, text.strip()
+
+
+def ends_its_process(device: torch.device | str) -> str | None:
+    """Runs a first kernel in a process of its own: one line that says how that ended the process, or None if it lives.
+
+    Done once for a GPU and process. It takes as long as `import torch` and the GPU's start: 1.6 s and more. A fork()
+    would save the import, but a process that has asked for GPUs before, be it by `torch.cuda.is_available()`, leaves
+    its forks a driver that does not work there, and a good GPU would be called a bad one.
+    """
+    device = torch.device(device)
+    name = f"{device.type}:{device.index or 0}"
+    if name not in _ended:
+        try:
+            status, text = run_for([sys.executable, "-c", FIRST_KERNEL, name], KERNEL_SECONDS)
+        except subprocess.TimeoutExpired:
+            _ended[name] = f"a first kernel has not come to an end in {KERNEL_SECONDS} seconds"
+        else:
+            how = signal.Signals(-status).name if status < 0 else f"exit status {status:#x}"
+            said = next((f": {line.strip()}" for line in text.splitlines() if "error" in line.lower()), "")
+            # 1 is the status after an error in Python, which `kernel_error` meets, too, and names.
+            _ended[name] = None if status in (0, 1) else f"a first kernel ended its process ({how}{said})"
+    return _ended[name]
+
+
 def kernel_error(device: torch.device | str) -> str | None:
     """Runs a small matrix product on `device`: None if its result is right, else one line that says what went wrong.
 
     `torch.cuda.is_available()` is true on cards for which this build of PyTorch holds no code: only a kernel tells.
+    With NVIDIA's cards and Apple's it raises an error. With AMD's it may end the process (SIGSEGV, or abort() in
+    rocBLAS), and so it may with Intel's: there the first kernel runs in a process of its own, and everywhere as soon as
+    one GPU was tried so.
     """
+    device = torch.device(device)
+    careful = device.type != "cpu" and (torch.version.hip or device.type == "xpu" or _ended)
+    if careful and (end := ends_its_process(device)):
+        return end
     try:
         ones = torch.ones(64, 64, device=device)
         total = (ones @ ones).sum().item()
@@ -180,20 +235,33 @@ def device_name(device: torch.device | str) -> str:
     return f"{cpu_name()} GPU ({device.type})" if device.type != "cpu" else cpu_name()
 
 
-def nvidia_smi() -> list[dict[str, str]]:
-    """The NVIDIA GPUs the driver knows of, each with name, driver_version and compute_cap; [] if none or no driver.
-
-    This asks the driver, not PyTorch, so that a GPU which PyTorch cannot use is found as well.
-    """
-    fields = ("name", "driver_version", "compute_cap")
-    command = [shutil.which("nvidia-smi"), f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
-    if command[0] is None:
-        return []
+def ask_driver(program: str, *arguments: str) -> tuple[str, str]:
+    """What a driver's program prints, and what is wrong if it fails. Both are "" where it is not installed."""
+    found = shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *BESIDES_PATH]))
+    if found is None:
+        return "", ""
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [dict(zip(fields, map(str.strip, line.split(",")), strict=False)) for line in answer.splitlines()]
+        status, text = run_for([found, *arguments], PROGRAM_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "", f"no answer in {PROGRAM_SECONDS} seconds"
+    except OSError as failure:
+        return "", str(failure)
+    return (text, "") if status == 0 else ("", f"{' '.join(text.split())} (exit status {status})")
+
+
+def nvidia_smi() -> tuple[list[dict[str, str]], str]:
+    """The NVIDIA GPUs that the driver knows of, each with name, driver_version and compute_cap, and what is wrong.
+
+    This asks the driver, not PyTorch, so that a GPU which PyTorch cannot use is found as well. The second is what
+    nvidia-smi says where it fails, or "". Drivers as old as 470 tell no compute_cap.
+    """
+    for fields in (("name", "driver_version", "compute_cap"), ("name", "driver_version")):
+        answer, wrong = ask_driver("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
+        if "not a valid field" not in wrong:
+            break
+    lines = [line.split(",") for line in answer.splitlines()]
+    cards = [dict(zip(fields, map(str.strip, line), strict=True)) for line in lines if len(line) == len(fields)]
+    return cards, wrong or ("" if cards else answer)
 
 
 def environment(device: torch.device | str) -> dict:
@@ -208,7 +276,7 @@ def environment(device: torch.device | str) -> dict:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         torchvision = importlib.metadata.version("torchvision")
     properties = getattr(torch, device.type).get_device_properties(device) if gpu else None
-    smi = nvidia_smi() if device.type == "cuda" else []
+    smi = nvidia_smi()[0] if device.type == "cuda" else []
     return {
         "device": device.type,
         "device_name": device_name(device),

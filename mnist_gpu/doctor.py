@@ -4,25 +4,37 @@ An examination is a generator of findings; `@examination` adds it to those that 
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import json as json_format
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
 import torch
 
-from mnist_gpu.device import accelerator, describe, environment, kernel_error, nvidia_smi, pick_device, usable_cpus
+from mnist_gpu.device import (
+    accelerator,
+    describe,
+    ends_its_process,
+    environment,
+    kernel_error,
+    nvidia_smi,
+    pick_device,
+    usable_cpus,
+)
 from mnist_gpu.mnist import load_mnist
+from mnist_gpu.why_no_gpu import GPU_BYTES_NEEDED, OTHERS, PYTORCH, why_no_gpu, why_no_kernel
 
-# What a training in one process needs on a GPU: about 500 MiB for CUDA's own context and 100 for data and network.
-GPU_BYTES_NEEDED = 700 * 2**20
-INSTALL = "https://pytorch.org/get-started/locally"
-OTHERS = "Shut down other notebooks and programs that use this GPU (`nvidia-smi` lists them)."
+# Intel's and LLVM's OpenMP, one program under two names, which does not bear a second copy beside it, such as that of
+# conda's numpy beside PyTorch's own. GCC's (libgomp), which PyTorch brings on Linux, gets on with them.
+LLVMS_OPENMP = re.compile(r"lib(iomp5|omp)(md|140\.x86_64)?(-\w+)?\.(dll|so|dylib)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -99,102 +111,29 @@ def run(device: str = "auto", json: bool = False) -> int:
 @examination
 def gpu() -> Iterator[Finding]:
     found = accelerator()
-    failure = kernel_error(found) if found else None
-    if found is None or failure:
-        yield _why_no_kernel(found, failure) if found else _why_no_gpu()
+    failure = (ends_its_process(found) or kernel_error(found)) if found else None
+    if failure:
+        yield note(*why_no_kernel(found, failure))
+        return
+    if found is None:
+        reason = why_no_gpu()
+        healthy = ok("No GPU is here. Every chapter works without one and shows recorded results beside.")
+        yield note(*reason) if reason else healthy
         return
     module = getattr(torch, found.type)
     name = module.get_device_name() if hasattr(module, "get_device_name") else found.type
     yield ok(f"{torch.accelerator.device_count()} GPU(s) of type {found.type}, a kernel runs: {name}.")
     if found.type == "cuda":
         major, minor = torch.cuda.get_device_capability()
-        driver = next((g["driver_version"] for g in nvidia_smi()), "unknown")
-        built = f"PyTorch built for CUDA {torch.version.cuda}"
-        yield ok(f"Compute capability {major}.{minor}, driver {driver}, {built}.")
+        driver = next((g["driver_version"] for g in nvidia_smi()[0]), "unknown")
+        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}"
+        yield ok(f"Compute capability {major}.{minor}, driver {driver}, PyTorch built for {built}.")
         free, total = torch.cuda.mem_get_info()
         if free < GPU_BYTES_NEEDED:
             text = f"GPU memory is nearly full: {free / 2**20:.0f} of {total / 2**20:.0f} MiB are free"
             yield note(f"{text}, and a notebook needs about {GPU_BYTES_NEEDED / 2**20:.0f}.", OTHERS)
         else:
             yield ok(f"GPU memory: {free / 2**30:.1f} of {total / 2**30:.1f} GiB are free.")
-
-
-def _why_no_gpu() -> Finding:
-    """PyTorch reports no GPU: is there none, or can it not use the one that is there?"""
-    cards = nvidia_smi()
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if cards and hidden is not None and torch.version.cuda and not _names_a_card(hidden, len(cards)):
-        return note(
-            f"{len(cards)} NVIDIA GPU(s) are here ({cards[0]['name']}); CUDA_VISIBLE_DEVICES={hidden!r} hides them.",
-            "`unset CUDA_VISIBLE_DEVICES`, or set it to the numbers of the GPUs to use, such as 0.",
-        )
-    if cards and torch.version.cuda is None:
-        return note(
-            f"An NVIDIA GPU is here ({cards[0]['name']}), but this PyTorch ({torch.__version__}) "
-            "is built for the CPU only.",
-            f"Install a CUDA build of torch and torchvision: {INSTALL}",
-        )
-    if cards:
-        return note(
-            f"An NVIDIA GPU is here ({cards[0]['name']}), but its driver ({cards[0]['driver_version']}) does not work "
-            f"with this PyTorch, which is built for CUDA {torch.version.cuda}; most likely the driver is too old.",
-            f"Update the NVIDIA driver, or install a PyTorch built for an older CUDA: {INSTALL}",
-        )
-    if torch.backends.mps.is_built() and not torch.backends.mps.is_available():
-        return note(
-            "This PyTorch is built for Apple's GPU (MPS), but the GPU cannot be used.",
-            "It needs macOS 14 or newer on an Apple-silicon Mac, and a Python that is not run through Rosetta.",
-        )
-    if torch.xpu._is_compiled():
-        return note(
-            "This PyTorch is built for Intel GPUs (XPU), but finds none that it can use.",
-            "If an Intel GPU is here, install its driver and check that your user may use /dev/dri/render*.",
-        )
-    return ok("No GPU is here. Every chapter works without one and shows recorded results beside.")
-
-
-def _names_a_card(visible: str, cards: int) -> bool:
-    """Whether CUDA_VISIBLE_DEVICES leaves a card visible: CUDA reads it up to the first entry that names none."""
-    first = visible.split(",")[0].strip()
-    return first.startswith(("GPU-", "MIG-")) or (first.isdecimal() and int(first) < cards)
-
-
-def _serves(arch: str, card: tuple[int, int]) -> bool:
-    """Whether code for `arch` ("sm_86", "sm_90a", "compute_90") runs on a card of that compute capability.
-
-    Machine code (sm) runs on newer cards of the same major version, PTX (compute) on all newer ones, and code for one
-    architecture alone (a letter at the end) on no other (CUDA C++ Programming Guide, section "Compute Capability").
-    """
-    kind, number = arch.split("_")
-    digits = number.rstrip("abcdefghijklmnopqrstuvwxyz")
-    built = (int(digits[:-1]), int(digits[-1]))
-    if digits != number:
-        return built == card
-    return built <= card if kind == "compute" else built[0] == card[0] and built[1] <= card[1]
-
-
-def _why_no_kernel(found: torch.device, failure: str) -> Finding:
-    """PyTorch reports a GPU, but a kernel fails on it."""
-    if found.type == "cuda" and torch.version.cuda:
-        major, minor = torch.cuda.get_device_capability()
-        built = torch.cuda.get_arch_list()
-        if not any(_serves(arch, (major, minor)) for arch in built):
-            return note(
-                f"{torch.cuda.get_device_name()} has compute capability {major}.{minor}, for which this PyTorch "
-                f"({torch.__version__}) holds no code (it has {', '.join(built)}). Training falls back to the CPU.",
-                f"Install a build for this card (an older release for an old card, a newer for a new): {INSTALL}",
-            )
-        try:
-            free, total = torch.cuda.mem_get_info()
-            memory = f"{free / 2**20:.0f} of {total / 2**20:.0f} MiB free"
-        except RuntimeError:  # asking needs some memory too
-            free, memory = 0 if "out of memory" in failure else GPU_BYTES_NEEDED, "too little to ask how much is free"
-        if free < GPU_BYTES_NEEDED:
-            return note(f"GPU memory is full: {memory}, no kernel runs ({failure}).", OTHERS)
-    return note(
-        f"PyTorch reports a {found.type} GPU, but no kernel runs on it: {failure}. Training falls back to the CPU.",
-        f"Restart the machine or container; then update the driver and PyTorch: {INSTALL}",
-    )
 
 
 @examination
@@ -211,6 +150,35 @@ def threads() -> Iterator[Finding]:
 
 
 @examination
+def openmp() -> Iterator[Finding]:
+    """In conda's numpy there may be a second one beside PyTorch's; importing PyTorch has imported it."""
+    found = sorted(str(path) for path in _loaded_libraries() if LLVMS_OPENMP.match(path.name))
+    if len(found) > 1:
+        yield note(
+            f"{len(found)} OpenMP runtimes are in this process: {', '.join(found)}. Used both, they may end it "
+            'with "OMP: Error #15". A notebook says then only that its kernel died.',
+            "Install all packages from one place: the course in a virtual environment of its own, outside conda "
+            "(`make lab`). KMP_DUPLICATE_LIB_OK=TRUE, which the error names, may give wrong results.",
+        )
+
+
+def _loaded_libraries() -> set[Path]:
+    """The files of the libraries that this process has loaded, links resolved: of two names of one there is one."""
+    if sys.platform == "linux":
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+        found = [line.split(maxsplit=5)[5] for line in lines if "/" in line]
+    elif sys.platform == "darwin":
+        system = ctypes.CDLL(None)
+        system._dyld_get_image_name.restype = ctypes.c_char_p
+        found = [os.fsdecode(system._dyld_get_image_name(i)) for i in range(system._dyld_image_count())]
+    else:
+        import psutil  # here: it costs some milliseconds, and every command imports the doctor
+
+        found = [part.path for part in psutil.Process().memory_maps()]
+    return {Path(path).resolve() for path in found}
+
+
+@examination
 def torchvision() -> Iterator[Finding]:
     try:
         yield ok(f"torchvision {import_module('torchvision').__version__} goes with this torch.")
@@ -218,7 +186,7 @@ def torchvision() -> Iterator[Finding]:
         yield note(
             f"torchvision cannot be imported: {failure}. It is needed by chapters 03 and 04, and by the textbook's "
             "data pipeline.",
-            f"Uninstall torch and torchvision, and install both in one command, from one place: {INSTALL}",
+            f"Uninstall torch and torchvision, and install both in one command, from one place: {PYTORCH}",
         )
 
 

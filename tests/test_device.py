@@ -1,7 +1,6 @@
 import importlib.metadata
 import json
 import os
-import subprocess
 from types import SimpleNamespace
 
 import psutil
@@ -10,6 +9,7 @@ import torch
 
 from mnist_gpu import device as module
 from mnist_gpu.device import (
+    BESIDES_PATH,
     accelerator,
     available_devices,
     describe,
@@ -112,6 +112,44 @@ def test_a_failing_kernel_gives_the_first_line_of_its_error(monkeypatch, kind):
 def test_a_kernel_with_a_wrong_result_is_an_error(monkeypatch):
     monkeypatch.setattr(torch, "ones", torch.zeros)
     assert kernel_error("cpu") == "a 64 x 64 matrix product summed to 0.0 instead of 262144"
+
+
+@pytest.fixture
+def rocm(monkeypatch):
+    """A ROCm build of PyTorch in a process that has tried no kernel yet."""
+    monkeypatch.setattr(torch.version, "hip", "6.4.1")
+    monkeypatch.setattr(module, "_ended", {})
+    monkeypatch.setattr(torch, "ones", lambda *size, device: pytest.fail("a kernel ran in this process"))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "says"),
+    [
+        ("import os; os.abort()", "SIGABRT" if os.name == "posix" else "0x3"),
+        ("import os, sys; print('rocBLAS error: Cannot read x for gfx1036', file=sys.stderr); os.abort()", "gfx1036"),
+        ("import time; time.sleep(60)", "0.5 seconds"),
+    ],
+)
+def test_a_kernel_that_ends_its_process_or_never_ends_is_told(rocm, monkeypatch, kernel, says):
+    monkeypatch.setattr(module, "FIRST_KERNEL", kernel)
+    monkeypatch.setattr(module, "KERNEL_SECONDS", 0.5 if "sleep" in kernel else 60)
+    assert says in kernel_error("cuda")
+    monkeypatch.setattr(module, "run_for", lambda *command: pytest.fail("it was tried once more"))
+    assert says in kernel_error("cuda:0")
+
+
+def test_where_no_first_kernel_is_known_to_end_a_process_none_is_tried_in_another(monkeypatch):
+    monkeypatch.setattr(module, "run_for", lambda *command: pytest.fail("a process was started"))
+    monkeypatch.setattr(module, "_ended", {})
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch, "ones", lambda *size, device: torch.full(size, 1.0))
+    assert [kernel_error(device) for device in ("cpu", "cuda", "mps")] == [None] * 3
+
+
+def test_a_kernel_that_works_in_a_process_of_its_own_is_run_in_this_one_too(rocm, monkeypatch):
+    monkeypatch.setattr(module, "FIRST_KERNEL", "pass")
+    monkeypatch.setattr(torch, "ones", lambda *size, device: torch.full(size, 2.0))
+    assert "instead of 262144" in kernel_error("cuda")
 
 
 def test_synchronize_on_the_cpu_returns_at_once_and_calls_no_accelerator(monkeypatch):
@@ -250,30 +288,64 @@ def test_memory_that_ran_out_is_told_from_other_errors(monkeypatch):
     assert "4.0 GB were needed" in str(memory_error(RuntimeError(windows)))
 
 
-def fake_nvidia_smi(monkeypatch, stdout, returncode=0):
-    def run(command, *, check, **options):
-        assert command[0] == "/usr/bin/nvidia-smi"
-        if check and returncode:
-            raise subprocess.CalledProcessError(returncode, command)
-        return SimpleNamespace(stdout=stdout, returncode=returncode)
+@pytest.fixture
+def fake_nvidia_smi(tmp_path, monkeypatch):
+    """Puts a program in the place of nvidia-smi, on a PATH that has no other: `fake_nvidia_smi(lines of sh)`."""
+    if os.name == "nt":
+        pytest.skip("the program is written for a POSIX shell")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(module, "BESIDES_PATH", ())
 
-    monkeypatch.setattr(module.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-    monkeypatch.setattr(module.subprocess, "run", run)
+    def fake(script, folder=tmp_path):
+        folder.mkdir(exist_ok=True)
+        (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (folder / "nvidia-smi").chmod(0o755)
 
-
-def test_nvidia_smi_gives_the_cards_the_driver_knows(monkeypatch):
-    fake_nvidia_smi(monkeypatch, "NVIDIA H200, 570.124.06, 9.0\nTesla K80, 570.124.06, 3.7\n")
-    assert nvidia_smi() == [
-        {"name": "NVIDIA H200", "driver_version": "570.124.06", "compute_cap": "9.0"},
-        {"name": "Tesla K80", "driver_version": "570.124.06", "compute_cap": "3.7"},
-    ]
+    return fake
 
 
-def test_nvidia_smi_gives_nothing_without_a_driver(monkeypatch):
-    fake_nvidia_smi(monkeypatch, "NVIDIA-SMI has failed because it couldn't communicate with the driver.", 9)
-    assert nvidia_smi() == []
-    monkeypatch.setattr(module.shutil, "which", lambda name: None)
-    assert nvidia_smi() == []
+def test_nvidia_smi_gives_the_cards_the_driver_knows(fake_nvidia_smi):
+    fake_nvidia_smi("echo 'NVIDIA H200, 570.124.06, 9.0'; echo 'Tesla P40, 570.124.06, 6.1'")
+    assert nvidia_smi() == (
+        [
+            {"name": "NVIDIA H200", "driver_version": "570.124.06", "compute_cap": "9.0"},
+            {"name": "Tesla P40", "driver_version": "570.124.06", "compute_cap": "6.1"},
+        ],
+        "",
+    )
+
+
+def test_nvidia_smi_of_an_old_driver_gives_what_it_knows(fake_nvidia_smi):
+    old = """case "$*" in *compute_cap*) echo 'Field "compute_cap" is not a valid field to query.'; exit 2;; esac"""
+    fake_nvidia_smi(f"{old}\necho 'NVIDIA GeForce GTX 1080, 470.182.03'")
+    assert nvidia_smi() == ([{"name": "NVIDIA GeForce GTX 1080", "driver_version": "470.182.03"}], "")
+
+
+def test_without_nvidia_smi_there_is_nothing_to_say(fake_nvidia_smi):
+    assert nvidia_smi() == ([], "")
+
+
+@pytest.mark.parametrize(
+    ("script", "wrong"),
+    [
+        ("echo 'Failed to initialize NVML: Unknown Error'; exit 255", "NVML: Unknown Error (exit status 255)"),
+        ("echo 'GPU is lost.' >&2; exit 15", "GPU is lost. (exit status 15)"),
+        ("echo 'No devices were found'", "No devices were found"),
+        ("exec /bin/sleep 60", "0.2 seconds"),
+    ],
+)
+def test_what_is_wrong_with_nvidia_smi_is_told(fake_nvidia_smi, monkeypatch, script, wrong):
+    monkeypatch.setattr(module, "PROGRAM_SECONDS", 0.2 if "sleep" in script else 20)
+    fake_nvidia_smi(script)
+    cards, said = nvidia_smi()
+    assert cards == [] and wrong in said
+
+
+def test_nvidia_smi_is_found_where_wsl_keeps_it(fake_nvidia_smi, monkeypatch, tmp_path):
+    assert "/usr/lib/wsl/lib" in BESIDES_PATH
+    monkeypatch.setattr(module, "BESIDES_PATH", (str(tmp_path / "wsl"),))
+    fake_nvidia_smi("echo 'NVIDIA GeForce RTX 3060, 551.61, 8.6'", tmp_path / "wsl")
+    assert [card["driver_version"] for card in nvidia_smi()[0]] == ["551.61"]
 
 
 def test_the_environment_of_a_cpu_is_plain_values_under_their_names():
@@ -296,11 +368,11 @@ def test_without_torchvision_the_environment_says_so(monkeypatch):
     assert environment("cpu")["torchvision"] is None
 
 
-def test_the_environment_of_a_gpu_names_card_memory_driver_and_capability(monkeypatch):
+def test_the_environment_of_a_gpu_names_card_memory_driver_and_capability(monkeypatch, fake_nvidia_smi):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA H200")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=139 * 2**30))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
-    fake_nvidia_smi(monkeypatch, "NVIDIA H200, 570.124.06, 9.0\n")
+    fake_nvidia_smi("echo 'NVIDIA H200, 570.124.06, 9.0'")
     found = environment("cuda")
     assert json.loads(json.dumps(found)) == found
     assert (found["device"], found["device_name"], found["memory_bytes"]) == ("cuda", "NVIDIA H200", 139 * 2**30)
