@@ -71,7 +71,7 @@ def test_there_is_no_circle_of_imports():
 
 
 def test_a_newcomer_sees_few_files_and_each_says_first_what_is_at_home_in_it():
-    assert len(list(PACKAGE.glob("*.py"))) <= 11
+    assert len(list(PACKAGE.glob("*.py"))) <= 12
     for module, path in FILES.items():
         sentence = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
         assert sentence.endswith("."), f"{module} does not begin with a sentence"
