@@ -146,6 +146,10 @@ def test_threads_are_set_for_a_block_and_put_back(before):
         with pytest.raises(error), using_threads(1):
             raise error
         assert state() == before
+    with using_threads(None):
+        assert state() == before
+        torch.set_num_threads(1)
+    assert state() == before
     with pytest.raises(ValueError, match="threads is 0"), using_threads(0):
         pytest.fail("it began")
     assert state() == before
