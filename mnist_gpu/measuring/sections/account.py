@@ -75,6 +75,18 @@ def between(batches: Iterable, call: Callable[[], object]) -> None:
         call()
 
 
+def step_after(before: Callable[[], object], step: Callable[[], object], steps: int, device: torch.device) -> float:
+    """Seconds of one step, of so many, with `before` called ahead of each of them, outside the clock."""
+    seconds = 0.0
+    for _ in range(steps):
+        before()
+        start = time.perf_counter()
+        step()
+        synchronize(device)
+        seconds += time.perf_counter() - start
+    return seconds / steps
+
+
 def measure_disturbance(device: torch.device, *, steps=20, rounds=10, progress: Callable = iter) -> Iterator[Timed]:
     """The step on one batch, again and again, with something else before each of them, which is outside the clock.
 
@@ -104,22 +116,11 @@ def measure_disturbance(device: torch.device, *, steps=20, rounds=10, progress: 
         "other data": for_the_gap(data.sum),
     }
     clocks = {name: [] for name in befores}
-
-    def side(name):
-        def run():
-            seconds = 0.0
-            for _ in range(steps):
-                befores[name]()
-                start = time.perf_counter()
-                step()
-                synchronize(device)
-                seconds += time.perf_counter() - start
-            clocks[name].append(seconds / steps)
-
-        return run
-
+    sides = {
+        name: lambda name=name: clocks[name].append(step_after(befores[name], step, steps, device)) for name in befores
+    }
     with using_threads(1):
-        alternate({name: side(name) for name in befores}, rounds=rounds, device=device, progress=progress)
+        alternate(sides, rounds=rounds, device=device, progress=progress)
     for name, seconds in clocks.items():  # the first is the warm-up
         yield Timed("account", f"step after {name}", device.type, 1, seconds[1:], {"batch_size": 128, "hidden": 128})
 
