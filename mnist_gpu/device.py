@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -213,6 +214,22 @@ def set_threads(threads: int = DEFAULT_THREADS) -> int:
         raise ValueError(f"threads is {threads}, but must be at most {cpus}, the number of this machine's CPUs")
     torch.set_num_threads(threads)
     return threads
+
+
+@contextlib.contextmanager
+def using_threads(threads: int | None = DEFAULT_THREADS) -> Iterator[None]:
+    """`set_threads` for the block alone: after it, also after an error or an interrupt, there are as many as before.
+
+    None leaves them as they are. Also a decorator, but of no generator, and not around a `yield`: whoever iterates
+    would have these threads, too, until the generator goes on. Raises ValueError as set_threads does.
+    """
+    before = torch.get_num_threads()
+    try:
+        if threads is not None:
+            set_threads(threads)
+        yield
+    finally:
+        torch.set_num_threads(before)  # not set_threads: OMP_NUM_THREADS may ask for more than there are CPUs
 
 
 def cpu_name() -> str:

@@ -1,5 +1,6 @@
 """What is measured over one number: that it is the right work. How fast it is, no test asks."""
 
+import functools
 import itertools
 import os
 import subprocess
@@ -48,6 +49,23 @@ def test_fused_they_give_the_same_numbers_for_every_size():
         x = torch.rand(n)
         expected = sweeps.multiply_adds(20)(x.clone())
         assert kernel(x) is not None and (x - expected).abs().max() < 1e-6
+
+
+def test_fused_each_is_compiled_and_what_was_compiled_before_stays(monkeypatch):
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    other = torch.compile(torch.nn.Linear(1, 1))
+    other(torch.ones(1))
+    kernels = [sweeps.fused(k) for k in (*range(1, 12), 5)]  # more than torch.compile compiles of one function
+    for kernel in kernels:
+        kernel(torch.ones(4))
+    other(torch.ones(1))
+    assert len(compiled) == 1 + len(kernels)
 
 
 def test_a_kernel_over_sizes_reads_and_writes_every_number():

@@ -20,7 +20,6 @@ class WholeEpoch:
 
     def __init__(self, batches: DeviceBatches):
         self.batches, self.order = batches, batches.order
-        self.steps = None  # set it before the first pass to have but the first ones
 
     def run(self, drawn: Sequence[torch.Tensor]) -> torch.Tensor:
         """Trains on the batches of these indices; returns their losses, `[len(drawn)]`, in memory of their own."""
@@ -30,7 +29,11 @@ class WholeEpoch:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        drawn = self.order.draw(self.batches.device)[: self.steps]
+        return self.first(None)
+
+    def first(self, steps: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """A pass over the first `steps` batches of the epoch, and no training on the others; None takes them all."""
+        drawn = self.order.draw(self.batches.device)[:steps]
         for index, loss in zip(drawn, self.run(drawn).unbind(), strict=True):
             self.loss = loss
             yield index, index

@@ -1,5 +1,6 @@
 """`python -m mnist_gpu benchmark`: runs the sections on every device, records them and summarizes them."""
 
+import contextlib
 import datetime
 import os
 import statistics
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from mnist_gpu.checks import writable
-from mnist_gpu.device import describe, environment, pick_device, set_threads, synchronize
+from mnist_gpu.device import describe, environment, pick_device, synchronize, using_threads
 from mnist_gpu.faster.ladder import RUNGS
 from mnist_gpu.measuring import neighbours, results, written_predictions
 from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped
@@ -44,7 +45,6 @@ def benchmark(
     if on == "gpu" and device.type == "cpu":
         raise ValueError("there is no GPU here to measure on")
     found = Results(environment(device), [], datetime.date.today().isoformat(), quick)
-    before = torch.get_num_threads()
     both = {"cpu": torch.device("cpu"), "gpu": device}
     try:
         for here in dict.fromkeys([both[on]] if on else both.values()):
@@ -71,8 +71,6 @@ def benchmark(
                 keep(found)
     except KeyboardInterrupt:
         say("interrupted; keeping what is finished")
-    finally:
-        set_threads(before)
     return found
 
 
@@ -99,6 +97,20 @@ def summary(found: Results) -> str:
     return "\n".join(lines)
 
 
+@contextlib.contextmanager
+def nothing_compiled() -> Iterator[None]:
+    """In the block torch.compile finds nothing of an earlier run, which would make its first use look cheap."""
+    before = dict(os.environ)  # all of it: at its first use torch.compile sets variables, too, such as TRITON_CACHE_DIR
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+@using_threads(1)
 def run(
     quick: bool = False, only: list[str] | None = None, on: str | None = None, record: Path | None = None,
     append: bool = False,
@@ -114,7 +126,6 @@ def run(
     if record and record.exists() and not append:
         raise ValueError(f"{record} is there already: --append adds to it, and another name begins a new one")
     device = pick_device()
-    set_threads(1)
     before = results.read(record) if append and record and record.exists() else None
     if before:
         results.merged(before, Results(environment(device), [], datetime.date.today().isoformat(), quick))
@@ -132,9 +143,7 @@ def run(
         if record:
             results.write(record, results.merged(before, found) if before else found)
 
-    # What torch.compile compiled in an earlier run would make its first use look cheap.
-    with tempfile.TemporaryDirectory() as empty:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty
+    with nothing_compiled():
         found = benchmark(device, quick=quick, only=only, on=on, progress=progress, keep=keep)
     keep(found)  # before the summary, which takes time that an interrupted run may not have
     if record:

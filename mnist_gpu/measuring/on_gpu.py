@@ -22,7 +22,7 @@ import psutil
 import torch
 
 from mnist_gpu.checks import positive
-from mnist_gpu.device import describe, device_name, pick_device, set_threads
+from mnist_gpu.device import describe, device_name, pick_device, using_threads
 from mnist_gpu.measuring import benchmark, results, written_predictions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,6 +177,7 @@ def report(done: list[Done], record: Path) -> None:
         print(f"\nTo record this machine: copy {record} to data/reference, then python -m mnist_gpu figure.")
 
 
+@using_threads()
 def run(folder: Path = Path("gpu-results"), minutes: float = 10.0) -> int:
     """Does all parts that have not passed yet, in `minutes`, and prints one summary. Returns 1 if one failed, else 0.
 
@@ -185,7 +186,6 @@ def run(folder: Path = Path("gpu-results"), minutes: float = 10.0) -> int:
     positive(minutes=minutes)
     end = time.monotonic() + 60 * minutes - LAST
     device = pick_device()
-    set_threads()
     print(describe(device))
     if device.type == "cpu":
         print("There is no GPU here: this is a rehearsal on the CPU.")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from mnist_gpu.checks import at_least_one, writable
-from mnist_gpu.device import cpu_name, describe, set_threads
+from mnist_gpu.device import cpu_name, describe, using_threads
 from mnist_gpu.measuring.card import Host, card_numbers, figures_for, host_of, predictable
 from mnist_gpu.measuring.sections.account import measure_account
 from mnist_gpu.measuring.workloads import step_here
@@ -18,6 +18,7 @@ def measure_host(rounds: int = 10) -> Host:
     return host_of({m.name: m for m in measure_account(torch.device("cpu"), sizes=(1, 64), steps=20, rounds=rounds)})
 
 
+@using_threads()
 def run(card: str | None = None, batch_size: int = 128, hidden: int = 128, write_down: Path | None = None) -> int:
     """Prints what a training step would take on a GPU that is not here, and on this computer's CPU, which is measured.
 
@@ -32,7 +33,6 @@ def run(card: str | None = None, batch_size: int = 128, hidden: int = 128, write
         writable(write_down)
         need_new(write_down)
     cpu = torch.device("cpu")
-    set_threads()
     print(describe(cpu))
     launch, seconds = step_here(1, 1)[1], step_here(batch_size, hidden)
     here = ", ".join(f"{1e6 * s:,.0f} µs with {t} thread{'s' * (t > 1)}" for t, s in seconds.items())

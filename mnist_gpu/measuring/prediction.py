@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from mnist_gpu.device import set_threads
+from mnist_gpu.device import using_threads
 from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.measuring.timing import Comparison, measure
 from mnist_gpu.measuring.workloads import training_step, two_ceilings
@@ -22,11 +22,9 @@ class ThreeNumbers(NamedTuple):
 
 def three_numbers(device: torch.device, threads: int) -> ThreeNumbers:
     """Measured, each by itself: the step of the smallest network there is, a large product, a large copy."""
-    set_threads(threads)
-    launch = measure(training_step(device, batch_size=1, hidden=1)).median
-    found = ThreeNumbers(launch, *two_ceilings(device))
-    set_threads()
-    return found
+    with using_threads(threads):
+        launch = measure(training_step(device, batch_size=1, hidden=1)).median
+        return ThreeNumbers(launch, *two_ceilings(device))
 
 
 def recorded_numbers(results: Results, device: str, threads: int) -> ThreeNumbers | None:

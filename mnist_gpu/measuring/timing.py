@@ -19,7 +19,7 @@ logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 from torch.utils.benchmark import Measurement, TaskSpec  # noqa: E402
 
 from mnist_gpu.checks import at_least_one  # noqa: E402
-from mnist_gpu.device import accelerator, synchronize  # noqa: E402
+from mnist_gpu.device import accelerator, synchronize, using_threads  # noqa: E402
 from mnist_gpu.measuring.neighbours import watching  # noqa: E402
 
 BLOCKS = 10  # of a short operation: as many values as an interval needs to leave out the largest and the smallest
@@ -98,11 +98,16 @@ def alternate(
     return seconds
 
 
-def in_turn(sides, **options) -> Iterator[tuple[str, list[float]]]:
-    """`alternate`, side by side as (name, seconds). An interrupt or error first gives what finished rounds measured."""
+def in_turn(sides, *, threads: int | None = None, **options) -> Iterator[tuple[str, list[float]]]:
+    """`alternate` with so many CPU threads, or those that are set, side by side as (name, seconds).
+
+    An interrupt or error first gives what finished rounds measured. While it waits to go on, as many threads are set as
+    before.
+    """
     seconds = {}
     try:
-        alternate(sides, into=seconds, **options)
+        with using_threads(threads):
+            alternate(sides, into=seconds, **options)
     except BaseException:
         if rounds := min(map(len, seconds.values()), default=0):
             yield from ((name, times[:rounds]) for name, times in seconds.items())

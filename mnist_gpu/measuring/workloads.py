@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 from mnist_gpu.batches import DeviceBatches
-from mnist_gpu.device import set_threads, usable_cpus
+from mnist_gpu.device import usable_cpus, using_threads
 from mnist_gpu.faster.ladder import Training, sgd
 from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.measuring.timing import alternate, measure
@@ -43,17 +43,19 @@ def step_here(batch_size: int, hidden: int) -> dict[int, float]:
     """Seconds of a training step on this computer's CPU, measured, by the number of threads."""
     found = {}
     for threads in thread_counts(torch.device("cpu")):
-        set_threads(threads)
-        found[threads] = measure(training_step(torch.device("cpu"), batch_size, hidden)).median
-    set_threads()
+        with using_threads(threads):
+            found[threads] = measure(training_step(torch.device("cpu"), batch_size, hidden)).median
     return found
 
 
-def repeat(function: Callable[[], object], count: int, threads: int = 1) -> None:
-    """Calls `function` `count` times with `threads` threads."""
-    set_threads(threads)
-    for _ in range(count):
-        function()
+def repeat(function: Callable[[], object], count: int, threads: int | None = None) -> None:
+    """Calls `function` `count` times, with so many threads or those that are set.
+
+    Who times this times the setting of threads as well, some microseconds.
+    """
+    with using_threads(threads):
+        for _ in range(count):
+            function()
 
 
 def seconds_of(function: Callable[[], object], device: torch.device) -> float:
@@ -97,12 +99,12 @@ class First:
         self.batches, self.n = batches, n
 
     def __iter__(self):
+        if isinstance(self.batches, WholeEpoch):  # of which a pass that is broken off would train on all
+            return self.batches.first(self.n)
         return itertools.islice(iter(self.batches), self.n)
 
 
 def train_part(training: Training, steps: int | None = None) -> Epoch:
     """One pass over its batches, or the first `steps` of them, with no log lines printed."""
     model, step, batches = training
-    if steps and isinstance(batches, WholeEpoch):
-        batches.steps = steps  # or each call would train on the whole epoch
     return train(model, step, First(batches, steps), log=lambda *_: None)[0]

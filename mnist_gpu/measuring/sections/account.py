@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mnist_gpu.batches import make_batches
-from mnist_gpu.device import set_threads, synchronize
+from mnist_gpu.device import synchronize, using_threads
 from mnist_gpu.faster.ladder import plain, textbook
 from mnist_gpu.measuring.results import Timed
 from mnist_gpu.measuring.sections.section import QUICK_ROUNDS, ROUNDS, Section
@@ -27,7 +27,6 @@ def measure_account(
     (one image, one hidden unit), which is nothing but launches. with steps, on a CPU: the batches alone and the step on
     that other batch in turn, which differs from their sum by what the two do to each other's caches and predictions.
     """
-    set_threads(1)
     host = make_batches("dataloader", device="cpu")
     on_device = make_batches("device", device=device)
     images, labels = next(iter(make_batches("device")))
@@ -37,7 +36,8 @@ def measure_account(
     for name, batches in (("load, textbook", host), ("load, device", on_device)):
         sides[name] = lambda batches=batches: collections.deque(First(batches, steps), maxlen=0)
     step = training_step(device, 128, 128)
-    by_size = {n: training_step(device, n, 128) for n in sizes} if sizes else growing_steps(device)
+    with using_threads(1):
+        by_size = {n: training_step(device, n, 128) for n in sizes} if sizes else growing_steps(device)
     calls = {
         "copy": lambda: (images.to(device), labels.to(device)),
         "step, waiting": lambda: step().item(),
@@ -50,7 +50,7 @@ def measure_account(
         sides["load, device, with steps"] = lambda: between(First(on_device, steps), step)
     sides |= {name: lambda call=call: repeat(call, steps) for name, call in calls.items()}
     batch_sizes = {f"step of {n}": n for n in by_size} | {"smallest network": 1}
-    for name, seconds in in_turn(sides, rounds=rounds, device=device, progress=progress):
+    for name, seconds in in_turn(sides, threads=1, rounds=rounds, device=device, progress=progress):
         sizes_of = {"batch_size": batch_sizes.get(name, 128), "hidden": 1 if name == "smallest network" else 128}
         yield Timed("account", name, device.type, 1, [s / steps for s in seconds], sizes_of)
 
@@ -75,17 +75,29 @@ def between(batches: Iterable, call: Callable[[], object]) -> None:
         call()
 
 
+def step_after(before: Callable[[], object], step: Callable[[], object], steps: int, device: torch.device) -> float:
+    """Seconds of one step, of so many, with `before` called ahead of each of them, outside the clock."""
+    seconds = 0.0
+    for _ in range(steps):
+        before()
+        start = time.perf_counter()
+        step()
+        synchronize(device)
+        seconds += time.perf_counter() - start
+    return seconds / steps
+
+
 def measure_disturbance(device: torch.device, *, steps=20, rounds=10, progress: Callable = iter) -> Iterator[Timed]:
     """The step on one batch, again and again, with something else before each of them, which is outside the clock.
 
     Nothing; a batch made by the textbook's pipeline; and three things that take as long as that, and which it is made
     of: time that passes, Python code that touches no data, and data (reading 16 MiB again and again).
     """
-    set_threads(1)
     step = training_step(device, 128, 128)
     host = make_batches("dataloader", device="cpu")
     stream = endless(host)
-    gap = seconds_of(lambda: next(stream), device)
+    with using_threads(1):
+        gap = seconds_of(lambda: next(stream), device)
     data = torch.ones(16 * 2**18)
 
     def for_the_gap(call):
@@ -104,21 +116,11 @@ def measure_disturbance(device: torch.device, *, steps=20, rounds=10, progress: 
         "other data": for_the_gap(data.sum),
     }
     clocks = {name: [] for name in befores}
-
-    def side(name):
-        def run():
-            seconds = 0.0
-            for _ in range(steps):
-                befores[name]()
-                start = time.perf_counter()
-                step()
-                synchronize(device)
-                seconds += time.perf_counter() - start
-            clocks[name].append(seconds / steps)
-
-        return run
-
-    alternate({name: side(name) for name in befores}, rounds=rounds, device=device, progress=progress)
+    sides = {
+        name: lambda name=name: clocks[name].append(step_after(befores[name], step, steps, device)) for name in befores
+    }
+    with using_threads(1):
+        alternate(sides, rounds=rounds, device=device, progress=progress)
     for name, seconds in clocks.items():  # the first is the warm-up
         yield Timed("account", f"step after {name}", device.type, 1, seconds[1:], {"batch_size": 128, "hidden": 128})
 

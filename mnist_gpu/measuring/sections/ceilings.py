@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from mnist_gpu.device import set_threads, synchronize
+from mnist_gpu.device import synchronize, using_threads
 from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.measuring.sections.section import Section
 from mnist_gpu.measuring.timing import measure
@@ -21,25 +21,25 @@ def measure_ceilings(
     Also how soon the call of the largest product returns, and on a GPU transfers from pageable and pinned host memory.
     """
     for threads in thread_counts(device):
-        set_threads(threads)
 
-        def timed(name, function, parameters, per_call, threads=threads):
-            found = measure(function, min_seconds=seconds)
+        def timed(name, make, parameters, per_call, threads=threads):
+            # A function holds its tensors, and goes when it is measured: of the largest copy they are half a gigabyte.
+            with using_threads(threads):
+                found = measure(make(), min_seconds=seconds)
             return Timed("ceilings", name, device.type, threads, list(found.times), parameters, per_call)
 
-        # Each function holds its tensors, and goes when it is measured: of the largest copy they are half a gigabyte.
         for n in sizes:
-            yield timed("matrix product", _product(n, device), {"size": n}, {"flop": 2 * n**3})
+            yield timed("matrix product", partial(_product, n, device), {"size": n}, {"flop": 2 * n**3})
         # The largest product again, timed as many do it: without waiting for the device. On a GPU this is the launch.
-        launched = launch_seconds(_product(n, device), device)
+        with using_threads(threads):
+            launched = launch_seconds(_product(n, device), device)
         yield Timed("ceilings", "launch", device.type, threads, launched, {"size": n})
         for mib in mebibytes:
-            yield timed("copy", _copy(mib, device, device), {"mebibytes": mib}, {"bytes": 2 * mib * 2**20})
+            yield timed("copy", partial(_copy, mib, device, device), {"mebibytes": mib}, {"bytes": 2 * mib * 2**20})
             if device.type in ("cuda", "xpu"):
                 for kind in ("pageable", "pinned"):
-                    transfer = _copy(mib, "cpu", device, pin_memory=kind == "pinned")
+                    transfer = partial(_copy, mib, "cpu", device, pin_memory=kind == "pinned")
                     yield timed(f"transfer, {kind}", transfer, {"mebibytes": mib}, {"bytes": mib * 2**20})
-                    del transfer
 
 
 def _product(n: int, device: torch.device) -> Callable[[], object]:

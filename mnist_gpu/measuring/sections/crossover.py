@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
-from mnist_gpu.device import set_threads
+from mnist_gpu.device import using_threads
 from mnist_gpu.measuring.results import Timed
 from mnist_gpu.measuring.sections.section import QUICK_ROUNDS, ROUNDS, Section
 from mnist_gpu.measuring.timing import Comparison, alternate, compare
@@ -36,9 +36,9 @@ def measure_crossover(
     for batch_size, hidden in progress(list(itertools.product(batch_sizes, widths))):
         calls, counts = {}, {}
         for on, threads in sides_of(device):
-            step = training_step(on, batch_size, hidden)
-            set_threads(threads)
-            counts[on.type, threads] = count = max(1, math.ceil(call_seconds / seconds_of(step, on)))
+            with using_threads(threads):
+                step = training_step(on, batch_size, hidden)
+                counts[on.type, threads] = count = max(1, math.ceil(call_seconds / seconds_of(step, on)))
             calls[on.type, threads] = lambda step=step, threads=threads, count=count: repeat(step, count, threads)
         times = alternate(calls, rounds=rounds, device=device, progress=iter)
         parameters = {"batch_size": batch_size, "hidden": hidden}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import torch
 
 from mnist_gpu.batches import DeviceBatches
-from mnist_gpu.device import set_threads, usable_cpus
+from mnist_gpu.device import usable_cpus, using_threads
 from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, RUNGS, TEXTBOOK, WIDE, Rung, Training, plain, rungs
 from mnist_gpu.faster.products import PRODUCTS, five_products, usable_products
@@ -38,9 +38,10 @@ class Climb:
 
     def __init__(self, device: torch.device, hidden: int = 128, steps: int | None = None, threads: int = 1, others=()):
         self.others = others
-        self.device, self.hidden, self.steps, self.threads = device, hidden, steps, set_threads(threads)
+        self.device, self.hidden, self.steps, self.threads = device, hidden, steps, threads
         self.count = steps or math.ceil(TRAIN_IMAGES / 128)
-        self.expected = train_part(plain(device, hidden), steps).losses
+        with using_threads(threads):
+            self.expected = train_part(plain(device, hidden), steps).losses
         self.trainings, self.first_use, self.proofs = {}, {}, {}
 
     def reach(self, rung: Rung, make: Callable[..., Training] | None = None, **options) -> Skipped | None:
@@ -50,10 +51,11 @@ class Climb:
         """
         if not (reason := rung.missing(self.device)):
             try:
-                training = (make or rung.make)(self.device, self.hidden, **options)
-                start = time.perf_counter()
-                losses = train_part(training, self.steps).losses
-                seconds = time.perf_counter() - start
+                with using_threads(self.threads):
+                    training = (make or rung.make)(self.device, self.hidden, **options)
+                    start = time.perf_counter()
+                    losses = train_part(training, self.steps).losses
+                    seconds = time.perf_counter() - start
                 differences = [abs(a - b) for a, b in zip(losses, self.expected, strict=True)]
                 if all(d <= rung.tolerance for d in differences):  # false for NaN, too
                     self.trainings[rung.name], self.first_use[rung.name] = training, seconds
@@ -95,12 +97,12 @@ class Climb:
         for name, products in FLOORS.items():
             if floor and products in usable_products(self.device):
                 five = five_products(products, 128, self.hidden, self.device)
-                parts[name] = lambda five=five: repeat(five, self.count, self.threads)
-        set_threads(self.threads)
+                parts[name] = lambda five=five: repeat(five, self.count)
         work = {"images": 128 * self.steps if self.steps else TRAIN_IMAGES, "steps": self.count}
         sizes = {"batch_size": 128, "hidden": self.hidden}
         where = self.device.type, self.threads
-        for name, seconds in in_turn(parts, rounds=rounds, warmup=0, device=self.device, progress=progress):
+        options = {"rounds": rounds, "warmup": 0, "device": self.device, "progress": progress}
+        for name, seconds in in_turn(parts, threads=self.threads, **options):
             if name != "pause":
                 first, proof = self.first_use.get(name), self.proofs.get(name, {})
                 yield Timed("ladder", name, *where, seconds, sizes, work, first, proof)
@@ -144,6 +146,7 @@ def above_the_floor(
     The compiled epoch is compiled once more for that, which takes some seconds.
     """
     timed = {m.name: m.median / m.per_call["steps"] for m in measured}
+    threads = {m.name: m.threads for m in measured}
     own = {m.name: f"products alone, {m.proof.get('products', 'torch.mm, weights [H, 784]')}" for m in measured}
     own["written out, oneDNN"] = "products alone, oneDNN, weights [H, 784]"
     if not (floor := quickest({name: [seconds] for name, seconds in timed.items()}, FLOORS)):
@@ -151,13 +154,14 @@ def above_the_floor(
     found, few = {}, DeviceBatches(*(t[:64] for t in load_mnist(train=True)), batch_size=1)
     for name in names:
         if name in timed:
-            model, step, batches = rungs([name])[0].make(torch.device("cpu"), 1)
-            if isinstance(batches, CompiledEpoch):
-                batches = CompiledEpoch(model, few, products=own[name].removeprefix("products alone, "))
-                step = batches.step
-            else:
-                batches = few
-            launches = measure(lambda s=step, bs=batches: [s(*batch) for batch in bs]).median / len(few)
+            with using_threads(threads[name]):
+                model, step, batches = rungs([name])[0].make(torch.device("cpu"), 1)
+                if isinstance(batches, CompiledEpoch):
+                    batches = CompiledEpoch(model, few, products=own[name].removeprefix("products alone, "))
+                    step = batches.step
+                else:
+                    batches = few
+                launches = measure(lambda s=step, bs=batches: [s(*batch) for batch in bs]).median / len(few)
             parts = {
                 "products": timed[floor],
                 "a slower library": timed[own[name]] - timed[floor],

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 from mnist_gpu.batches import PIPELINES, make_batches
-from mnist_gpu.device import set_threads
 from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.measuring.sections.section import ROUNDS, Section, comparisons
 from mnist_gpu.measuring.timing import in_turn
@@ -18,7 +17,6 @@ def measure_pipelines(
     device: torch.device, *, batches=100, rounds=10, workers=(2,), progress: Callable = iter
 ) -> Iterator[Timed]:
     """What it costs to make batches of 128 without training on them: `batches` of every pipeline, one thread."""
-    set_threads(1)
     sides = {kind: make_batches(kind, device=device) for kind in PIPELINES}
     for kind in ("dataloader", "memory"):  # pinning changes nothing on a CPU; measured all the same, to show it
         sides[f"{kind}, pinned"] = make_batches(kind, device=device, pin_memory=True)
@@ -32,7 +30,7 @@ def measure_pipelines(
 
     parts = {name: one_part(side) for name, side in sides.items()}
     pause = {"pause": lambda: time.sleep(0.1)}  # or the workers would prepare those four in the next side's time
-    for name, seconds in in_turn(parts | pause, rounds=rounds, device=device, progress=progress):
+    for name, seconds in in_turn(parts | pause, threads=1, rounds=rounds, device=device, progress=progress):
         if name in sides:
             yield Timed("pipelines", name, device.type, 1, seconds, {"batch_size": 128}, {"images": 128 * batches})
 
