@@ -177,6 +177,25 @@ def test_a_replay_keeps_the_tensors_that_its_function_uses(cuda_graphs):
     assert kept() is None
 
 
+@pytest.mark.parametrize("how", ["step", "epoch"])
+def test_a_graph_goes_with_the_last_that_refers_to_it(make_batches, collector, how):
+    """In a cycle it would stay until a collection, which may come while torch.compile records a graph of its own."""
+    collector.collect()
+    collector.disable()
+    model = make_model(16)
+    optimizer = sgd(model)
+    step, batches = make_step(model, optimizer), make_batches()
+    if how == "epoch":
+        batches = EpochGraph(step, model, optimizer, batches)
+        kept = weakref.ref(batches)
+    else:
+        step = capture(step, model, optimizer)
+        kept = weakref.ref(step)
+    losses_of(model, step if how == "step" else batches.step, batches, epochs=1)
+    del step, batches
+    assert kept() is None
+
+
 @pytest.fixture
 def collector():
     """The garbage collector, which runs at nearly every allocation."""

@@ -215,13 +215,13 @@ class EpochGraph(WholeEpoch):
 
     def _capture(self, permutation: torch.Tensor, sizes: list[int]) -> None:
         self.permutation = permutation.clone()
-        self.losses = torch.empty(len(sizes), device=permutation.device)
-        parts = self.permutation.split(sizes)
+        self.losses = losses = torch.empty(len(sizes), device=permutation.device)
+        parts, step, batches, optimizer = self.permutation.split(sizes), self.plain_step, self.batches, self.optimizer
 
-        def epoch(parts):
-            self.optimizer.zero_grad()  # see `capture`
+        def epoch(parts):  # without self, which has the replay, which keeps this: a cycle
+            optimizer.zero_grad()  # see `capture`
             for i, index in enumerate(parts):
-                self.losses[i].copy_(self.plain_step(*self.batches.batch(index)))
+                losses[i].copy_(step(*batches.batch(index)))
 
         self.frozen = _frozen(self.optimizer)
         with restored(self.model, self.optimizer):
