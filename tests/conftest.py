@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
+from recorded import record_on_the_cpu
 
 from mnist_gpu.device import accelerator
 from mnist_gpu.faster.with_triton import CHOICE
@@ -55,6 +56,12 @@ def one_thread(monkeypatch):
 def gpu() -> torch.device:
     """The GPU, for the tests marked `gpu`."""
     return accelerator()
+
+
+@pytest.fixture
+def cuda_graphs(monkeypatch):
+    """CUDA graphs on the CPU: see recorded.py."""
+    return record_on_the_cpu(monkeypatch)
 
 
 @pytest.fixture(scope="session")

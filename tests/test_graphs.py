@@ -1,25 +1,19 @@
+import gc
+import subprocess
+import sys
+import weakref
+
 import pytest
 import torch
 from agreement import assert_same_losses
+from recorded import ENDED, REFUSED
 from torch import nn
 
 from mnist_gpu.batches import DeviceBatches
-from mnist_gpu.faster.graphs import EpochGraph, capture, restored
+from mnist_gpu.faster.graphs import WARMUP, EpochGraph, capture, record, restored
+from mnist_gpu.faster.ladder import waiting
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step, train
-
-
-def record(function):
-    """On a CPU: a replay runs the function again, on the same tensors."""
-    return function
-
-
-def warm_up(function):
-    for _ in range(3):
-        function()
-
-
-FAKES = {"record": record, "warm_up": warm_up}
 
 
 def sgd(model, **options):
@@ -40,8 +34,11 @@ def same(a, b):
 
 
 @pytest.fixture
-def make_batches(mnist):
-    """Five batches of 64 and one of 20, in a new order every pass; each call begins with the first pass."""
+def make_batches(mnist, cuda_graphs):
+    """Five batches of 64 and one of 20, in a new order every pass; each call begins with the first pass.
+
+    With it come graphs that are recorded on the CPU.
+    """
     return lambda: DeviceBatches(mnist[0][:340], mnist[1][:340], batch_size=64)
 
 
@@ -128,13 +125,155 @@ def test_dampening_is_refused_before_the_first_step_only(make_batches):
         pass
 
 
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.NAdam, torch.optim.Rprop, torch.optim.RMSprop])
+def test_an_optimizer_whose_state_does_not_start_at_zero_is_refused_by_name(make_batches, make):
+    model = make_model(16)
+    optimizer = make(model.parameters(), lr=0.01)
+    step, batch = make_step(model, optimizer), next(iter(make_batches()))
+    with pytest.raises(ValueError, match=f"{make.__name__}.*SGD"):
+        capture(step, model, optimizer)(*batch)
+    assert same(model.parameters(), make_model(16).parameters()) and not optimizer.state
+
+
+@pytest.mark.parametrize("cause", [RuntimeError("out of order"), KeyboardInterrupt()], ids=repr)
+def test_if_restoring_fails_after_an_error_the_error_is_what_is_seen(cause):
+    model = make_model(16)
+    with pytest.raises(type(cause)) as caught, restored(model, sgd(model)):
+        model.hidden.weight.data = torch.zeros(3)  # nothing can be copied back into it
+        raise cause
+    assert caught.value is cause and "size of tensor" in caught.value.__notes__[0]
+
+
+def test_if_only_restoring_fails_that_is_the_error():
+    model = make_model(16)
+    with pytest.raises(RuntimeError, match="size of tensor"), restored(model, sgd(model)):
+        model.hidden.weight.data = torch.zeros(3)
+
+
+# Recording
+
+
+def test_a_replay_makes_as_many_calls_as_were_recorded(cuda_graphs):
+    x, y = torch.zeros(2)
+    replay = record(lambda: x.add_(1), calls=20, warm_up=lambda: y.add_(1))
+    before = x.item()
+    assert y == WARMUP
+    replay()
+    assert x == before + 20 and y == WARMUP
+
+
+def test_a_replay_keeps_the_tensors_that_its_function_uses(cuda_graphs):
+    x = torch.zeros(())
+
+    def add():
+        return x.add_(1)
+
+    kept, replay = weakref.ref(add), record(add)
+    del add
+    gc.collect()
+    assert kept() is not None
+    del replay
+    gc.collect()
+    assert kept() is None
+
+
+@pytest.mark.parametrize("how", ["step", "epoch"])
+def test_a_graph_goes_with_the_last_that_refers_to_it(make_batches, collector, how):
+    """In a cycle it would stay until a collection, which may come while torch.compile records a graph of its own."""
+    collector.collect()
+    collector.disable()
+    model = make_model(16)
+    optimizer = sgd(model)
+    step, batches = make_step(model, optimizer), make_batches()
+    if how == "epoch":
+        batches = EpochGraph(step, model, optimizer, batches)
+        kept = weakref.ref(batches)
+    else:
+        step = capture(step, model, optimizer)
+        kept = weakref.ref(step)
+    losses_of(model, step if how == "step" else batches.step, batches, epochs=1)
+    del step, batches
+    assert kept() is None
+
+
+@pytest.fixture
+def collector():
+    """The garbage collector, which runs at nearly every allocation."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)
+    yield gc
+    gc.set_threshold(*thresholds)
+    gc.enable()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_collected_while_a_graph_is_recorded(cuda_graphs, collector, enabled, fails):
+    """What is collected may be another graph, which CUDA does not let go meanwhile."""
+    seen, left = [], [torch.zeros(()) for _ in range(WARMUP)]
+
+    class Cycle:
+        def __init__(self):
+            self.me = self
+
+        def __del__(self):
+            seen.append(cuda_graphs.recording)
+
+    def function():
+        for _ in range(50):
+            Cycle()
+        if not left:
+            assert not fails, "in the recording"
+        left[:] = left[1:]
+
+    if not enabled:
+        collector.disable()
+    try:
+        record(function)
+    except AssertionError:
+        assert fails
+    assert collector.isenabled() == enabled
+    collector.collect()
+    assert len(seen) == 50 * (WARMUP + 1) and not any(seen)
+
+
+def test_every_recording_has_a_stream_of_its_own_in_which_nothing_else_runs(cuda_graphs):
+    """A graph has the address of its stream's cuBLAS workspace, which is then no other graph's, and no warm-up's."""
+    x = torch.zeros(2)
+    for _ in range(3):
+        record(lambda: x.add_(1))
+    streams = cuda_graphs.recorded_in
+    assert len({*streams, cuda_graphs.default}) == 4 and not any(stream.used for stream in streams)
+
+
+def test_what_ended_a_recording_is_what_is_seen_and_all_is_as_before(make_batches, cuda_graphs):
+    """Its end fails, too, and PyTorch would leave its stream the current one."""
+    batch = next(iter(make_batches()))
+    model, calls = make_model(16), []
+    optimizer = sgd(model)
+    step = make_step(model, optimizer)
+
+    def recorded(images, labels):
+        calls.append(1)
+        return (waiting(step) if len(calls) == WARMUP + 1 else step)(images, labels)
+
+    captured = capture(recorded, model, optimizer)
+    with pytest.raises(RuntimeError, match=REFUSED) as caught:
+        captured(*batch)
+    assert ENDED in caught.value.__notes__[0]
+    assert cuda_graphs.current is cuda_graphs.default and gc.isenabled()
+    assert same(model.parameters(), make_model(16).parameters())
+    other = make_model(16)
+    assert captured(*batch).item() == make_step(other, sgd(other))(*batch).item()  # a second try may be better
+
+
 # A step
 
 
 def test_captured_steps_train_as_the_plain_loop_with_a_smaller_last_batch(make_batches, plain):
     model = make_model(16)
     optimizer = sgd(model)
-    step = capture(make_step(model, optimizer), model, optimizer, **FAKES)
+    step = capture(make_step(model, optimizer), model, optimizer)
     assert losses_of(model, step, make_batches()) == plain[1]
     assert same(model.parameters(), plain[0])
     assert [len(losses) for losses in plain[1]] == [6, 6]
@@ -145,22 +284,18 @@ def test_a_capture_amid_a_training_goes_on_with_its_momentum(make_batches, plain
     optimizer = sgd(model)
     batches, eager = make_batches(), make_step(model, optimizer)
     first = losses_of(model, eager, batches, epochs=1)
-    second = losses_of(model, capture(eager, model, optimizer, **FAKES), batches, epochs=1)
+    second = losses_of(model, capture(eager, model, optimizer), batches, epochs=1)
     assert first + second == plain[1] and same(model.parameters(), plain[0])
 
 
-def test_a_capture_is_made_once_at_the_first_call(make_batches):
-    model, events = make_model(16), []
+def test_a_capture_is_made_once_at_the_first_call(make_batches, cuda_graphs):
+    model = make_model(16)
     optimizer = sgd(model)
-
-    def noted(function):
-        events.append("record")
-        return lambda: events.append("replay") or function()
-
-    step = capture(make_step(model, optimizer), model, optimizer, record=noted, warm_up=warm_up)
-    assert events == []
+    step = capture(make_step(model, optimizer), model, optimizer)
+    assert not cuda_graphs.recorded_in
     losses_of(model, step, make_batches())
-    assert events == ["record"] + ["replay"] * 10  # the last batch of a pass is too small for the graph
+    assert len(cuda_graphs.recorded_in) == 1
+    assert cuda_graphs.replays == 10  # the last batch of a pass is too small for the graph
 
 
 def test_a_replay_reads_from_the_same_addresses_and_the_callers_batches_stay(make_batches):
@@ -172,11 +307,11 @@ def test_a_replay_reads_from_the_same_addresses_and_the_callers_batches_stay(mak
         seen.append((images.data_ptr(), labels.data_ptr()))
         return plain_step(images, labels)
 
-    captured = capture(step, model, optimizer, **FAKES)
+    captured = capture(step, model, optimizer)
     given, untouched = list(make_batches()), list(make_batches())
     for batch in given:
         captured(*batch)
-    assert len(set(seen[:-1])) == 1 and len(seen) == 3 + 6
+    assert len(set(seen[:-1])) == 1 and len(seen) == WARMUP + 1 + 1  # the last is too small for the graph
     assert all(same(a, b) for a, b in zip(given, untouched, strict=True))
 
 
@@ -184,7 +319,7 @@ def test_a_later_replay_does_not_overwrite_a_loss(make_batches):
     model, of_the_graph = make_model(16), torch.zeros(())
     optimizer = sgd(model)
     plain_step = make_step(model, optimizer)
-    captured = capture(lambda *batch: of_the_graph.copy_(plain_step(*batch)), model, optimizer, **FAKES)
+    captured = capture(lambda *batch: of_the_graph.copy_(plain_step(*batch)), model, optimizer)
     losses = [captured(*batch) for batch in list(make_batches())[:5]]
     other = make_model(16)
     step = make_step(other, sgd(other))
@@ -195,7 +330,7 @@ def test_a_later_replay_does_not_overwrite_a_loss(make_batches):
 def captured_on(batch, **options):
     model = make_model(16)
     optimizer = sgd(model, **options)
-    step = capture(make_step(model, optimizer), model, optimizer, **FAKES)
+    step = capture(make_step(model, optimizer), model, optimizer)
     step(*batch)
     return step, model, optimizer
 
@@ -239,7 +374,7 @@ def test_the_learning_rate_may_change_until_the_capture(make_batches):
     batch = next(iter(make_batches()))
     model, other = make_model(16), make_model(16)
     optimizer = sgd(model)
-    step = capture(make_step(model, optimizer), model, optimizer, **FAKES)
+    step = capture(make_step(model, optimizer), model, optimizer)
     optimizer.param_groups[0]["lr"] = 0.5
     step(*batch)
     make_step(other, sgd(other, lr=0.5))(*batch)
@@ -251,23 +386,23 @@ def test_a_capture_with_dampening_is_refused_and_trains_nothing(make_batches):
         captured_on(next(iter(make_batches())), dampening=0.1)
 
 
-def test_a_model_on_the_cpu_has_no_graphs(make_batches):
+def test_a_model_on_the_cpu_has_no_graphs(mnist):
     model = make_model(16)
     optimizer = sgd(model)
     step = make_step(model, optimizer)
     with pytest.raises(ValueError, match="the model is on 'cpu', but CUDA graphs need a CUDA device"):
         capture(step, model, optimizer)
     with pytest.raises(ValueError, match="the model is on 'cpu', but CUDA graphs need a CUDA device"):
-        EpochGraph(step, model, optimizer, make_batches())
+        EpochGraph(step, model, optimizer, DeviceBatches(*mnist))
 
 
 # An epoch
 
 
-def epoch_graph(batches, model=None, **changes):
-    model = model or make_model(16)
+def epoch_graph(batches):
+    model = make_model(16)
     optimizer = sgd(model)
-    return EpochGraph(make_step(model, optimizer), model, optimizer, batches, **FAKES | changes), model, optimizer
+    return EpochGraph(make_step(model, optimizer), model, optimizer, batches), model, optimizer
 
 
 def test_a_graph_of_an_epoch_trains_as_the_plain_loop_with_a_smaller_last_batch(make_batches, plain):
@@ -278,7 +413,7 @@ def test_a_graph_of_an_epoch_trains_as_the_plain_loop_with_a_smaller_last_batch(
 
 
 @pytest.mark.parametrize("batch_size", [400, 340, 170])
-def test_a_graph_of_an_epoch_may_have_one_batch_or_batches_of_one_size(mnist, batch_size):
+def test_a_graph_of_an_epoch_may_have_one_batch_or_batches_of_one_size(mnist, cuda_graphs, batch_size):
     images, labels = (t[:340] for t in mnist)
     eager = make_model(16)
     expected = losses_of(eager, make_step(eager, sgd(eager)), DeviceBatches(images, labels, batch_size), epochs=2)
@@ -292,22 +427,16 @@ def test_a_graph_of_an_epoch_amid_a_training_goes_on_with_its_momentum(make_batc
     optimizer = sgd(model)
     eager = make_step(model, optimizer)
     first = losses_of(model, eager, batches, epochs=1)
-    epoch = EpochGraph(eager, model, optimizer, batches, **FAKES)
+    epoch = EpochGraph(eager, model, optimizer, batches)
     second = losses_of(model, epoch.step, epoch, epochs=1)
     assert first + second == plain[1] and same(model.parameters(), plain[0])
 
 
-def test_an_epoch_is_recorded_once_and_replayed_once_a_pass(make_batches):
-    events = []
-
-    def noted(function):
-        events.append("record")
-        return lambda: events.append("replay") or function()
-
-    epoch, model, _ = epoch_graph(make_batches(), record=noted)
-    assert events == []
+def test_an_epoch_is_recorded_once_and_replayed_once_a_pass(make_batches, cuda_graphs):
+    epoch, model, _ = epoch_graph(make_batches())
+    assert not cuda_graphs.recorded_in
     losses_of(model, epoch.step, epoch, epochs=3)
-    assert events == ["record", "replay", "replay", "replay"]
+    assert len(cuda_graphs.recorded_in) == 1 and cuda_graphs.replays == 3
 
 
 def test_a_pass_yields_the_indices_of_its_batches(make_batches):
@@ -408,6 +537,73 @@ def test_losses_on_the_gpu_are_not_overwritten_by_later_replays(cuda, mnist):
         losses.append([loss.item() for loss in kept])
     assert_same_losses(losses[1], losses[0])
     assert losses[0][-1] < losses[0][0] - 0.1  # so a loss that was overwritten would be seen
+
+
+@pytest.mark.gpu
+@pytest.mark.cuda
+def test_a_replay_on_the_gpu_makes_as_many_calls_as_were_recorded(cuda):
+    x = torch.zeros(1, device=cuda)
+    replay = record(lambda: x.add_(1), calls=20)
+    assert x.item() == WARMUP  # what is recorded is not done
+    replay()
+    assert x.item() == WARMUP + 20
+
+
+@pytest.mark.gpu
+@pytest.mark.cuda
+def test_old_graphs_on_the_gpu_are_not_destroyed_while_a_new_one_is_recorded(cuda, collector):
+    class Cycle:
+        def __init__(self, replay):
+            self.me, self.replay = self, replay
+
+    x = torch.zeros(1, device=cuda)
+    old = [record(lambda: x.add_(1)) for _ in range(5)]
+
+    def function():
+        while old:
+            Cycle(old.pop())
+        [Cycle(None) for _ in range(50)]
+        x.add_(1)
+
+    replay, before = record(function, warm_up=lambda: None), x.item()
+    replay()
+    assert x.item() == before + 1
+
+
+@pytest.mark.gpu
+@pytest.mark.cuda
+def test_a_graph_on_the_gpu_outlives_others_and_the_clearing_of_workspaces(cuda, mnist):
+    batches = list(DeviceBatches(mnist[0][:1280], mnist[1][:1280], device=cuda))
+
+    def trained(how):
+        model = make_model(device=cuda)
+        optimizer = sgd(model)
+        return how(make_step(model, optimizer), model, optimizer)
+
+    plain, first, second = (trained(how) for how in (lambda step, *_: step, capture, capture))
+    expected = [plain(*batch).item() for batch in batches]
+    found = [[step(*batch).item() for batch in batches[:5]] for step in (first, second)][1]
+    del first
+    gc.collect()
+    torch._C._cuda_clearCublasWorkspaces()  # as torch.compile does before and after it records a graph
+    torch.cuda.empty_cache()
+    kept = torch.full((64 * 2**20,), 7.0, device=cuda)  # takes what was given back
+    found += [second(*batch).item() for batch in batches[5:]]
+    assert_same_losses(found, expected)
+    assert (kept == 7).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.cuda
+def test_a_recording_that_the_gpu_refuses_says_why_and_leaves_its_stream(cuda):
+    """In a process of its own, since PyTorch may draw no random numbers after it."""
+    code = (
+        "import torch\nfrom mnist_gpu.faster.graphs import record\n"
+        "x, stream = torch.ones(1, device='cuda'), torch.cuda.current_stream()\n"
+        "try: record(x.item)\n"
+        "except RuntimeError as error: print('captur' in str(error), torch.cuda.current_stream() == stream)\n"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["True", "True"]
 
 
 @pytest.mark.gpu

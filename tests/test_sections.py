@@ -6,8 +6,9 @@ import torch
 from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.faster import compiled_epoch, products
 from mnist_gpu.faster import ladder as rungs_of_the_ladder
-from mnist_gpu.faster.graphs import EpochGraph
-from mnist_gpu.faster.ladder import PLAIN, RUNGS, Rung, Training, plain, sgd
+from mnist_gpu.faster.graphs import WARMUP
+from mnist_gpu.faster.ladder import PLAIN, RUNGS, Rung, Training, plain
+from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.measuring import benchmark, timing, workloads
 from mnist_gpu.measuring.memory import LiveBytes
 from mnist_gpu.measuring.peers import PEERS, lines_of_code
@@ -382,14 +383,8 @@ def test_a_part_of_an_epoch_is_a_part_on_every_rung(few_images, monkeypatch):
 
     def graph(device, hidden):
         model, step, batches = plain(device, hidden)
-        epoch = EpochGraph(
-            lambda *batch: calls.append(1) or step(*batch),
-            model,
-            sgd(model),
-            batches,
-            record=lambda function: function,
-            warm_up=lambda function: None,
-        )
+        epoch = WholeEpoch(batches)
+        epoch.run = lambda drawn: torch.stack([calls.append(1) or step(*batches.batch(index)) for index in drawn])
         return Training(model, epoch.step, epoch)
 
     fake_rungs(monkeypatch, Rung("CUDA graph of an epoch", graph, None))
@@ -737,6 +732,18 @@ def test_there_is_no_floor_of_onednn_without_it(few_images, monkeypatch):
 
 def test_a_ladder_may_have_no_floor(few_images):
     assert [m.name for m in measure_ladder(CPU, names=[PLAIN], steps=2, rounds=1, floor=False)] == [PLAIN]
+
+
+def test_on_an_nvidia_gpu_the_floor_is_launched_at_once(few_images, monkeypatch, cuda_graphs):
+    """Launched one by one, the products would take longer than a whole training that is a graph."""
+    x = torch.zeros(())
+    fake_rungs(monkeypatch)
+    monkeypatch.setattr(the_ladder, "plain", lambda device, hidden: plain(CPU, hidden))
+    monkeypatch.setattr(the_ladder, "five_products", lambda *where: lambda: x.add_(1))
+    monkeypatch.setattr(the_ladder, "in_turn", lambda parts, **how: [(name, [part()]) for name, part in parts.items()])
+    found = list(measure_ladder(torch.device("cuda"), steps=7))
+    assert [m.name for m in found] == FLOORS[:2] and cuda_graphs.replays == 2
+    assert x == 2 * (WARMUP + 7 + 7)  # recording is a run, too, but on a GPU
 
 
 # Where a step goes

@@ -9,6 +9,7 @@ Importing this file raises ImportError where Triton is missing, and says why.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
@@ -23,9 +24,19 @@ import triton.language as tl  # noqa: E402
 
 # Elements of a program of the kernels that go element by element.
 BLOCK = 1024
-# Rows and columns of a program's part of a product. 32 x 32 gives this network's products 4 to 100 programs. The
-# interpreter, whose time goes into its operations and not into their sizes, takes ten times as long with tiles of 32.
-TILE = 128 if interpreted() else 32
+
+
+class Tiling(NamedTuple):
+    """How a product is cut into tiles, one a program."""
+
+    side: int  # rows and columns of a tile, at most
+    programs: int  # so many there should be: a longer side is halved, down to 16, as long as there are fewer
+
+
+# With 32 x 32 the hidden layer would have 16 programs, on cards with 40 to 132 multiprocessors.
+ON_A_GPU = Tiling(32, 64)
+# The interpreter's time goes into its operations and not into their sizes: with 32 x 32 it takes ten times as long.
+TILING = Tiling(128, 1) if interpreted() else ON_A_GPU
 
 
 @triton.jit
@@ -139,11 +150,15 @@ def gather_normalize(images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def product(a, b, out, *, bias=None, gate=None, relu=False, tile: int | None = None) -> torch.Tensor:
     """out = a @ b, `[m, k]` and `[k, n]` to `[m, n]`, float32; see product_kernel for what may follow.
 
-    a and b may be transposed views, since their strides go along; out and gate are contiguous. `tile` is TILE by
-    default; less for a side that is shorter, and never less than the 16 that tl.dot takes on a GPU.
+    a and b may be transposed views, since their strides go along; out and gate are contiguous. Tiles are those of
+    TILING, or squares with sides of `tile`; less for a side that is shorter, and never less than the 16 that tl.dot
+    takes on a GPU.
     """
     (m, k), n = a.shape, b.shape[1]
-    tile_m, tile_n, tile_k = (max(16, min(tile or TILE, triton.next_power_of_2(size))) for size in (m, n, k))
+    side, programs = Tiling(tile, 1) if tile else TILING
+    tile_m, tile_n, tile_k = (max(16, min(side, triton.next_power_of_2(size))) for size in (m, n, k))
+    while triton.cdiv(m, tile_m) * triton.cdiv(n, tile_n) < programs and max(tile_m, tile_n) > 16:
+        tile_m, tile_n = (tile_m // 2, tile_n) if tile_m >= tile_n else (tile_m, tile_n // 2)
     product_kernel[(triton.cdiv(m, tile_m), triton.cdiv(n, tile_n))](
         a, b, bias, gate, out, m, n, k, *a.stride(), *b.stride(),
         RELU=relu, TILE_M=tile_m, TILE_N=tile_n, TILE_K=tile_k,
@@ -161,7 +176,8 @@ def cross_entropy(logits, labels, losses, gradient) -> None:
 def column_sums(a: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """out `[n]` = the sums of the columns of a `[m, n]`, contiguous."""
     rows, columns = a.shape
-    column_sums_kernel[(triton.cdiv(columns, 32),)](a, out, rows, columns, BLOCK_R=128, BLOCK_C=32)
+    block = min(32, triton.next_power_of_2(columns))  # the losses are one column
+    column_sums_kernel[(triton.cdiv(columns, block),)](a, out, rows, columns, BLOCK_R=128, BLOCK_C=block)
     return out
 
 

@@ -77,6 +77,8 @@ def on_device(device, hidden=128):
     return textbook(device, hidden, "device")
 
 
+# The copy of a batch overlaps the step before it. Gathering its images on the host overlaps nothing: by then the step
+# before has been waited for, as its loss is read.
 def prefetched(device, hidden=128):
     model, step, batches = textbook(device, hidden, "memory", pin_memory=True)
     return Training(model, step, Prefetched(batches, device))
@@ -178,6 +180,9 @@ def compiled_epoch(device, hidden=128):
     return Training(model, epoch.step, epoch)
 
 
+# Half the launches of "no wait per step", but each by Triton's launcher, which is Python and takes longer than
+# PyTorch's. Where launching binds, this rung need not be faster, however good its kernels are. What they are worth
+# shows in the next rung, beside "CUDA graph of an epoch": Python launches neither.
 def own_kernels(device, hidden=128):
     from mnist_gpu.faster.kernels import KernelBatches, make_kernel_step  # here: they need Triton
 

@@ -11,6 +11,9 @@ class Prefetched:
     A stream is a queue of work for a GPU. What is in one stream runs in order, so a copy that is put into the stream
     that trains waits for the step before it, and the next step for the copy. In a second stream it can run meanwhile.
 
+    It is the copy that overlaps the step. What the host does for a batch, such as gathering its images, overlaps only
+    the steps that it has not waited for: none of them, if each step reads its loss.
+
     Args:
         batches: a pipeline whose copies do not block the program (`make_batches("memory", pin_memory=True, ...)`).
         device: where its batches go.
@@ -18,13 +21,14 @@ class Prefetched:
 
     def __init__(self, batches: Iterable, device: torch.device | str):
         self.batches, self.device = batches, torch.device(device)
+        self.side = torch.Stream(self.device)  # one for all passes: PyTorch keeps memory aside for every stream
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
-        side, source = torch.Stream(self.device), iter(self.batches)
+        source = iter(self.batches)
 
         def fetch():
-            with side:
-                return next(source, None), side.record_event()
+            with self.side:
+                return next(source, None), self.side.record_event()
 
         ahead = fetch()
         while ahead[0] is not None:

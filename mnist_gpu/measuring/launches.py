@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from mnist_gpu.faster.graphs import record
 from mnist_gpu.faster.with_triton import interpreted, kernel_device
 from mnist_gpu.measuring.card import Card, Range, card_numbers
 from mnist_gpu.measuring.plots import span
@@ -111,7 +112,7 @@ def launches_of(function: Callable[[], object]) -> list[Launch]:
 def launches_of_a_step(batch_size: int = 128, hidden: int = 128, tile: int | None = None) -> dict[str, Launch]:
     """The launches that make a batch and train on it, by NAMES.
 
-    `tile`: of the products, in place of what this process would take (see mnist_gpu.faster.kernels.TILE).
+    The products have the tiles that they have on a GPU, or square ones with sides of `tile`.
     """
     from mnist_gpu.faster import kernels
 
@@ -119,11 +120,11 @@ def launches_of_a_step(batch_size: int = 128, hidden: int = 128, tile: int | Non
     images, labels = torch.zeros(batch_size, 28, 28, dtype=torch.uint8), torch.zeros(batch_size, dtype=torch.int64)
     batches = kernels.KernelBatches(images, labels, batch_size, device=device)
     step = kernels.make_kernel_step(make_model(hidden, device=device))
-    chosen, kernels.TILE = kernels.TILE, tile or kernels.TILE
+    chosen, kernels.TILING = kernels.TILING, kernels.Tiling(tile, 1) if tile else kernels.ON_A_GPU
     try:
         found = launches_of(lambda: [step(*batch) for batch in batches])
     finally:
-        kernels.TILE = chosen
+        kernels.TILING = chosen
     return dict(zip(NAMES, found, strict=True))
 
 
@@ -181,13 +182,14 @@ def predicted_table(launches: Mapping[str, Launch], cards: Sequence[str]) -> Non
 def timed(**functions: Callable[[], object]) -> None:
     """Times functions that launch kernels on the GPU, in turn, and compares the first with the others.
 
-    Where kernels are interpreted it says that it does not.
+    Each is called 100 times inside a CUDA graph, which launches without Python: Triton's launcher, which is Python,
+    takes longer than most of these kernels. Where kernels are interpreted it says that it does not time them.
     """
     if interpreted():
         print("Not timed: the kernels are interpreted.")
         return
-    rounds = {name: lambda f=f: [f() for _ in range(100)] for name, f in functions.items()}
-    found = alternate(rounds, rounds=10, warmup=2, device=kernel_device())
+    replays = {name: record(f, calls=100) for name, f in functions.items()}
+    found = alternate(replays, rounds=10, warmup=2, device=kernel_device())
     for name, seconds in found.items():
         print(f"{name}: {statistics.median(seconds) * 1e4:.1f} µs")
     first, *others = found

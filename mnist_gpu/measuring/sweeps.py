@@ -5,11 +5,13 @@ Each function yields a Timed for each value, of the section "inside", with the t
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
+from mnist_gpu.faster.graphs import record
 from mnist_gpu.faster.ladder import RUNGS
 from mnist_gpu.measuring.results import Skipped, Timed
 from mnist_gpu.measuring.timing import in_turn, measure
@@ -69,7 +71,7 @@ def by_size(device: torch.device, sizes: Sequence[int] | None = None) -> Iterato
         out = {} if long else {"out": torch.empty_like(x)}
         call, calls = (lambda x=x, out=out: kernel(x, **out)), 1
         if long:
-            call, calls = in_a_graph(call), 20
+            call, calls = record(call, calls=20), 20
         yield _timed("kernel", device, call, {"size": n}, {"bytes": 2 * x.nbytes, "elements": n}, calls)
 
 
@@ -79,20 +81,6 @@ def _wave_sizes(device: torch.device) -> list[int]:
     wave = properties.multi_processor_count * properties.max_threads_per_multi_processor
     small = itertools.takewhile(lambda n: n < wave / 8, (1024 * 4**i for i in range(20)))
     return [*small, *(wave * i // 8 for i in range(1, 33))]
-
-
-def in_a_graph(function: Callable[[], object], calls: int = 20) -> Callable[[], None]:
-    """A function that replays a CUDA graph of so many calls of `function`."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # to warm up: what is compiled or allocated once must not be captured
-        function()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(calls):
-            function()
-    return graph.replay
 
 
 def copies(device: torch.device, kibibytes: Sequence[int] | None = None) -> Iterator[Timed]:
@@ -151,13 +139,19 @@ ALONE = "the ink's pixels alone, by index"
 
 def conditions(device: torch.device, pixels: torch.Tensor, rounds: int = 10) -> Iterator[Timed]:
     """torch.where(condition, sin(x), x), all in turn: for a condition that is true everywhere, nowhere, where the
-    `pixels` (uint8) are ink, and where they are when shuffled; and the sine of the ink's pixels alone, by index."""
-    ink = (pixels.flatten() > 0).to(device)
-    shuffled = ink[torch.randperm(len(ink), generator=torch.Generator().manual_seed(0)).to(device)]
+    `pixels` (uint8) are ink, and where they are when shuffled; and the sine of the ink's pixels alone, by index.
+
+    On a GPU the pixels are repeated up to LARGE, or launching would take longer than the work.
+    """
+    ink = pixels.flatten() > 0
+    shuffled = ink[torch.randperm(len(ink), generator=torch.Generator().manual_seed(0))]
+    repeats = 1 if device.type == "cpu" else math.ceil(LARGE / len(ink))
+    ink, shuffled = (mask.repeat(repeats).to(device) for mask in (ink, shuffled))
     x = torch.rand(len(ink), device=device)
     masks = {EVERYWHERE: torch.ones_like(ink), NOWHERE: torch.zeros_like(ink), INK: ink, SHUFFLED: shuffled}
     calls = {name: lambda mask=mask: torch.where(mask, torch.sin(x), x) for name, mask in masks.items()}
-    calls[ALONE] = lambda: torch.sin(x[ink])
+    index = ink.nonzero().squeeze(1)  # before the clock: the host has to wait for how many there are, as with x[ink]
+    calls[ALONE] = lambda: torch.sin(x.index_select(0, index))
     count = max(1, round(0.005 / seconds_of(calls[NOWHERE], device)))
     sides = {name: lambda call=call: [call() for _ in range(count)] for name, call in calls.items()}
     for name, seconds in in_turn(sides, rounds=rounds, device=device):

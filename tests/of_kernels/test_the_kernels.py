@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from agreement import assert_same_losses
 
 from mnist_gpu.batches import DeviceBatches, normalize
-from mnist_gpu.faster import kernels, ladder
+from mnist_gpu.faster import graphs, kernels, ladder
 from mnist_gpu.faster.graphs import EpochGraph
 from mnist_gpu.faster.ladder import PLAIN, rungs, sgd
 from mnist_gpu.faster.with_triton import interpreted, kernel_device
+from mnist_gpu.measuring.launches import launches_of
 from mnist_gpu.measuring.workloads import train_part
 from mnist_gpu.model import MLP, make_model
 from mnist_gpu.training import make_step, train
@@ -89,6 +90,22 @@ def test_a_product_with_operands_as_they_lie_or_transposed(m, n, k, transposed):
     assert untouched(memory, m * n)
 
 
+@pytest.mark.parametrize(
+    ("m", "n", "tiles"),
+    [(300, 300, (64, 64)), (300, 128, (32, 64)), (100, 33, (16, 32)), (20, 128, (16, 16)), (1, 7, (16, 16))],
+)
+def test_tiles_are_halved_until_there_are_as_many_programs_as_asked_for(monkeypatch, m, n, tiles):
+    """With tiles of 32 the hidden layer would leave most of a card idle."""
+    monkeypatch.setattr(kernels, "TILING", kernels.Tiling(side=64, programs=12))
+    a, b, (out, memory) = rand(m, 40), rand(40, n), guarded(m, n)
+    (launch,) = launches_of(lambda: kernels.product(a, b, out))
+    assert (launch.arguments["TILE_M"], launch.arguments["TILE_N"]) == tiles
+    assert launch.programs >= 12 or tiles == (16, 16)
+    kernels.product(a, b, out)
+    torch.testing.assert_close(out, (a.double() @ b.double()).float(), **TOLERANCE)
+    assert untouched(memory, m * n)
+
+
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 10, 17), (50, 33, 40)])
 def test_bias_relu_and_the_backward_pass_of_relu(m, n, k):
     a, b, bias, gate = rand(m, k), rand(k, n), rand(n), F.relu(rand(m, n))
@@ -133,6 +150,8 @@ def test_large_logits_do_not_overflow():
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (128, 1), (96, 10), (129, 33), (200, 100)])
 def test_column_sums(rows, columns):
     a, (out, memory) = rand(rows, columns), guarded(columns)
+    (launch,) = launches_of(lambda: kernels.column_sums(a, out))
+    assert launch.arguments["BLOCK_C"] < 2 * columns  # at least half of a block is there
     kernels.column_sums(a, out)
     torch.testing.assert_close(out, a.sum(0), **TOLERANCE)
     assert untouched(memory, columns)
@@ -247,14 +266,16 @@ def test_a_batch_that_is_none_is_refused_before_a_kernel_reads_it(images, labels
         step(torch.zeros(4, 1, 28, 28, device="meta"), torch.zeros(4, dtype=torch.int64, device=WHERE))
 
 
-def test_a_graph_of_an_epoch_takes_the_step_and_its_optimizer(mnist):
+def test_a_graph_of_an_epoch_takes_the_step_and_its_optimizer(mnist, monkeypatch):
     """Here a replay runs the functions again; on a GPU see the ladder's rung."""
+    monkeypatch.setattr(graphs, "record", lambda function, warm_up: warm_up() or function)
+    monkeypatch.setattr(graphs, "_need_cuda", lambda model: None)
     data, losses = (mnist[0][:100], mnist[1][:100]), {}
     for captured in (False, True):
         model, batches = make_model(8, device=WHERE), kernels.KernelBatches(*data, 32, device=WHERE)
         step = kernels.make_kernel_step(model)
         if captured:
-            batches = EpochGraph(step, model, step.optimizer, batches, record=lambda f: f, warm_up=lambda f: f())
+            batches = EpochGraph(step, model, step.optimizer, batches)
         history = train(model, batches.step if captured else step, batches, epochs=2, log=lambda *line: None)
         losses[captured] = [epoch.losses for epoch in history]
     assert losses[True] == losses[False] and len(losses[True][0]) == 4

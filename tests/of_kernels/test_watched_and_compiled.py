@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from mnist_gpu.faster import kernels, watched, with_triton
+from mnist_gpu.faster.graphs import WARMUP
 from mnist_gpu.faster.watched import NOWHERE, Watched, watch, watch_each
 from mnist_gpu.measuring import compiled_kernels, launches
 from mnist_gpu.measuring.card import card_numbers
@@ -123,6 +124,7 @@ def test_a_step_has_these_launches_in_this_order(of_a_step):
     assert of_a_step["hidden layer, ReLU"].arguments["RELU"] is True
     assert of_a_step["hidden layer, ReLU"].grid == (1, 1)  # tiles of 16 at least
     assert launches_of_a_step(128, 128, tile=32)["gradient of weights 1"].programs == 4 * 25
+    assert launches_of_a_step(128, 128)["hidden layer, ReLU"].programs == 8 * 8  # as on a GPU
     assert of_a_step["loss, its gradient"].options == {"num_warps": 1}
 
 
@@ -184,7 +186,7 @@ def test_nothing_is_timed_where_kernels_are_interpreted(capsys):
 
 
 def test_every_kernel_of_the_step_is_compiled_for_every_card(capsys):
-    found = compile_for_cards(launches_of_a_step(128, 128, tile=32))
+    found = compile_for_cards(launches_of_a_step(128, 128))
     assert list(found) == list(NAMES) and all(list(cards) == list(TARGETS) for cards in found.values())
     for name, cards in found.items():
         assert all(one.registers > 0 and one.spilled_bytes == 0 for one in cards.values()), name
@@ -221,7 +223,7 @@ def test_the_default_precision_what_has_no_room_and_an_inexact_quotient_show():
     found = compile_for_cards({"large": large, "crowded": crowded, "divided": divided}, ("A100", "H100"))
     assert "tf32" in found["large"]["A100"].instruction and found["large"]["A100"].spilled_bytes == 0
     assert found["large"]["H100"].instruction.startswith("wgmma") and found["crowded"]["A100"].spilled_bytes > 0
-    assert found["divided"]["H100"].instruction == "mul.f32"  # which is why the package takes tl.div_rn
+    assert found["divided"]["H100"].instruction != "div.rn.f32"  # which is why the package takes tl.div_rn
 
 
 def test_the_most_powerful_multiplication_is_named():
@@ -254,10 +256,14 @@ def test_a_process_that_compiles_does_not_interpret_and_the_other_way_round():
         assert subprocess.check_output([sys.executable, "-c", code], env=own, text=True).strip() == str(interpret)
 
 
-def test_where_kernels_are_compiled_they_are_timed_in_turn(monkeypatch, capsys):
+def test_where_kernels_are_compiled_they_are_timed_inside_graphs_in_turn(monkeypatch, capsys, cuda_graphs):
     """Here the process only says that it compiles."""
     monkeypatch.setattr(launches, "interpreted", lambda: False)
-    calls = []
-    launches.timed(kernel=lambda: calls.append("kernel"), pytorch=lambda: calls.append("pytorch"))
-    assert calls.count("kernel") == calls.count("pytorch") == 1200
+    calls, done = [], torch.zeros(2)
+    launches.timed(
+        kernel=lambda: calls.append("kernel") or done[0].add_(1),
+        pytorch=lambda: calls.append("pytorch") or done[1].add_(1),
+    )
+    assert calls.count("kernel") == calls.count("pytorch") == WARMUP + 100  # Python calls nothing while it is timed
+    assert cuda_graphs.replays == 2 * 12 and done.tolist() == [WARMUP + 100 + 12 * 100] * 2
     assert "kernel: " in (said := capsys.readouterr().out) and "µs" in said and "10 pairs" in said

@@ -10,6 +10,7 @@ from mnist_gpu.batches import PIPELINES, DeviceBatches, MemoryBatches, make_batc
 from mnist_gpu.device import pick_device
 from mnist_gpu.faster.ladder import sgd, waiting
 from mnist_gpu.faster.prefetch import Prefetched
+from mnist_gpu.measuring import sweeps
 from mnist_gpu.measuring.card import kernels
 from mnist_gpu.measuring.timing import alternate, measure
 from mnist_gpu.measuring.workloads import First
@@ -88,6 +89,26 @@ def test_prefetched_batches_are_copied_one_ahead_in_a_stream_of_their_own(small)
     sim.reset()
     torch.ones(1, device="sim")
     assert sim.launches() and not sim.aside()  # the default stream is the current one again
+
+
+def test_every_pass_of_prefetched_batches_has_the_same_stream(small):
+    """PyTorch keeps memory aside for each stream, so a new one every pass would hold more and more."""
+    seen = []
+
+    class Noting(MemoryBatches):
+        def __iter__(self):
+            seen.append(torch.accelerator.current_stream("sim"))
+            return super().__iter__()
+
+        def _batch(self, *args):
+            seen.append(torch.accelerator.current_stream("sim"))
+            return super()._batch(*args)
+
+    batches = Prefetched(Noting(*small, device="sim"), "sim")
+    default = torch.accelerator.current_stream("sim")
+    for _ in range(3):
+        assert len(list(batches)) == 10
+    assert len({s.stream_id for s in seen if s != default}) == 1
 
 
 # Training
@@ -190,6 +211,25 @@ def test_a_batch_that_does_not_fit_names_what_is_free(small):
 
 
 # Timing
+
+
+def test_conditions_are_timed_on_many_pixels_and_with_no_wait_but_for_the_clock(monkeypatch, mnist):
+    """What waits for the number of ink's pixels would measure the wait; what is small, the launches."""
+    monkeypatch.setattr(sweeps, "LARGE", 100_000)
+    seen = []
+
+    def run(sides, **options):
+        for name, side in sides.items():
+            sim.reset()
+            side()
+            seen.append((name, sim.waits()))
+            yield name, [1.0]
+
+    monkeypatch.setattr(sweeps, "in_turn", run)
+    monkeypatch.setattr(sweeps, "seconds_of", lambda call, device: seen.append(call().numel()) or 1.0)
+    list(sweeps.conditions(torch.device("sim"), mnist[0][:10]))
+    assert seen[0] == 13 * 10 * 784  # the least multiple that is large enough
+    assert len(seen[1:]) == 5 and not any(waits for _, waits in seen[1:])
 
 
 def clock_on_an_idle_card():

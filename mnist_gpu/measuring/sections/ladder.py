@@ -10,6 +10,7 @@ import torch
 from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.device import usable_cpus, using_threads
 from mnist_gpu.faster.compiled_epoch import CompiledEpoch
+from mnist_gpu.faster.graphs import record
 from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, RUNGS, TEXTBOOK, WIDE, Rung, Training, plain, rungs
 from mnist_gpu.faster.products import PRODUCTS, five_products, usable_products
 from mnist_gpu.measuring.results import Results, Skipped, Timed
@@ -97,7 +98,10 @@ class Climb:
         for name, products in FLOORS.items():
             if floor and products in usable_products(self.device):
                 five = five_products(products, 128, self.hidden, self.device)
-                parts[name] = lambda five=five: repeat(five, self.count)
+                if self.device.type == "cuda":  # one by one, launching them takes longer than an epoch in a graph
+                    parts[name] = record(five, calls=self.count)
+                else:
+                    parts[name] = lambda five=five: repeat(five, self.count)
         work = {"images": 128 * self.steps if self.steps else TRAIN_IMAGES, "steps": self.count}
         sizes = {"batch_size": 128, "hidden": self.hidden}
         where = self.device.type, self.threads
