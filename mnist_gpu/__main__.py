@@ -1,7 +1,10 @@
 """The command line: `python -m mnist_gpu train`, `doctor`, `benchmark`, ... It parses and hands over."""
 
 import argparse
+import codecs
+import functools
 import inspect
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +14,14 @@ from mnist_gpu.batches import PIPELINES
 from mnist_gpu.device import memory_error
 from mnist_gpu.faster.run import run_training
 from mnist_gpu.measuring import benchmark, on_gpu, predict
+
+# Signs that many code pages lack, and what is written there, the best first. The usual micro sign is Latin-1's; the
+# pages for Chinese, Japanese and Korean have the Greek letter in its place.
+SPELLINGS = {
+    "\N{MICRO SIGN}": ("\N{GREEK SMALL LETTER MU}", "u"), "→": ("->",), "×": ("x",), "±": ("+-",), "≤": ("<=",),
+    "≥": (">=",), "–": ("-",), "—": ("-",), "‘": ("'",), "’": ("'",), "“": ('"',), "”": ('"',), "…": ("...",),
+    "\N{NO-BREAK SPACE}": (" ",),
+}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,7 +91,32 @@ def exercises(keep: bool = False) -> int:
     return checking.run(keep)
 
 
+def spelled(encoding: str, error: UnicodeEncodeError) -> tuple[str | bytes, int]:
+    """Handles an error of encoding output: one sign that the page lacks, by its spelling, else as an escape.
+
+    A byte of a path that Python could not decode is written as it was.
+    """
+    sign, end = error.object[error.start], error.start + 1
+    if "\udc80" <= sign <= "\udcff":
+        return bytes([ord(sign) - 0xDC00]), end
+    escape = sign.encode("ascii", "backslashreplace").decode()
+    return next(other for other in (*SPELLINGS.get(sign, ()), escape) if other.encode(encoding, "ignore")), end
+
+
+def spell_what_the_page_lacks() -> None:
+    """Standard output and error write what their code page lacks as well as it goes, where they would raise an error.
+
+    A file or a pipe has the system's page, which on most systems but Windows is UTF-8, and lacks nothing.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's is none
+            name = f"spelled in {stream.encoding}"
+            codecs.register_error(name, functools.partial(spelled, stream.encoding))
+            stream.reconfigure(errors=name)
+
+
 def main(arguments: list[str] | None = None) -> int:
+    spell_what_the_page_lacks()
     options = vars(parser().parse_args(arguments))
     try:
         outcome = options.pop("run")(**options)

@@ -48,7 +48,7 @@ def run_for(command: list[str], seconds: float) -> tuple[int, str]:
 
     It does not wait for the end of what it kills then: a program that waits for a broken driver cannot even be killed.
     """
-    options = {"text": True, "errors": "replace", "stdin": subprocess.DEVNULL}
+    options = {"encoding": "utf-8", "errors": "replace", "stdin": subprocess.DEVNULL}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
     try:
         text, _ = process.communicate(timeout=seconds)
@@ -152,9 +152,11 @@ def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         if (cgroup / "cpu.max").exists():  # cgroup v2: "200000 100000" is two CPUs, "max 100000" no limit
-            quota, period = (cgroup / "cpu.max").read_text().split()
+            quota, period = (cgroup / "cpu.max").read_text(encoding="utf-8").split()
         else:
-            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{k}_us").read_text().strip() for k in ("quota", "period"))
+            quota, period = (
+                (cgroup / "cpu" / f"cpu.cfs_{k}_us").read_text(encoding="utf-8").strip() for k in ("quota", "period")
+            )
         if quota != "max" and int(quota) > 0:
             cpus = min(cpus, max(1, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):
@@ -172,7 +174,7 @@ def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         (cgroup / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
         with contextlib.suppress(OSError, ValueError):  # not there, or no limit ("max")
-            most, taken = (int((group / name).read_text()) for name in (limit, used))
+            most, taken = (int((group / name).read_text(encoding="utf-8")) for name in (limit, used))
             free = min(free, most - taken + _files_in_memory(group))
     return max(free, 0)
 
@@ -180,7 +182,7 @@ def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 def _files_in_memory(group: Path) -> int:
     """Bytes of files that a container has read, which the system keeps in memory and gives up when it is needed."""
     try:
-        found = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        found = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError):
         return 0
     # Of cgroup v1 only the totals hold the groups below this one, as its use does; of v2 every number does.
@@ -235,11 +237,14 @@ def using_threads(threads: int | None = DEFAULT_THREADS) -> Iterator[None]:
 def cpu_name() -> str:
     """The processor's name, such as "AMD EPYC", as far as the system tells it."""
     with contextlib.suppress(OSError):
-        if found := re.search(r"^model name\s*: *(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+        if found := re.search(
+            r"^model name\s*: *(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE
+        ):
             return found[1].strip()
     if platform.system() == "Darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        if found := subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip():
+        text = {"encoding": "utf-8", "errors": "replace"}
+        if found := subprocess.run(command, capture_output=True, check=False, **text).stdout.strip():
             return found
     return platform.processor() or platform.machine() or "unknown CPU"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST_PYTHON = (3, 11)
+TEXT = {"encoding": "utf-8", "errors": "replace"}  # what programs say
 SECONDS = 120  # that uv may look for a build before it is given up
 
 # What pip's settings are called by uv, which reads none of them.
@@ -35,7 +36,7 @@ def unsupported():
         return f"Python 3.11 or newer is needed, but this is {here}. Name another: make PYTHON=python3.12 ..."
     if (platform.system(), platform.machine()) == ("Darwin", "x86_64"):
         asked = ["sysctl", "-n", "sysctl.proc_translated"]  # 1 where an Apple-silicon Mac runs a Python for Intel's
-        if subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() == "1":
+        if subprocess.run(asked, capture_output=True, check=False, **TEXT).stdout.strip() == "1":
             return "This Python is for Intel's Macs, and PyTorch has no build for them: use one for Apple silicon."
         return (
             "PyTorch's last build for Intel's Macs is 2.2, and the course needs 2.11: use a hosted notebook, "
@@ -52,7 +53,7 @@ def backend() -> str:
     """
     try:
         command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
-        said = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=True).stdout
+        said = subprocess.run(command, capture_output=True, timeout=20, check=True, **TEXT).stdout
         cards = [float(line) for line in said.split()]
     except (OSError, subprocess.SubprocessError, ValueError):  # no card, no driver, or one too old to say
         return "auto"
@@ -84,7 +85,7 @@ def install(python: Path) -> None:
         return subprocess.run([python, "-m", *arguments], cwd=ROOT, check=True, **options)
 
     def asked(*arguments, **options):
-        return run(*arguments, capture_output=True, text=True, errors="replace", **options)
+        return run(*arguments, capture_output=True, **TEXT, **options)
 
     wanted = ["-r", "requirements.txt"]
     try:

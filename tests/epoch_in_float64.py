@@ -53,7 +53,7 @@ def one_rank(path: Path, rank: int, processes: int, port: int) -> None:
             (epoch,) = train(model, step, in_float64, log=lambda *line: None)
             losses[name] = epoch.losses
         if group.first:
-            path.write_text(json.dumps(losses))
+            path.write_text(json.dumps(losses), encoding="utf-8")
 
 
 def losses_of(path: Path, processes: int, port: int) -> dict[str, list[float]]:
@@ -66,4 +66,4 @@ def losses_of(path: Path, processes: int, port: int) -> dict[str, list[float]]:
     for rank in ranks:
         rank.join(240)
     assert [rank.exitcode for rank in ranks] == [0] * processes
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))

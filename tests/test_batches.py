@@ -200,7 +200,7 @@ def test_a_missing_archive_without_a_network_says_what_to_do(archives, no_networ
 
 
 def test_a_missing_folder_that_cannot_be_made_says_what_to_do(tmp_path, no_network):
-    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match="MNIST_GPU_DATA"):
         load_mnist(False, tmp_path / "file")
 
@@ -246,7 +246,7 @@ def test_the_second_mirror_serves_where_the_first_has_nothing(tmp_path, mirror, 
 def test_a_mirror_with_a_wrong_file_is_an_error_and_leaves_nothing(archives, mirror):
     raw = archives / "MNIST" / "raw"
     (raw / NAME).unlink()
-    (mirror / NAME).write_text("<html>please log in to this network</html>")
+    (mirror / NAME).write_text("<html>please log in to this network</html>", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match="corrupted"):
         load_mnist(False, archives)
     assert sorted(p.name for p in raw.iterdir()) == sorted(set(CHECKSUMS) - {NAME})

@@ -133,8 +133,8 @@ def write_zip(path):
 
 
 FOREIGN = {
-    "a text": lambda path: path.write_text("this is a text\nof two lines\n"),
-    "a text that unpickles oddly": lambda path: path.write_text("0123"),
+    "a text": lambda path: path.write_text("this is a text\nof two lines\n", encoding="utf-8"),
+    "a text that unpickles oddly": lambda path: path.write_text("0123", encoding="utf-8"),
     "zeros": lambda path: path.write_bytes(bytes(1000)),
     "a zip file": write_zip,
     "a pickle": lambda path: path.write_bytes(pickle.dumps({"format": "mnist_gpu checkpoint 1"}, protocol=4)),

@@ -33,7 +33,7 @@ def file(tmp_path):
         content = copy.deepcopy(EXAMPLE)
         change(content)
         path = tmp_path / "chips.json"
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(content), encoding="utf-8")
         return path
 
     return write

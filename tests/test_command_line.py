@@ -53,7 +53,7 @@ def test_train_prints_the_textbooks_lines_and_writes_what_is_asked_for(tmp_path,
     assert accuracy > 0.88
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "a.pt"]
 
-    content = json.loads((tmp_path / "a.json").read_text())
+    content = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     (epoch,) = content["epochs"]
     assert epoch["number"] == 1 and epoch["images"] == 60_000 and len(epoch["losses"]) == 469
     assert [f"[1, {i:5d}] loss: {x:.3f}" for i, x in zip((100, 200, 300, 400), epoch["logged"], strict=True)] == lines[
@@ -141,7 +141,7 @@ def test_an_error_of_the_program_itself_keeps_its_traceback(few_images, monkeypa
 
 def test_several_epochs_are_numbered_and_kept_in_order(few_images, tmp_path, capsys):
     assert main(["train", "--device", "cpu", "--epochs", "3", "--json", str(tmp_path / "a.json")]) == 0
-    epochs = json.loads((tmp_path / "a.json").read_text())["epochs"]
+    epochs = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["epochs"]
     assert [e["number"] for e in epochs] == [1, 2, 3]
     assert epochs[2]["loss"] < epochs[0]["loss"]
     assert "median of 3" in capsys.readouterr().out
@@ -177,7 +177,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_status_1_and_saves_no_
     assert main(["train", "--device", "cpu", "--lr", "1e30", *files]) == 1
     said = capsys.readouterr()
     assert "the loss is nan at epoch 1" in said.err and "Finished Training" not in said.out
-    assert json.loads((tmp_path / "a.json").read_text())["epochs"] == []
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["epochs"] == []
     assert not (tmp_path / "a.pt").exists()
 
 
@@ -194,7 +194,7 @@ def test_an_interrupt_keeps_the_finished_epochs_and_ends_with_status_130(few_ima
     assert main(["train", "--device", "cpu", "--json", str(tmp_path / "a.json")]) == 130
     said = capsys.readouterr().out
     assert "interrupted in epoch 3; 2 finished" in said and "Finished Training" not in said
-    assert [e["number"] for e in json.loads((tmp_path / "a.json").read_text())["epochs"]] == [1, 2]
+    assert [e["number"] for e in json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["epochs"]] == [1, 2]
 
 
 def test_the_textbooks_two_messages():

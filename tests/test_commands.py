@@ -30,7 +30,7 @@ def test_the_reason_is_not_hidden_behind_torchruns_report():
 def test_a_training_by_two_processes_that_fails_gives_the_first_ones_reason(tmp_path, monkeypatch):
     """The other one would say that a connection was closed, and hide it."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    (tmp_path / "broken.pt").write_text("no checkpoint")
+    (tmp_path / "broken.pt").write_text("no checkpoint", encoding="utf-8")
     train = ["-m", "mnist_gpu", "train", "--device", "cpu", "--resume", "broken.pt"]
     with pytest.raises(RuntimeError, match=r"ended with status 1:\n(error: .*broken\.pt.*\n?){2}$"):
         run_command(torchrun(2, *train), cwd=tmp_path)

@@ -184,7 +184,7 @@ def eight_cpus(monkeypatch):
     ],
 )
 def test_usable_cpus_reads_a_container_quota_of_cgroup_v2(tmp_path, eight_cpus, content, cpus):
-    (tmp_path / "cpu.max").write_text(content + "\n")
+    (tmp_path / "cpu.max").write_text(content + "\n", encoding="utf-8")
     assert usable_cpus(tmp_path) == cpus
 
 
@@ -193,8 +193,8 @@ def test_usable_cpus_reads_a_container_quota_of_cgroup_v2(tmp_path, eight_cpus, 
 )
 def test_usable_cpus_reads_a_container_quota_of_cgroup_v1(tmp_path, eight_cpus, quota, cpus):
     (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota + "\n")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota + "\n", encoding="utf-8")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n", encoding="utf-8")
     assert usable_cpus(tmp_path) == cpus
 
 
@@ -233,21 +233,21 @@ def test_more_threads_than_cpus_are_refused_before_one_starts(monkeypatch):
 def test_free_memory_is_the_least_of_the_computers_and_the_containers(tmp_path):
     here = psutil.virtual_memory().total
     assert 0 < free_memory(tmp_path / "nowhere") < here
-    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.current").write_text("700\n", encoding="utf-8")
     for limit, free in (("1000", 300), ("500", 0)):  # a container may be over its limit for a moment
-        (tmp_path / "memory.max").write_text(limit + "\n")
+        (tmp_path / "memory.max").write_text(limit + "\n", encoding="utf-8")
         assert free_memory(tmp_path) == free
-    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.max").write_text("max\n", encoding="utf-8")
     assert free_memory(tmp_path) > 1000
 
 
 def test_the_older_way_to_limit_a_containers_memory_is_seen_too(tmp_path):
     """cgroup v1: no limit is a number there, 2^63 less a page."""
     (tmp_path / "memory").mkdir()
-    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("700\n")
-    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1000\n")
+    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("700\n", encoding="utf-8")
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1000\n", encoding="utf-8")
     assert free_memory(tmp_path) == 300
-    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n", encoding="utf-8")
     assert free_memory(tmp_path) > 1000
 
 
@@ -262,9 +262,9 @@ def test_files_that_the_system_keeps_in_memory_are_not_taken_for_used(tmp_path, 
         (used, "990"),
         ("memory.stat", "anon 90\nactive_file 100\ninactive_file 800"),
     ):
-        (group / name).write_text(text + "\n")
+        (group / name).write_text(text + "\n", encoding="utf-8")
     assert free_memory(tmp_path) == 910
-    with (group / "memory.stat").open("a") as file:  # v1 counts the groups below this one apart
+    with (group / "memory.stat").open("a", encoding="utf-8") as file:  # v1 counts the groups below this one apart
         file.write("total_active_file 100\ntotal_inactive_file 850\n")
     assert free_memory(tmp_path) == 960
 
@@ -298,7 +298,7 @@ def fake_nvidia_smi(tmp_path, monkeypatch):
 
     def fake(script, folder=tmp_path):
         folder.mkdir(exist_ok=True)
-        (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
         (folder / "nvidia-smi").chmod(0o755)
 
     return fake

@@ -46,7 +46,7 @@ def trained(command, path):
     """The losses of every batch of the run's last epoch, which it writes to `path`, and what it printed."""
     answer = run([*command, "--json", path])
     assert answer.returncode == 0, answer.stderr
-    return json.loads(path.read_text())["epochs"], answer.stdout
+    return json.loads(path.read_text(encoding="utf-8"))["epochs"], answer.stdout
 
 
 def weights(path):
@@ -136,7 +136,7 @@ def children(pid):
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+            parent = int(stat.read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])
         except OSError:  # it has ended meanwhile
             continue
         if parent == pid:
@@ -266,7 +266,7 @@ def test_two_machines_have_the_losses_of_one(tmp_path):
     if answer.returncode == 77:
         pytest.skip(f"this system does not allow network namespaces: {answer.stderr.strip()[:200]}")
     assert answer.returncode == 0, answer.stderr
-    (two,) = json.loads((tmp_path / "two.json").read_text())["epochs"]
+    (two,) = json.loads((tmp_path / "two.json").read_text(encoding="utf-8"))["epochs"]
     (one,), _ = trained([sys.executable, "-m", "mnist_gpu", "train", *options], tmp_path / "one.json")
     assert_same_losses(two["losses"], one["losses"])
 

@@ -345,7 +345,7 @@ def in_folder(tmp_path, monkeypatch):
 
 
 def keeps(folder):
-    return json.loads((folder / "my_exercises.json").read_text())["answered"]
+    return json.loads((folder / "my_exercises.json").read_text(encoding="utf-8"))["answered"]
 
 
 def test_progress_is_kept_only_if_asked_and_counts_right_answers_of_the_reader(in_folder, about, capsys):
@@ -382,13 +382,13 @@ def test_progress_is_kept_beside_the_notebooks(in_folder, about, capsys):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"answered": {"03.1": "yesterday"}}', '{"answered": []}'])
 def test_a_file_that_is_no_progress_is_named_and_left_alone(text, in_folder, about, capsys):
     about(lambda answer: "so")
-    (in_folder / "my_exercises.json").write_text(text)
+    (in_folder / "my_exercises.json").write_text(text, encoding="utf-8")
     checking.check("00.1", 1)
     said = capsys.readouterr().out
     assert (
         "00.1: right. so" in said and "Your progress is not kept" in said and "my_exercises.json is not a file" in said
     )
-    assert (in_folder / "my_exercises.json").read_text() == text
+    assert (in_folder / "my_exercises.json").read_text(encoding="utf-8") == text
     assert __main__.main(["exercises"]) == 2
 
 

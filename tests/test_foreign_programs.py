@@ -136,7 +136,7 @@ def test_either_program_of_amd_names_the_card(monkeypatch, programs, name):
 @linux
 def test_two_openmp_runtimes_in_one_process(driver, tmp_path):
     """Of conda's numpy, and of PyTorch from pip. Of GCC's libgomp any number may be there."""
-    (source := tmp_path / "empty.c").write_text("")
+    (source := tmp_path / "empty.c").write_text("", encoding="utf-8")
     libraries = [compiled(source, tmp_path / folder / "libiomp5.so") for folder in ("conda", "torch")]
     libraries += [compiled(source, tmp_path / folder / "libgomp.so.1") for folder in ("conda", "torch")]
     (tmp_path / "libomp.so").symlink_to(libraries[0])  # another name of the first, which conda-forge has

@@ -88,7 +88,9 @@ def lab(folder: Path):
     nbformat.write(notebook, chapter)
     settings = folder / "config" / SETTINGS
     settings.parent.mkdir(parents=True)
-    settings.write_text('{"windowingMode": "none"}')  # cells that are scrolled out of view are in the page, too
+    settings.write_text(
+        '{"windowingMode": "none"}', encoding="utf-8"
+    )  # cells that are scrolled out of view are in the page, too
 
     env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     env |= {f"JUPYTER_{kind.upper()}_DIR": str(folder / kind) for kind in ("config", "data", "runtime")}
@@ -96,19 +98,19 @@ def lab(folder: Path):
     # -o: this Python's environment is used as it is, so nothing is to be set up.
     command = ["make", "-o", ".venv/.ready", "lab", f"BIN={sysconfig.get_path('scripts')}", f"LAB={options}"]
     log = folder / "lab.log"
-    with log.open("w") as file:
+    with log.open("w", encoding="utf-8") as file:
         quiet = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file}
         make = psutil.Popen(command, cwd=ROOT, env=env, start_new_session=True, **quiet)
 
     def alive():
-        assert make.poll() is None, f"`make lab` ended by itself:\n{log.read_text()}"
+        assert make.poll() is None, f"`make lab` ended by itself:\n{log.read_text(encoding='utf-8')}"
 
     def address():
-        return re.search(rf"http://localhost:\d+/lab/tree/{CHAPTER}\?token=\w+", log.read_text())
+        return re.search(rf"http://localhost:\d+/lab/tree/{CHAPTER}\?token=\w+", log.read_text(encoding="utf-8"))
 
     try:
         found = within(60, address, alive)
-        assert found, f"`make lab` printed no address:\n{log.read_text()}"
+        assert found, f"`make lab` printed no address:\n{log.read_text(encoding='utf-8')}"
         yield found.group()
     finally:
         end(make)

@@ -1,9 +1,12 @@
+import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import torch
 from agreement import assert_same_losses
+from torch.torch_version import TorchVersion
 
 from mnist_gpu.batches import DataLoaderBatches, DeviceBatches, MemoryBatches
 from mnist_gpu.faster import ladder
@@ -194,8 +197,11 @@ def missing(device):
 
 @pytest.fixture
 def everything(monkeypatch):
-    """A compiler, Triton, oneDNN and an H200."""
-    monkeypatch.delenv("CXX", raising=False)
+    """A compiler, Triton, oneDNN, an H200, and names without a space."""
+    for name in ("CXX", "TORCHINDUCTOR_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LOGNAME", "reader")
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
     monkeypatch.setattr(ladder.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(ladder, "find_spec", lambda name: object())
     monkeypatch.setattr(ladder, "onednn_missing", lambda: None)
@@ -235,6 +241,54 @@ def test_compiling_for_a_cpu_needs_a_compiler(everything, monkeypatch, platform,
     assert set(asked) == {name}
     monkeypatch.setattr(ladder.shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
     assert not set(COMPILED) & set(missing(CUDA))  # a GPU does not need it
+
+
+@pytest.mark.parametrize("name", ["First Last", "O'Brien"])
+@pytest.mark.parametrize("variable", ["TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "LOGNAME"])
+def test_a_space_or_quote_in_a_name_that_the_compiler_gets_is_named_with_the_remedy(
+    everything, monkeypatch, tmp_path, variable, name
+):
+    monkeypatch.setenv(variable, name if variable == "LOGNAME" else str(tmp_path / name))
+    if variable == "TMPDIR":
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", None)  # it is looked for once
+    lacking = missing(CPU)
+    for rung in (*COMPILED, EPOCH):
+        assert f"set {variable} " in lacking[rung] and name[-4:] in lacking[rung]
+    assert not set(COMPILED) & set(missing(CUDA))
+
+
+@pytest.mark.parametrize(("version", "platform", "torn"), [
+    ("2.13.1+cpu", "linux", True), ("2.11.0", "darwin", True), ("2.14.0", "linux", False), ("2.13.0", "win32", False),
+])  # fmt: skip
+def test_a_space_in_the_path_of_pytorch_itself_breaks_older_ones(everything, monkeypatch, version, platform, torn):
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    monkeypatch.setattr(torch, "__file__", "/home/First Last/torch/__init__.py")
+    monkeypatch.setattr(ladder.sys, "platform", platform)
+    lacking = missing(CPU)
+    for rung in (*COMPILED, EPOCH):
+        assert (rung in lacking) is torn and ("2.14" in lacking.get(rung, "2.14"))
+
+
+COMPILE = """
+import torch
+from mnist_gpu.measuring.sections.ladder import Climb
+Climb(torch.device("cpu"), steps=1).show("compiled model")
+"""
+
+
+@pytest.mark.parametrize("folder", ["First Last", "張偉&Co($)"])
+def test_what_is_compiled_in_a_folder_with_another_name_is_compiled_or_the_folder_is_named(tmp_path, folder):
+    if reason := named(COMPILED[0]).missing(CPU):
+        pytest.skip(reason)
+    (tmp_path / folder).mkdir()
+    own = {k: v for k, v in os.environ.items() if k != "TORCHINDUCTOR_CACHE_DIR"} | {"TMPDIR": str(tmp_path / folder)}
+    own |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
+    said = subprocess.check_output([sys.executable, "-c", COMPILE], env=own, encoding="utf-8", timeout=240)
+    if " " in folder and "set TMPDIR" in said:
+        assert str(tmp_path / folder) in said
+    else:
+        assert "first 1 steps in" in said
 
 
 def test_compiling_for_a_gpu_needs_triton(everything, monkeypatch):

@@ -18,7 +18,7 @@ try:
     print("working", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
-    open(sys.argv[1], "w").write("what it had")
+    open(sys.argv[1], "w", encoding="utf-8").write("what it had")
     print("kept")
 """
 
@@ -30,7 +30,7 @@ def code(text, *arguments):
 def test_a_part_passes_or_fails_and_what_it_prints_is_kept(tmp_path):
     done = do(Part("Some Part", code("print('one'); print('two')"), 60), tmp_path, left=100)
     assert done[:2] == ("Some Part", "passed") and done.said == "two" and done.seconds > 0
-    assert (tmp_path / "some-part.log").read_text() == "one\ntwo\n"
+    assert (tmp_path / "some-part.log").read_text(encoding="utf-8") == "one\ntwo\n"
     done = do(Part("b", code("raise SystemExit('because')"), 60), tmp_path, left=100)
     assert (done.status, done.said) == ("failed", "because")
     assert do(Part("c", code(""), 60), tmp_path, left=100).said == "it printed nothing"
@@ -42,7 +42,7 @@ def test_a_part_whose_time_is_up_may_write_what_it_has(tmp_path, monkeypatch, se
     monkeypatch.setattr(on_gpu, "WORTH", 1)
     kept = tmp_path / "kept"
     done = do(Part("slow", code(SLOW, kept), min(seconds, 5)), tmp_path, left=min(left, 5))
-    assert done.status == "stopped" and done.said == "kept" and kept.read_text() == "what it had"
+    assert done.status == "stopped" and done.said == "kept" and kept.read_text(encoding="utf-8") == "what it had"
     assert 4 < done.seconds < 60
 
 
@@ -92,7 +92,7 @@ def test_the_parts_begin_with_what_is_worth_most_and_each_has_a_limit(tmp_path):
 def session(monkeypatch, tmp_path):
     """Runs the command with small parts: one that counts its runs, one that fails until a file is there."""
     counter, there = tmp_path / "counter", tmp_path / "there"
-    count = f"open({str(counter)!r}, 'a').write('x')"
+    count = f"open({str(counter)!r}, 'a', encoding='utf-8').write('x')"
     fails = f"import os, sys; sys.exit(0 if os.path.exists({str(there)!r}) else 'not there')"
     some = [
         Part("one", code(count), 60),
@@ -108,10 +108,14 @@ def test_a_session_ends_with_a_summary_and_goes_on_with_what_is_left(session, ca
     assert main(["gpu", str(folder)]) == 1
     out = capsys.readouterr().out
     assert "two failed: not there" in out and "three skipped: nothing not installed here" in out
-    assert [d[1] for d in json.loads((folder / "parts.json").read_text())] == ["passed", "failed", "skipped"]
+    assert [d[1] for d in json.loads((folder / "parts.json").read_text(encoding="utf-8"))] == [
+        "passed",
+        "failed",
+        "skipped",
+    ]
     there.touch()
     assert main(["gpu", str(folder), "--minutes", "5"]) == 0
-    assert counter.read_text() == "x"  # what had passed was not done again
+    assert counter.read_text(encoding="utf-8") == "x"  # what had passed was not done again
     assert "two failed" not in capsys.readouterr().out
     assert main(["gpu", str(folder), "--minutes", "0"]) == 2
 
@@ -120,7 +124,7 @@ def test_an_interrupt_ends_the_part_and_all_that_follow(session, capsys, monkeyp
     folder, _, _ = session
     folder.mkdir()
     before = [Done("three", "passed", 1.0, "from an earlier run")]
-    (folder / "parts.json").write_text(json.dumps(before))
+    (folder / "parts.json").write_text(json.dumps(before), encoding="utf-8")
     once = on_gpu.do
 
     def interrupted(part, folder, left):
@@ -132,7 +136,7 @@ def test_an_interrupt_ends_the_part_and_all_that_follow(session, capsys, monkeyp
     assert main(["gpu", str(folder)]) == 0
     out = capsys.readouterr().out
     assert "one: passed" in out and "interrupted; keeping what is finished" in out and "three" not in out
-    assert {d[0] for d in json.loads((folder / "parts.json").read_text())} == {"one", "three"}
+    assert {d[0] for d in json.loads((folder / "parts.json").read_text(encoding="utf-8"))} == {"one", "three"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no interrupt for another program")
@@ -144,14 +148,14 @@ def test_an_interrupted_part_may_write_what_it_has_and_is_over(tmp_path, monkeyp
         waits.append(timeout)
         if len(waits) > 1:
             return real(self, timeout)
-        while "working" not in (tmp_path / "slow.log").read_text():
+        while "working" not in (tmp_path / "slow.log").read_text(encoding="utf-8"):
             on_gpu.time.sleep(0.05)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(on_gpu.subprocess.Popen, "wait", wait)
     with pytest.raises(KeyboardInterrupt):
         do(Part("slow", code(SLOW, kept), 60), tmp_path, left=100)
-    assert kept.read_text() == "what it had"
+    assert kept.read_text(encoding="utf-8") == "what it had"
 
 
 def test_the_summary_has_ratios_and_predictions_beside_what_was_recorded(session, capsys):

@@ -92,9 +92,9 @@ def a_library(tmp_path, monkeypatch):
     """scikit-learn, as far as the peer needs it."""
     folder = tmp_path / "sklearn"
     folder.mkdir()
-    (folder / "__init__.py").write_text("")
-    (folder / "exceptions.py").write_text("class ConvergenceWarning(UserWarning): pass\n")
-    (folder / "neural_network.py").write_text(NEURAL_NETWORK % SETTINGS)
+    (folder / "__init__.py").write_text("", encoding="utf-8")
+    (folder / "exceptions.py").write_text("class ConvergenceWarning(UserWarning): pass\n", encoding="utf-8")
+    (folder / "neural_network.py").write_text(NEURAL_NETWORK % SETTINGS, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path) + os.pathsep + os.environ.get("PYTHONPATH", ""))
 
 
@@ -200,7 +200,7 @@ def nested(x):  # 1
     class Thing:  # 9
         value = 1  # 10
 
-    with open(x) as file:  # 11
+    with open(x, encoding="utf-8") as file:  # 11
         file.read(), inner(Thing)  # 12
 
 

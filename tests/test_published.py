@@ -34,7 +34,7 @@ def file(tmp_path):
         content = copy.deepcopy(EXAMPLE)
         change(content)
         path = tmp_path / "cards.json"
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(content), encoding="utf-8")
         return path
 
     return write
@@ -97,7 +97,7 @@ def test_anything_else_is_refused_with_what_is_wrong(file, change, said):
 
 
 def test_a_file_that_is_no_json_is_refused(tmp_path):
-    (tmp_path / "cards.json").write_text("T4: fast")
+    (tmp_path / "cards.json").write_text("T4: fast", encoding="utf-8")
     with pytest.raises(ValueError, match="is not a file of format"):
         read_published(tmp_path / "cards.json")
 

@@ -33,7 +33,7 @@ def test_what_is_written_is_read_back_equal(tmp_path):
     assert [s.reason for s in found.skipped] == ["needs an NVIDIA GPU", "failed: ä"]
     assert found.measurements[0].first_use_seconds == 2.5 and found.measurements[0].proof == {"loss": 0.5}
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
-    assert json.loads((tmp_path / "results.json").read_text())["format"] == FORMAT
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["format"] == FORMAT
 
 
 def again(measurements=(), skipped=()):
@@ -111,7 +111,7 @@ def with_seconds(*seconds):
 
 
 def test_the_smallest_results_file_is_read(tmp_path):
-    (tmp_path / "results.json").write_text(json.dumps(content()))
+    (tmp_path / "results.json").write_text(json.dumps(content()), encoding="utf-8")
     found = read(tmp_path / "results.json")
     assert found.measurements == [Timed("ladder", "device", "cpu", 1, [1.0])]
     assert found.skipped == [] and found.measurements[0].proof == {}  # older files have neither
@@ -145,7 +145,7 @@ def test_the_smallest_results_file_is_read(tmp_path):
 )
 def test_a_file_that_is_no_results_file_is_named(tmp_path, text):
     path = tmp_path / "foreign.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError) as caught:
         read(path)
     assert str(path) in str(caught.value) and FORMAT in str(caught.value)
@@ -213,10 +213,10 @@ def test_a_measurement_is_named_by_the_hardware_it_ran_on():
 def test_recorded_reads_the_files_of_a_folder_in_order(tmp_path):
     for name, date in (("b", "2026-02-02"), ("a", "2026-01-01")):
         write(tmp_path / f"{name}.json", Results({}, [], date))
-    (tmp_path / "notes.txt").write_text("not a result")
+    (tmp_path / "notes.txt").write_text("not a result", encoding="utf-8")
     assert [r.date for r in recorded(tmp_path)] == ["2026-01-01", "2026-02-02"]
     assert recorded(tmp_path / "nowhere") == []
-    (tmp_path / "c.json").write_text("{}")
+    (tmp_path / "c.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"c\.json"):
         recorded(tmp_path)
 

@@ -157,7 +157,7 @@ def test_caches_are_those_that_linux_names(tmp_path):
         folder = tmp_path / f"index{i}"
         folder.mkdir()
         for name, text in (("level", level), ("type", kind), ("size", size)):
-            (folder / name).write_text(text + "\n")
+            (folder / name).write_text(text + "\n", encoding="utf-8")
     assert sweeps.caches(CPU, tmp_path) == {"L1": 48 * 1024, "L2": 2 * 2**20}
     assert sweeps.caches(CPU, tmp_path / "no such folder") == {} == sweeps.caches(torch.device("mps"), tmp_path)
 

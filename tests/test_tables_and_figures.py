@@ -374,8 +374,18 @@ def test_a_rung_says_what_its_first_pass_gave_or_why_it_has_none(capsys):
     climb.show("CUDA graph of a step")
     plain, tf32, graph = capsys.readouterr().out.splitlines()
     assert plain.startswith("no wait per step: first 2 steps in ") and plain.endswith("differ by at most 0e+00")
-    assert "needs an NVIDIA GPU of" in tf32 and "No machine that has it is recorded yet." in tf32  # of width 128
-    assert graph == "CUDA graph of a step: needs an NVIDIA GPU. No machine that has it is recorded yet."
+    assert "needs an NVIDIA GPU of" in tf32 and "recorded" not in tf32  # of width 128
+    assert graph == "CUDA graph of a step: needs an NVIDIA GPU."
     climb = Climb(torch.device("cpu"), steps=1, others=[gpu])
     climb.show("TF32")
     assert capsys.readouterr().out.endswith(". NVIDIA T4: 0.126 s per epoch (recorded 2026-01-31)\n")
+
+
+def test_a_rung_that_fails_says_why_and_nothing_of_other_machines(capsys):
+    gpu = Results(EPYC | {"device_name": "NVIDIA T4"}, [rung("fused optimizer", 0.125, device="cuda")], "2026-01-31")
+
+    def broken(device, hidden):
+        raise RuntimeError("the reason.\nand its details")
+
+    Climb(torch.device("cpu"), steps=1, others=[gpu]).show("fused optimizer", broken)
+    assert capsys.readouterr().out == "fused optimizer: failed: RuntimeError: the reason.\n"

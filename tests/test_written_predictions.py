@@ -70,9 +70,9 @@ def replace_date(written):
     ],
 )
 def test_anything_else_is_refused(file, change):
-    content = json.loads(file.read_text())
+    content = json.loads(file.read_text(encoding="utf-8"))
     change(content)
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match=r"predictions.json is not a file of format 'mnist_gpu predictions 1'"):
         read_predictions(file)
 

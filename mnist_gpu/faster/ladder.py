@@ -4,9 +4,14 @@ A rung is a function `(device, hidden) -> Training`. It makes the model, a `step
 loop, and differs from an earlier rung in one thing. Network, order of the images, loss and optimizer are the same.
 """
 
+import contextlib
+import getpass
 import os
+import re
 import shutil
 import sys
+import sysconfig
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -213,12 +218,34 @@ def _compiler_missing(device: torch.device) -> str | None:
     """What torch.compile lacks here: it generates C++ for CPUs and Triton kernels for GPUs."""
     if device.type == "cpu":
         name = os.environ.get("CXX", {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++"))
-        return None if shutil.which(name) else f"torch.compile needs a C++ compiler ({name}) on a CPU"
+        return _torn() if shutil.which(name) else f"torch.compile needs a C++ compiler ({name}) on a CPU"
     if device.type == "mps":  # Metal's compiler comes with the system
         return None
     if device.type not in ("cuda", "xpu"):
         return f"torch.compile generates no code for {device.type}"
     return _triton_missing("torch.compile")
+
+
+def _torn() -> str | None:
+    """A name that breaks the command which torch.compile writes for the C++ compiler, and the remedy; None if all fit.
+
+    It writes names as they are, and then splits the command as a shell would: the folders for temporary files and for
+    what is compiled, which has the user's name in its own, and before PyTorch 2.14 those of libraries.
+    """
+    windows, own = sys.platform == "win32", os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    remedies = {tempfile.gettempdir(): "set TMPDIR to a folder without them"}
+    if not (own and windows):  # elsewhere precompiled headers lie in the usual folder all the same
+        with contextlib.suppress(ImportError, KeyError, OSError):  # a user without a name
+            remedies[re.sub(r'[\\"]', "_", getpass.getuser())] = "set LOGNAME to a name without them"
+    if own:
+        remedies[os.path.abspath(own)] = "set TORCHINDUCTOR_CACHE_DIR to a folder without them"
+    if torch.__version__ < (2, 14) and not windows:
+        libraries = os.path.dirname(torch.__file__), sysconfig.get_config_var("LIBDIR") or ""
+        remedies |= dict.fromkeys(libraries, "install PyTorch 2.14 or newer")
+    for name, remedy in remedies.items():
+        if re.search(r"[\s'\"\\]", name.replace(os.sep, "/")):
+            return f"torch.compile's C++ compiler breaks at spaces, quotes and backslashes, as in {name!r}: {remedy}"
+    return None
 
 
 def _triton_missing(who: str) -> str | None:

@@ -97,7 +97,8 @@ def watch_each(kernel, launches: Sequence[tuple[tuple[int, ...], dict]]) -> list
             [sys.executable, "-c", CHILD, folder],
             env=with_this_package(environment(interpret=True)),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
         )
         if done.returncode:
@@ -106,9 +107,12 @@ def watch_each(kernel, launches: Sequence[tuple[tuple[int, ...], dict]]) -> list
 
 
 def with_this_package(environment: dict[str, str]) -> dict[str, str]:
-    """The environment of a process that finds this very package, wherever it is started."""
+    """The environment of a process that finds this very package, wherever it is started.
+
+    What it prints, and what it starts prints, is in UTF-8, whatever the system's code page.
+    """
     path = [str(Path(__file__).resolve().parents[2]), *filter(None, [environment.get("PYTHONPATH")])]
-    return environment | {"PYTHONPATH": os.pathsep.join(path)}
+    return environment | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
 
 
 def load_kernel(file: Path, name: str):

@@ -77,8 +77,7 @@ def benchmark(
 def import_seconds(repeats: int = 5) -> list[float]:
     """What `import mnist_gpu.training` takes beyond `import torch`, in fresh processes, in seconds."""
     code = "import time, torch; t = time.perf_counter(); import mnist_gpu.training; print(time.perf_counter() - t)"
-    run = lambda: subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: E731
-    return [float(run().stdout) for _ in range(repeats)]
+    return [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(repeats)]
 
 
 def ratios(found: Results) -> list[str]:

@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
+from mnist_gpu.faster.watched import with_this_package
 from mnist_gpu.measuring.neighbours import watching
 
+TEXT = {"encoding": "utf-8", "errors": "replace"}  # what programs say, and subprocess is to read
 LINES = 15  # of standard error that are shown
 # Where torchrun's own report of a failed worker begins: forty lines, after those in which the worker gave the reason.
 REPORT = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/", re.MULTILINE)
@@ -25,14 +27,15 @@ def why(errors: str) -> str:
     return "\n".join(reason.splitlines()[-LINES:]) or "(it said nothing)"
 
 
-def run_command(command: Sequence, **options) -> str:
-    """What `command` prints. `options` are those of subprocess.run.
+def run_command(command: Sequence, env: Mapping[str, str] = os.environ, **options) -> str:
+    """What `command` prints. `env` and `options` are those of subprocess.run.
 
     Raises RuntimeError if it fails, with its status and the end of its standard error.
     """
     command = [*map(str, command)]
     with watching():
-        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+        own = with_this_package(dict(env))
+        done = subprocess.run(command, env=own, capture_output=True, check=False, **TEXT, **options)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)} ended with status {done.returncode}:\n{why(done.stderr)}")
     return done.stdout
@@ -59,7 +62,7 @@ def train_with_two_workers(checkpoint: Path, *, kill: bool) -> None:
     options = ["--device", "cpu", "--epochs", "3", "--batch-size", "512", "--every-epoch"]
     options += ["--save", checkpoint.name, "--resume", checkpoint.name]
     command = torchrun(2, "-m", "mnist_gpu", "train", *options, restarts=1)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": with_this_package(dict(os.environ)), **TEXT}
     process = subprocess.Popen(command, cwd=checkpoint.parent, **pipes)
     while kill and process.poll() is None and not checkpoint.exists():
         time.sleep(0.01)

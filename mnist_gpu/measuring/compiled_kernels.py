@@ -70,7 +70,12 @@ def compile_for_cards(launches: Mapping[str, Launch], cards=tuple(TARGETS)) -> d
         own = with_this_package(environment(interpret=False)) | {"TRITON_CACHE_DIR": str(Path(folder) / "cache")}
         # Not run_command, which watches for a busy machine: nothing is timed here.
         done = subprocess.run(
-            [sys.executable, "-c", CHILD, folder], env=own, capture_output=True, text=True, check=False
+            [sys.executable, "-c", CHILD, folder],
+            env=own,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"compiling failed:\n{why(done.stderr)}")
@@ -123,7 +128,7 @@ def _of_nvidia(ptx: str, cubin: bytes, shared: int, tools) -> Compiled:
         file.write(cubin)
         file.flush()
         command = [tools.cuobjdump.path, "--dump-resource-usage", file.name]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        said = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
     numbers = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", said)}
     return Compiled(multiplies(ptx), numbers["REG"], shared, numbers["STACK"] + numbers["LOCAL"])
 

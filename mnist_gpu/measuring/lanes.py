@@ -61,7 +61,7 @@ def measure_lanes(rounds: int = 10) -> Lanes:
     at_least_one(rounds=rounds)
     plain = {name: value for name, value in os.environ.items() if name != CAPABILITY}
     command = [sys.executable, "-m", "mnist_gpu.measuring.lanes"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8", "bufsize": 1}
     processes = {
         side: subprocess.Popen(command, env=environment, **pipes)
         for side, environment in ((WITH, plain), (WITHOUT, plain | {CAPABILITY: "default"}))

@@ -23,6 +23,7 @@ import torch
 
 from mnist_gpu.checks import positive
 from mnist_gpu.device import describe, device_name, pick_device, using_threads
+from mnist_gpu.faster.watched import with_this_package
 from mnist_gpu.measuring import benchmark, results, written_predictions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,9 +107,8 @@ def do(part: Part, folder: Path, left: float) -> Done:
     if left < WORTH:
         return Done(part.name, "skipped", 0.0, "no time was left")
     log, start = folder / f"{slug(part.name)}.log", time.monotonic()
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-    environment |= {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}
-    with log.open("w") as file:
+    environment = with_this_package(dict(os.environ)) | {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}
+    with log.open("wb") as file:
         with interruptible():
             process = subprocess.Popen(
                 [sys.executable, *part.arguments], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT
@@ -121,9 +121,8 @@ def do(part: Part, folder: Path, left: float) -> Done:
         except KeyboardInterrupt:
             stop(process)
             raise
-    lines = [
-        line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip() and WARNS not in line
-    ]
+    said = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in said.splitlines() if line.strip() and WARNS not in line]
     return Done(part.name, status, time.monotonic() - start, lines[-1] if lines else "it printed nothing")
 
 
@@ -192,7 +191,7 @@ def run(folder: Path = Path("gpu-results"), minutes: float = 10.0) -> int:
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / "parts.json"
-    before = {d[0]: Done(*d) for d in json.loads(state.read_text())} if state.exists() else {}
+    before = {d[0]: Done(*d) for d in json.loads(state.read_text(encoding="utf-8"))} if state.exists() else {}
     done = []
     try:
         for part in parts(folder, device):
@@ -201,7 +200,7 @@ def run(folder: Path = Path("gpu-results"), minutes: float = 10.0) -> int:
             print(f"{found.name}: {found.status}, {found.seconds:.0f} s: {found.said}", flush=True)
             done.append(found)
             before[found.name] = found  # what is further down has passed, or not, as before
-            state.write_text(json.dumps(list(before.values())))
+            state.write_text(json.dumps(list(before.values())), encoding="utf-8")
     except KeyboardInterrupt:
         print("interrupted; keeping what is finished")
     report(done, record_of(folder, device))

@@ -32,6 +32,7 @@ from mnist_gpu.batches import make_batches, normalize
 from mnist_gpu.device import set_threads
 from mnist_gpu.faster.compiled_epoch import CompiledEpoch, many_steps, training_step
 from mnist_gpu.faster.ladder import PLAIN, rungs
+from mnist_gpu.faster.watched import with_this_package
 from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.faster.written_out import make_written_out_step
 from mnist_gpu.mnist import load_mnist
@@ -270,15 +271,15 @@ class Peer:
     """
 
     def __init__(self, name: str, *rung: str):
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self.compiled = tempfile.TemporaryDirectory()  # empty, or the first use of a rung would find it compiled
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mnist_gpu.measuring.peers", name, *rung],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            text=True,
-            env=os.environ | ONE_THREAD | {"TORCHINDUCTOR_CACHE_DIR": self.compiled.name},
+            encoding="utf-8",
+            env=with_this_package(os.environ | ONE_THREAD) | {"TORCHINDUCTOR_CACHE_DIR": self.compiled.name},
             start_new_session=True,  # an interrupt is for the benchmark, which then ends its peers
         )
 
@@ -303,7 +304,7 @@ class Peer:
 
 def serve(name: str, *rung: str) -> None:
     """What the process does: an epoch a line of standard input. It answers, at first with the test loss as well."""
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints is no answer
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

@@ -164,7 +164,7 @@ def caches(device: torch.device, folder: Path = Path("/sys/devices/system/cpu/cp
         return {"L2": torch.cuda.get_device_properties(device).L2_cache_size}
     found = {}
     for index in sorted(folder.glob("index*")) if device.type == "cpu" else ():
-        level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+        level, kind, size = ((index / name).read_text(encoding="utf-8").strip() for name in ("level", "type", "size"))
         if kind != "Instruction":
             found[f"L{level}"] = int(size.removesuffix("K")) * 1024
     return found

@@ -68,7 +68,7 @@ ANSWERS = [
 
 def kernel_of(source, folder):
     file = folder / f"answer_{next(FILES)}.py"
-    file.write_text(SOURCE + source)
+    file.write_text(SOURCE + source, encoding="utf-8")
     return load_kernel(file, re.search(r"def (\w+)", source)[1])
 
 

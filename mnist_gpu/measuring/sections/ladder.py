@@ -77,16 +77,18 @@ class Climb:
 
     def show(self, name: str, make: Callable[..., Training] | None = None, **options) -> None:
         """Reaches the rung called `name` and says what its first pass gave, or why it has none."""
-        if (failed := self.reach(rungs([name])[0], make, **options)) is None:
+        rung = rungs([name])[0]
+        if (failed := self.reach(rung, make, **options)) is None:
             worst, seconds = self.proofs[name]["largest_loss_difference"], self.first_use[name]
             print(f"{name}: first {self.count} steps in {seconds:.2f} s; losses differ by at most {worst:.0e}")
             return
-        found = [(r, m) for r in self.others for m in r.select("ladder", name, hidden=self.hidden, threads=1)]
+        others = self.others if rung.missing(self.device) else ()  # which have what is missing; not where it failed
         times = "; ".join(
             f"{r.hardware(m.device)}: {statistics.median(m.per_epoch()):.3g} s per epoch (recorded {r.date})"
-            for r, m in found
+            for r in others
+            for m in r.select("ladder", name, hidden=self.hidden, threads=1)
         )
-        print(f"{name}: {failed.reason}. {times or 'No machine that has it is recorded yet.'}")
+        print(f"{name}: {failed.reason.rstrip('.')}. {times}".rstrip())
 
     def measure(self, *, floor: bool = True, rounds: int = 10, progress: Callable = iter) -> Iterator[Timed]:
         """The rungs reached, and, for the floor, the products alone, in turn."""
