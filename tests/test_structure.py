@@ -9,6 +9,7 @@ PACKAGE = Path(mnist_gpu.__file__).parent
 FILES = {".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts): p for p in sorted(PACKAGE.rglob("*.py"))}
 MAY_USE = {"training": {"training"}, "faster": {"training", "faster"}, "measuring": {"training", "faster", "measuring"}}
 MAY_USE["exercises"] = {*MAY_USE["measuring"], "exercises"}  # which nothing else uses
+MAY_USE["chapters"] = {*MAY_USE["measuring"], "chapters"}
 
 
 def group(module: str) -> str:
@@ -50,7 +51,12 @@ GRAPH = {module: imports(path, FILES) & FILES.keys() for module, path in FILES.i
 
 def test_what_a_file_imports_is_there():
     for module, path in FILES.items():
-        assert imports(path, FILES) <= FILES.keys() | {"mnist_gpu", "mnist_gpu.faster", "mnist_gpu.measuring"}, module
+        assert imports(path, FILES) <= FILES.keys() | {
+            "mnist_gpu",
+            "mnist_gpu.faster",
+            "mnist_gpu.measuring",
+            "mnist_gpu.chapters",
+        }, module
 
 
 def test_the_training_uses_neither_of_the_others_and_what_is_faster_uses_no_measurement():

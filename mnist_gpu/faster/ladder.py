@@ -201,14 +201,6 @@ def graph_of_own_kernels(device, hidden=128):
     return Training(model, epoch.step, epoch)
 
 
-def _cuda_missing(device: torch.device) -> str | None:
-    return None if device.type == "cuda" else "needs an NVIDIA GPU"
-
-
-def _copies_missing(device: torch.device) -> str | None:
-    return "needs a GPU with memory and streams of its own" if device.type in ("cpu", "mps") else None
-
-
 def _tf32_missing(device: torch.device) -> str | None:
     ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return None if ampere else "needs an NVIDIA GPU of compute capability 8.0 or higher"
@@ -256,22 +248,26 @@ def _triton_missing(who: str) -> str | None:
     return None if found else f"{who} needs a C compiler ({' or '.join(names)}) for Triton on a GPU"
 
 
-def _kernels_missing(device: torch.device) -> str | None:
-    return _cuda_missing(device) or _triton_missing("a kernel of our own")
-
-
-def _cpu_only(device: torch.device) -> str | None:
-    return None if device.type == "cpu" else "is written for the CPU"
+# Where a rung can run: what a device must be, and what is said of one that is not.
+NEEDS = {
+    "": (lambda device: True, ""),
+    "cpu": (lambda device: device.type == "cpu", "is written for the CPU"),
+    "gpu": (lambda device: device.type not in ("cpu", "mps"), "needs a GPU with memory and streams of its own"),
+    "cuda": (lambda device: device.type == "cuda", "needs an NVIDIA GPU"),
+}
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung: its name, what makes it, which rung it changes, and what may be missing for it on a device."""
+    """One rung: its name, what makes it, which rung it changes, and what it needs of a device."""
 
     name: str
     make: Callable[..., Training]
     base: str | None
-    missing: Callable[[torch.device], str | None] = lambda device: None
+    # What it relieves, the most first: loading, launches, bytes, operations.
+    relieves: tuple[str, ...] = ()
+    needs: str = ""  # of NEEDS
+    lacks: Callable[[torch.device], str | None] = lambda device: None  # what else may be missing, as a compiler
     # Largest allowed difference of a batch's loss from the plain loop's, in nats. In float32 all rungs agree to 1e-6
     # until, after some hundred steps, one pre-activation lies so near zero that rounding decides whether its ReLU lets
     # it through; from there on they differ by up to 5e-3. bfloat16 rounds to 8 bits.
@@ -279,46 +275,44 @@ class Rung:
     # What may be the matter where they differ by more.
     suspect: str = ""
 
+    def missing(self, device: torch.device) -> str | None:
+        """Why it cannot run on this device, or None."""
+        runs, refusal = NEEDS[self.needs]
+        return self.lacks(device) if runs(device) else refusal
+
 
 # Seen: code compiled with AVX-512, taken from the cache on a machine with AVX2 alone, gave losses of 1e30 and NaN.
-COMPILED_ELSEWHERE = (
-    "If this home folder is shared between machines, torch.compile may have taken code that another one compiled: set "
-    "TORCHINDUCTOR_CACHE_DIR to an empty folder"
-)
+COMPILED = {
+    "lacks": _compiler_missing,
+    "suspect": "If this home folder is shared between machines, torch.compile may have taken code that another one "
+    "compiled: set TORCHINDUCTOR_CACHE_DIR to an empty folder",
+}
+OWN_KERNELS = {"needs": "cuda", "lacks": lambda device: _triton_missing("a kernel of our own")}
 RUNGS = (
     Rung("textbook", textbook, None),
-    Rung("two workers", two_workers, "textbook"),
-    Rung("pinned memory", pinned, "two workers"),
-    Rung("tensors in memory", in_memory, "textbook"),
-    Rung("prefetch on a side stream", prefetched, "tensors in memory", _copies_missing),
-    Rung("uint8 on the device", on_device, "tensors in memory"),
-    Rung("no wait per step", plain, "uint8 on the device"),
-    Rung("fused optimizer", fused, "no wait per step"),
-    Rung("compiled model", compiled_model, "fused optimizer", _compiler_missing, suspect=COMPILED_ELSEWHERE),
-    Rung("compiled step", compiled_step, "fused optimizer", _compiler_missing, suspect=COMPILED_ELSEWHERE),
-    Rung("bfloat16 autocast", bfloat16, "fused optimizer", tolerance=0.05),
-    Rung("TF32", tf32, "fused optimizer", _tf32_missing),
-    Rung(
-        "compiled step, reduce-overhead",
-        compiled_graph,
-        "compiled step",
-        lambda d: _cuda_missing(d) or _compiler_missing(d),
-        suspect=COMPILED_ELSEWHERE,
-    ),
-    Rung("CUDA graph of a step", graph_of_a_step, "fused optimizer", _cuda_missing),
-    Rung("CUDA graph of an epoch", graph_of_an_epoch, "CUDA graph of a step", _cuda_missing),
-    Rung("backward written out", written_out, "fused optimizer", _cpu_only),
-    Rung("written out, oneDNN", written_out_onednn, "backward written out", lambda d: _cpu_only(d) or onednn_missing()),
-    Rung(
-        "compiled epoch",
-        compiled_epoch,
-        "backward written out",
-        lambda d: _cpu_only(d) or _compiler_missing(d),
-        suspect=COMPILED_ELSEWHERE,
-    ),
-    Rung("kernels of our own", own_kernels, "no wait per step", _kernels_missing),
-    Rung("kernels of our own, as a CUDA graph", graph_of_own_kernels, "kernels of our own", _kernels_missing),
-)
+    Rung("two workers", two_workers, "textbook", ("loading",)),
+    Rung("pinned memory", pinned, "two workers", ("bytes",)),  # over the bus
+    Rung("tensors in memory", in_memory, "textbook", ("loading",)),
+    # Over the bus: hidden behind the step.
+    Rung("prefetch on a side stream", prefetched, "tensors in memory", ("bytes",), "gpu"),
+    Rung("uint8 on the device", on_device, "tensors in memory", ("bytes",)),  # none cross the bus; a pixel is one byte
+    Rung("no wait per step", plain, "uint8 on the device", ("launches",)),  # they run ahead of the device
+    Rung("fused optimizer", fused, "no wait per step", ("bytes", "launches")),
+    Rung("compiled model", compiled_model, "fused optimizer", ("bytes", "launches"), **COMPILED),
+    Rung("compiled step", compiled_step, "fused optimizer", ("launches", "bytes"), **COMPILED),
+    Rung("bfloat16 autocast", bfloat16, "fused optimizer", ("operations",), tolerance=0.05),
+    Rung("TF32", tf32, "fused optimizer", ("operations",), lacks=_tf32_missing),
+    Rung("compiled step, reduce-overhead", compiled_graph, "compiled step", ("launches",), "cuda", **COMPILED),
+    Rung("CUDA graph of a step", graph_of_a_step, "fused optimizer", ("launches",), "cuda"),
+    Rung("CUDA graph of an epoch", graph_of_an_epoch, "CUDA graph of a step", ("launches", "loading"), "cuda"),
+    Rung("backward written out", written_out, "fused optimizer", ("launches", "bytes"), "cpu"),
+    Rung("written out, oneDNN", written_out_onednn, "backward written out", ("operations",), "cpu",
+         lambda device: onednn_missing()),
+    Rung("compiled epoch", compiled_epoch, "backward written out", ("launches", "bytes"), "cpu", **COMPILED),
+    Rung("kernels of our own", own_kernels, "no wait per step", ("launches", "bytes"), **OWN_KERNELS),
+    Rung("kernels of our own, as a CUDA graph", graph_of_own_kernels, "kernels of our own", ("launches", "bytes"),
+         **OWN_KERNELS),
+)  # fmt: skip
 TEXTBOOK, PLAIN = "textbook", "no wait per step"
 # Measured with all of a CPU's threads, too.
 ALL_THREADS = (TEXTBOOK, PLAIN, "fused optimizer", "backward written out", "written out, oneDNN", "compiled epoch")

@@ -104,6 +104,13 @@ class Results:
         """The name of the hardware that a measurement ran on, for a legend."""
         return self.environment["cpu_name"] if device == "cpu" else self.environment["device_name"]
 
+    def whose(self, timed: "Timed", *, recorded: bool = True) -> str:
+        """For a legend: the hardware and its threads; of a recorded machine also when, and how busy it was."""
+        where = f"{self.hardware(timed.device)}, {side_name(timed.device, timed.threads)}"
+        load = self.environment.get("load_average") or 0.0
+        busy = f", at a load of {load:g}" if load > QUIET else ""
+        return f"{where} (recorded {self.date}{busy})" if recorded else where
+
     def select(self, section: str, name: str | None = None, **fields) -> list[Timed]:
         """Measurements of a section, by name, fields and parameters: select("crossover", device="cpu", hidden=128)."""
         return [
@@ -113,6 +120,11 @@ class Results:
             and name in (None, m.name)
             and all((getattr(m, k) if hasattr(m, k) else m.parameters.get(k)) == v for k, v in fields.items())
         ]
+
+
+def side_name(device: str, threads: int) -> str:
+    """ "CPU with 2 threads", or the type of the GPU: "CUDA"."""
+    return f"CPU with {threads} thread" + "s" * (threads > 1) if device == "cpu" else device.upper()
 
 
 def write(path: str | Path, results: Results) -> None:

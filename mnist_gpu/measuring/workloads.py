@@ -3,12 +3,13 @@
 import functools
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
 from mnist_gpu.batches import DeviceBatches
-from mnist_gpu.device import usable_cpus, using_threads
+from mnist_gpu.device import synchronize, usable_cpus, using_threads
 from mnist_gpu.faster.ladder import Training, sgd
 from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.measuring.timing import alternate, measure
@@ -61,6 +62,18 @@ def repeat(function: Callable[[], object], count: int, threads: int | None = Non
 def seconds_of(function: Callable[[], object], device: torch.device) -> float:
     """A rough time of one call, warm, to choose how often to repeat it."""
     return min(alternate({"it": function}, rounds=2, warmup=2, device=device)["it"])
+
+
+def launch_seconds(function: Callable[[], object], device: torch.device, repeats: int = 10) -> list[float]:
+    """How long calls of `function` take to return, which on a GPU is before their work is done; in seconds."""
+    seconds = []
+    for _ in range(repeats):
+        synchronize(device)
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    synchronize(device)
+    return seconds
 
 
 def product_size(device: torch.device, *, least: float = 0.002, largest: int = 16_384) -> int:

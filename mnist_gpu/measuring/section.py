@@ -1,0 +1,37 @@
+"""What every section of the benchmark has: a generator, its settings, and its lines of the summary."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mnist_gpu.measuring.results import Results, Skipped, Timed, compare_in_turn
+
+# Of the sections that time their sides in turn. Ten pairs are enough for up to 25 comparisons made together; four are
+# enough for none, so a section whose summary compares takes ten also for a look.
+ROUNDS, QUICK_ROUNDS = {"rounds": 10}, {"rounds": 4}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the benchmark: one file in this folder, and one line in mnist_gpu.measuring.benchmark."""
+
+    # Called with the device, the settings, and, where it takes rounds, `progress` (as in timing.alternate). It yields
+    # what is measured one by one, so that what is finished is kept when a run is interrupted.
+    measure: Callable[..., Iterator[Timed | Skipped]]
+    full: dict = field(default_factory=dict)  # settings of a record
+    quick: dict = field(default_factory=dict)  # settings of a look
+    # Lines for the results of one device, each to follow the device's name.
+    summary: Callable[[Results, str], list[str]] = lambda results, device: []
+    once: bool = False  # takes all devices in one run
+    cpu: bool = False  # on the CPU alone
+
+
+def measured_pairs(pairs: Callable[[Mapping], list], times: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
+    """Those of `pairs(times)` of which both sides were timed, and which are not one side with itself."""
+    return [(a, b) for a, b in dict.fromkeys(pairs(times)) if a != b and a in times and b in times]
+
+
+def comparisons(results: Results, device: str, section: str, pairs: Callable, note: str = "", **fields) -> list[str]:
+    """A line of the summary for each of `measured_pairs`, over the measurements that `fields` select."""
+    measured = results.select(section, device=device, **fields)
+    found = compare_in_turn(measured, measured_pairs(pairs, {m.name: m.seconds for m in measured}))
+    return [f", {section}{note}: {one}" for one in found]
