@@ -201,11 +201,6 @@ def graph_of_own_kernels(device, hidden=128):
     return Training(model, epoch.step, epoch)
 
 
-def _tf32_missing(device: torch.device) -> str | None:
-    ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return None if ampere else "needs an NVIDIA GPU of compute capability 8.0 or higher"
-
-
 def _compiler_missing(device: torch.device) -> str | None:
     """What torch.compile lacks here: it generates C++ for CPUs and Triton kernels for GPUs."""
     if device.type == "cpu":
@@ -254,6 +249,10 @@ NEEDS = {
     "cpu": (lambda device: device.type == "cpu", "is written for the CPU"),
     "gpu": (lambda device: device.type not in ("cpu", "mps"), "needs a GPU with memory and streams of its own"),
     "cuda": (lambda device: device.type == "cuda", "needs an NVIDIA GPU"),
+    "ampere": (
+        lambda device: device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0),
+        "needs an NVIDIA GPU of compute capability 8.0 or higher",
+    ),
 }
 
 
@@ -301,7 +300,7 @@ RUNGS = (
     Rung("compiled model", compiled_model, "fused optimizer", ("bytes", "launches"), **COMPILED),
     Rung("compiled step", compiled_step, "fused optimizer", ("launches", "bytes"), **COMPILED),
     Rung("bfloat16 autocast", bfloat16, "fused optimizer", ("operations",), tolerance=0.05),
-    Rung("TF32", tf32, "fused optimizer", ("operations",), lacks=_tf32_missing),
+    Rung("TF32", tf32, "fused optimizer", ("operations",), "ampere"),
     Rung("compiled step, reduce-overhead", compiled_graph, "compiled step", ("launches",), "cuda", **COMPILED),
     Rung("CUDA graph of a step", graph_of_a_step, "fused optimizer", ("launches",), "cuda"),
     Rung("CUDA graph of an epoch", graph_of_an_epoch, "CUDA graph of a step", ("launches", "loading"), "cuda"),
