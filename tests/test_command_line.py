@@ -376,7 +376,7 @@ def test_benchmark_shows_a_progress_bar_on_a_terminal_only(on_the_cpu, monkeypat
         def isatty(self):
             return True
 
-    def measured(device, *, quick, only, on, progress):
+    def measured(device, *, quick, only, on, progress, keep):
         list(progress(range(3)))
         return results.Results(environment(device), [], "2026-01-31")
 
