@@ -89,7 +89,8 @@ def test_every_part_of_the_account_is_done_as_often_as_there_are_steps(few_batch
     found = list(lab.measure_account(CPU, sizes=(3,), steps=4))
     step = 128, 128
     every = {  # a training waits once more, for the end of its epoch
-        "whole, textbook": 4 * ["dataloader", step, "wait"] + ["wait"], "whole, device": 4 * ["device", step] + ["wait"],
+        "whole, textbook": 4 * ["dataloader", step, "wait"] + ["wait"],
+        "whole, device": 4 * ["device", step] + ["wait"],
         "load, textbook": 4 * ["dataloader"], "load, device": 4 * ["device"],
         "load, textbook, with steps": 4 * ["dataloader", step, "wait"],
         "load, device, with steps": 4 * ["device", step],
@@ -129,7 +130,11 @@ def test_only_the_step_is_timed_and_what_comes_before_it_takes_as_long_as_loadin
 
 
 def test_the_section_has_the_account_and_on_a_cpu_what_disturbs_a_step(few_batches):
-    found = {m.name: m for m in lab.SECTION.measure(CPU, steps=1, rounds=2)}
+    torch.set_num_threads(2)
+    found = {}
+    for m in lab.SECTION.measure(CPU, steps=1, rounds=2):
+        found[m.name] = m
+        assert torch.get_num_threads() == 2  # as set here, whenever it hands something over
     assert {*SECONDS, *TOGETHER, "step after nothing", "step after loading"} <= found.keys()
     assert all(len(m.seconds) == 2 and min(m.seconds) > 0 for m in found.values())
 

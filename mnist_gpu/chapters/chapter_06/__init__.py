@@ -47,9 +47,10 @@ def line_fit(measured: Mapping[str, Timed], fixed: float, slope: float, *, small
     ]
     axis = lines(series, xlabel="images in the batch", ylabel="µs per step", log="").axes
     axis.lines[1].set_linestyle("")
-    inset = axis.inset_axes((0.08, 0.5, 0.4, 0.48))
+    inset = axis.inset_axes((0.08, 0.5, 0.34, 0.48))
+    look = ("color", "linestyle", "marker", "markerfacecolor")
     for line in axis.lines:
-        inset.plot(*line.get_data(), **{k: getattr(line, f"get_{k}")() for k in ("color", "linestyle", "marker")})
+        inset.plot(*line.get_data(), **{key: getattr(line, f"get_{key}")() for key in look})
     axis.set_ylim(0)
     inset.set(xlim=(0, small), ylim=(0, 1.1e6 * max(fixed + slope * small, measured["step"].median)))
     return Drawn(axis, f"fixed {1e6 * fixed:.0f} µs per step, and {1e6 * slope:.2f} µs per image")
