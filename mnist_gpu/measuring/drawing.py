@@ -198,7 +198,9 @@ def stacked(
     small = [n for n in names if all(abs(p.get(n, 0.0)) < least * sum(p.values()) for p in rows.values())]
     axis = plt.subplots(figsize=(8, 1.6 + 0.5 * len(rows)))[1]
     left = dict.fromkeys(rows, 0.0)
-    for i, name in enumerate(n for n in names if n not in small):
+    for i, name in [
+        (i, n) for i, n in enumerate(names) if n not in small
+    ]:  # a part's colour is its own in every figure
         widths = [max(0.0, parts.get(name, 0.0)) for parts in rows.values()]
         look = {"color": PALETTE[i % len(PALETTE)], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": "white"}
         drawn = axis.barh(list(rows), widths, left=list(left.values()), height=0.6, label=name, **look)

@@ -1,0 +1,159 @@
+"""What a training step is taken apart into: load, copy, launch, compute, wait."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+
+import numpy as np
+import torch
+
+from mnist_gpu.batches import make_batches
+from mnist_gpu.device import using_threads
+from mnist_gpu.faster.ladder import plain, textbook
+from mnist_gpu.measuring.results import Timed
+from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section
+from mnist_gpu.measuring.timing import in_turn
+from mnist_gpu.measuring.workloads import First, endless, repeat, seconds_of, train_part, training_step
+
+CPU = torch.device("cpu")
+
+
+def measure_account(
+    device: torch.device, *, sizes=None, steps=50, rounds=10, progress: Callable = iter
+) -> Iterator[Timed]:
+    """What chapter 06 takes a training step apart into; one thread, times of one step of the 784-128-10 network.
+
+    whole: the training itself, with the textbook's pipeline (waiting for every loss) and with the data on the device.
+    load: the batches alone, not copied. copy: one batch from the host, again and again. step: one batch that is on the
+    device, again and again, waiting for every loss or not; also over batch sizes, and of the smallest network there is
+    (one image, one hidden unit), which is nothing but launches. with steps, on a CPU: the batches alone and the step on
+    that other batch in turn, which differs from their sum by what the two do to each other's caches and predictions.
+    """
+    host, on_device = make_batches("dataloader", device="cpu"), make_batches("device", device=device)
+    images, labels = next(iter(make_batches("device")))
+    step = training_step(device, 128, 128)
+    with using_threads(1):
+        by_size = {n: training_step(device, n, 128) for n in sizes} if sizes else growing_steps(device)
+    calls = {
+        "copy": lambda: (images.to(device), labels.to(device)),
+        "step, waiting": lambda: step().item(),
+        "step": step,
+        "smallest network": training_step(device, 1, 1),
+    } | {f"step of {n}": call for n, call in by_size.items()}
+    sides = {
+        "whole, textbook": partial(train_part, textbook(device), steps),
+        "whole, device": partial(train_part, plain(device), steps),
+        "load, textbook": partial(between, First(host, steps)),
+        "load, device": partial(between, First(on_device, steps)),
+    }
+    if device.type == "cpu":  # where both are done by the same processor
+        sides["load, textbook, with steps"] = partial(between, First(host, steps), calls["step, waiting"])
+        sides["load, device, with steps"] = partial(between, First(on_device, steps), step)
+    sides |= {name: partial(repeat, call, steps) for name, call in calls.items()}
+    batch_sizes = {f"step of {n}": n for n in by_size} | {"smallest network": 1}
+    for name, seconds in in_turn(sides, threads=1, rounds=rounds, device=device, progress=progress):
+        shape = {"batch_size": batch_sizes.get(name, 128), "hidden": 1 if name == "smallest network" else 128}
+        yield Timed("account", name, device.type, 1, [s / steps for s in seconds], shape)
+
+
+def growing_steps(device: torch.device, *, factor: int = 10, largest: int = 65_536) -> dict[int, Callable]:
+    """Steps on 1, 4, 16, ... images, up to one that takes `factor` times as long as the first: where a line shows.
+
+    A CPU comes there with some hundred images. A fast GPU, on which launching hides the computing of small batches,
+    needs ten thousands of them, which would keep a slow one busy for minutes.
+    """
+    steps, n = {1: training_step(device, 1, 128)}, 1
+    least = seconds_of(steps[1], device)
+    while n < largest and (n < 64 or seconds_of(steps[n], device) < factor * least):
+        n *= 4
+        steps[n] = training_step(device, n, 128)
+    return steps
+
+
+def between(batches: Iterable, call: Callable[[], object] = lambda: None) -> None:
+    """A pass over `batches`, with a `call` after each of them."""
+    for _ in batches:
+        call()
+
+
+def measure_disturbance(*, steps=20, rounds=10, progress: Callable = iter) -> Iterator[Timed]:
+    """The CPU's step on one batch, again and again, with something else before each of them, outside the clock.
+
+    Nothing; a batch made by the textbook's pipeline; and three things that take as long as that, and which it is made
+    of: time that passes, Python code that touches no data, and data (reading 16 MiB again and again).
+    """
+    step, stream = training_step(CPU, 128, 128), endless(make_batches("dataloader", device="cpu"))
+    with using_threads(1):
+        gap = seconds_of(lambda: next(stream), CPU)
+    befores = {
+        "nothing": lambda: None,
+        "loading": lambda: next(stream),
+        "a pause": lambda: time.sleep(gap),
+        "other code": partial(keep_calling, lambda: None, gap),
+        "other data": partial(keep_calling, torch.ones(16 * 2**18).sum, gap),
+    }
+    outside = 0.0  # seconds that the clock leaves out, so far
+
+    def steps_after(before: Callable[[], object]) -> None:
+        nonlocal outside
+        for _ in range(steps):
+            start = time.perf_counter()
+            before()
+            outside += time.perf_counter() - start
+            step()
+
+    sides = {f"step after {name}": partial(steps_after, before) for name, before in befores.items()}
+    options = {"rounds": rounds, "clock": lambda: time.perf_counter() - outside, "progress": progress}
+    for name, seconds in in_turn(sides, threads=1, **options):
+        yield Timed("account", name, "cpu", 1, [s / steps for s in seconds], {"batch_size": 128, "hidden": 128})
+
+
+def keep_calling(call: Callable[[], object], seconds: float) -> None:
+    """Calls it again and again for so long."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        call()
+
+
+def account_and_disturbance(device: torch.device, **settings) -> Iterator[Timed]:
+    """Both measurements, the latter where the same processor loads and computes."""
+    yield from measure_account(device, **settings)
+    if device.type == "cpu":
+        yield from measure_disturbance(**settings)
+
+
+SECTION = Section(account_and_disturbance, full=ROUNDS, quick=QUICK_ROUNDS)
+
+
+def line_of(measured: Mapping[str, Timed]) -> tuple[float, float]:
+    """(fixed, slope), seconds and seconds per image, of a step over batch sizes; the batch of 128 is not in the fit.
+
+    The line whose relative errors are smallest.
+    """
+    steps = [m for name, m in measured.items() if name.startswith("step of ")]
+    seconds = np.array([m.median for m in steps])
+    slope, fixed = np.polyfit([m.parameters["batch_size"] for m in steps], seconds, 1, w=1 / seconds)
+    return float(fixed), float(slope)
+
+
+def parts_of(seconds, fixed, slope, pipeline):
+    """What a step with the pipeline "textbook" or "device" is made of, in seconds, from the medians and the line."""
+    waiting = pipeline == "textbook"  # with the data on the device there is nothing to copy, and nobody waits
+    return {
+        "load": seconds[f"load, {pipeline}"],
+        "copy": seconds["copy"] if waiting else 0.0,
+        "launch": seconds["smallest network"],
+        "compute: update": max(0.0, fixed - seconds["smallest network"]),
+        "compute: images": slope * 128,
+        "wait": max(0.0, seconds["step, waiting"] - seconds["step"]) if waiting else 0.0,
+    }
+
+
+def disturbance(seconds: Mapping[str, float], pipeline: str) -> float | None:
+    """What loading and computing take in turn beyond the two by themselves, in seconds; None where it isn't measured.
+
+    It is no part of a step: it says what is missing where the sum of the parts falls short.
+    """
+    step = seconds["step, waiting" if pipeline == "textbook" else "step"]
+    together = seconds.get(f"load, {pipeline}, with steps")
+    return None if together is None else max(0.0, together - step - seconds[f"load, {pipeline}"])
