@@ -113,7 +113,8 @@ def rates(name: str, mine: Results, others: Sequence[Results], published: Sequen
             series.append(_series(results, measured, [m.parameters[size] for m in measured], results is mine))
     count, sizes = len(series), sorted({x for s in series for x in s.xs})
     ends = (sizes[0], sizes[-1])
-    for card in dict.fromkeys(f.card for f in sorted(published, key=lambda f: f.value)):
+    cards = list(dict.fromkeys(f.card for f in sorted(published, key=lambda f: f.value)))
+    for card in cards:
         figures = [f for f in published if f.card == card]
         said = ", ".join(f"{number(f.value / 1e9)} {unit} ({f.kind})" for f in figures)
         high, low = (most(f.value for f in figures) / 1e9 for most in (max, min))
@@ -121,9 +122,9 @@ def rates(name: str, mine: Results, others: Sequence[Results], published: Sequen
     axis, says = lines(series, xlabel=xlabel, ylabel=unit)
     axis.set_xticks(sizes)
     axis.set_xticks([], minor=True)
-    for i, s in enumerate(series[count:]):
+    for i, (card, s) in enumerate(zip(cards, series[count:], strict=True)):
         at = (8 + 44 * (i % 2), -3)  # in points: beside its neighbour's name, not over it
-        axis.annotate(s.name.split(",")[0], (ends[1], s.ys[0]), at, textcoords="offset points", fontsize=8)
+        axis.annotate(card, (ends[1], s.ys[0]), at, textcoords="offset points", fontsize=8)
     return Drawn(axis, "\n".join([*says.splitlines()[:count], *(f"{s.label}." for s in series[count:])]))
 
 

@@ -39,10 +39,15 @@ def test_products_and_copies_are_measured_with_one_thread_and_all_and_no_tensor_
         return {id(o) for o in gc.get_objects() if type(o) is torch.Tensor}
 
     monkeypatch.setattr(workloads, "usable_cpus", lambda: 2)
+    used, measure = [], lab.measure
+    monkeypatch.setattr(
+        lab, "measure", lambda *a, **options: used.append(torch.get_num_threads()) or measure(*a, **options)
+    )
     found, before = [], tensors()
     for m in lab.measure_ceilings(CPU, sizes=(8, 16), mebibytes=(1,), seconds=0.001):
         assert tensors() <= before and torch.get_num_threads() == 1
         found.append(m)
+    assert used == [1, 1, 1, 2, 2, 2]
     assert {(m.section, m.device) for m in found} == {("ceilings", "cpu")} and all(min(m.seconds) > 0 for m in found)
     for threads in (1, 2):  # no transfers: a CPU has nobody to transfer to
         assert [(m.name, m.parameters, m.per_call) for m in found if m.threads == threads] == [
