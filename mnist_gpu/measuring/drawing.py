@@ -122,7 +122,7 @@ def bars(series: Sequence[Series], *, unit: str, title: str = "", log: bool = Fa
             _bar(axis, tops[row] + lanes[row].index(i) + 0.5, s, j, look, log)
     ends = [end for s in series for j in range(len(s.xs)) for end in s.ends(j)]
     axis.set_yticks([tops[r] + len(lanes[r]) / 2 for r in rows], rows)
-    axis.invert_yaxis()
+    axis.set_ylim(at - 0.5, -0.3)  # also where there are published figures alone, which leave no margin by themselves
     axis.grid(axis="y", visible=False)
     axis.set(xlabel=f"{unit} (logarithmic)" if log else unit, title=title)
     axis.set(**{"xscale": "log", "xlim": (min(ends) / 3, max(ends) * 6)} if log else {"xlim": (0, max(ends) * 1.25)})
