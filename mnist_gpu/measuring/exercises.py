@@ -91,7 +91,9 @@ def compared(
         for arguments in every:
             found, expected = run(answer, *copy.deepcopy(arguments)), right(*copy.deepcopy(arguments))
             if not same(found, expected):
-                said = f"{given(*arguments)}: it gives {shown(found)}, but should give {shown(expected)}."
+                got, wanted = shown(found), shown(expected)
+                but = f", but should give {wanted}" if got != wanted else " of other numbers than it should"
+                said = f"{given(*arguments)}: it gives {got}{but}."
                 picture = partial(draw, *arguments, found) if draw else None
                 raise Wrong(f"{said} {hint(arguments, found, expected)}".rstrip(), picture)
         return then(answer) if then else f"Tried on {count_of(len(every), 'input')}."
