@@ -68,7 +68,7 @@ def digits(images: torch.Tensor, labels: torch.Tensor) -> Drawn:
 def one_image(parts: Mapping[str, float], whole: float) -> Drawn:
     """What the parts of preparing an image take, in seconds, beside what was measured as a whole."""
     row, title = {name: 1e6 * seconds for name, seconds in parts.items()}, "One image in the textbook's pipeline"
-    axes, says = stacked({"an image": row}, unit="µs", wholes={"an image": 1e6 * whole}, title=title)
+    axes, says = stacked({"an image": row}, unit="µs", wholes={"an image": 1e6 * whole}, least=0, title=title)
     largest, sums = max(parts, key=parts.get), sum(parts.values()) / whole
     return Drawn(axes, f"{says}\nThat is {sums:.0%} of the {number(1e6 * whole)} µs as a whole; {largest} is largest.")
 
@@ -136,7 +136,7 @@ def _bits_and_speed(answer: Callable) -> str:
         raise Undecided(f"the batches are the same, but nothing can be claimed on this machine now. {faster}")
     if faster.ratio < 1:
         raise Wrong(f"The batches are the same, but {faster} What is still done image by image?")
-    return f"The same bits. Of batches, {faster} And {beside}"
+    return f"The same bits. Measured: {faster} And {beside}"
 
 
 def draw_workers(load: int, train: int, found: object) -> None:

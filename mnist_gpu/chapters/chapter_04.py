@@ -97,7 +97,7 @@ def _trained(make: Callable, model: nn.Module, optimizer: torch.optim.Optimizer,
     tensors = [loss for loss in losses if isinstance(loss, torch.Tensor)]
     device = batches[0][0].device
     bare = sum((loss.device, loss.dim(), loss.requires_grad) == (device, 0, False) for loss in tensors)
-    values = torch.stack([torch.as_tensor(loss).detach() for loss in losses])
+    values = torch.stack([torch.as_tensor(loss).detach().cpu() for loss in losses])
     return values, parameters_to_vector(model.parameters()).detach(), bare, operations.fetches()
 
 
@@ -157,15 +157,10 @@ def _passes() -> Iterator[tuple[nn.Module, Batches]]:
 
 def _passed(answer: Callable, model: nn.Module, batches: Batches) -> tuple:
     """The mean that is given, the passes in the mode for training, those that record gradients, and the mode after."""
-    modes, recorded = [], []
-
-    def note(model: nn.Module, *_) -> None:
-        modes.append(model.training)
-        recorded.append(torch.is_grad_enabled())
-
-    model.register_forward_hook(note)
-    found = torch.as_tensor(answer(model, batches)).detach()
-    return found, sum(modes), sum(recorded), model.training
+    passes = []  # was it in its mode for training, and were gradients recorded?
+    model.register_forward_hook(lambda model, *_: passes.append((model.training, torch.is_grad_enabled())))
+    found = torch.as_tensor(answer(model, batches)).detach().cpu()
+    return found, sum(mode for mode, _ in passes), sum(recorded for _, recorded in passes), model.training
 
 
 def _mean(combine: Callable) -> Callable:

@@ -30,6 +30,7 @@ def test_an_interrupted_measurement_gives_its_finished_rounds(monkeypatch, mnist
 
     class Interrupted:
         def __iter__(self):
+            assert torch.get_num_threads() == 1
             for batch in made[0]:
                 yielded.append(batch)
                 if len(yielded) == 5 * (1 + 2) + 3:  # in the third round, after one that was not timed
@@ -41,9 +42,12 @@ def test_an_interrupted_measurement_gives_its_finished_rounds(monkeypatch, mnist
         return Interrupted() if kind == "device" else made[-1]
 
     monkeypatch.setattr(lab, "make_batches", make)
+    torch.set_num_threads(2)
     found = []
     with pytest.raises(KeyboardInterrupt):
-        found.extend(lab.measure_pipelines(CPU, batches=5))
+        for m in lab.measure_pipelines(CPU, batches=5):
+            assert torch.get_num_threads() == 2
+            found.append(m)
     assert len(found) == 6 and all(len(m.seconds) == 2 and m.per_call == {"images": 640} for m in found)
 
 
@@ -116,3 +120,11 @@ def test_with_the_right_number_of_workers_a_simulated_training_waits_no_more_and
         return next(workers for workers in count(1) if not waits(load, train, workers))
 
     assert judge(EXERCISES["03.3"], simulated).status == RIGHT
+
+
+def test_where_more_workers_are_asked_for_than_are_needed_those_that_are_needed_are_drawn(monkeypatch):
+    found = judge(EXERCISES["03.3"], lambda load, train: 9)
+    monkeypatch.setattr(plt, "show", lambda: None)
+    found.draw()
+    assert [row.get_text() for row in plt.gca().get_yticklabels()] == ["training", "worker 1", "worker 2", "worker 3"]
+    plt.close("all")

@@ -110,3 +110,4 @@ def of_parts(combine):
 wrong("04.3", "count for more")(of_parts(lambda parts: sum(m for m, _ in parts) / len(parts)))
 wrong("04.3", "over the number of batches")(of_parts(lambda parts: sum(m * n for m, n in parts) / len(parts)))
 wrong("04.3", "Means of batches were added")(of_parts(lambda p: sum(m for m, _ in p) / sum(n for _, n in p)))
+wrong("04.3", "left in the mode")(lambda model, batches: (evaluate(model, batches).loss, model.train())[0])
