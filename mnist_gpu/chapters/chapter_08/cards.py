@@ -48,24 +48,15 @@ def lanes_to_scale(cards: Sequence[Card]) -> Drawn:
     axis, left, tallest = plt.subplots(figsize=(9, 3.4))[1], 0, 0
     for name, count, lanes in rows:
         high, wide = (picture := _dots(count, lanes)).shape
-        axis.imshow(
-            picture.numpy(),
-            cmap="Blues",
-            vmin=0,
-            vmax=1.2,
-            interpolation="nearest",
-            extent=(left, left + wide, high, 0),
-        )
+        look = {"cmap": "Blues", "vmin": 0, "vmax": 1.2, "interpolation": "nearest"}
+        axis.imshow(picture.numpy(), extent=(left, left + wide, high, 0), **look)
         axis.text(left, -4, f"{name}\n{count} x {lanes}", fontsize=9)
         left, tallest = left + max(wide, 50) + 10, max(tallest, high)
     axis.set(xlim=(0, left), ylim=(tallest, 0))
     axis.axis("off")
-    every = {c.name: int(c.get("lanes")) for c in cards}
-    said = [
-        f"{PUBLISHED}: {name}: {n:,} lanes, {n / here:,.0f} times as many as this CPU ({here})."
-        for name, n in every.items()
-    ]
-    return Drawn(axis, "\n".join(said))
+    every = [(c.name, c.get("lanes")) for c in cards]
+    times = [f"{PUBLISHED}: {name}: {n:,.0f} lanes, {n / here:,.0f} times this CPU's {here}." for name, n in every]
+    return Drawn(axis, "\n".join(times))
 
 
 def memories(cards: Sequence[Card]) -> str:

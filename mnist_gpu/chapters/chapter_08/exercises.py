@@ -45,8 +45,8 @@ def filled(answer: Callable) -> str:
     return " ".join(said)
 
 
-def executed(of_warp: Callable[[list[int]], int]) -> Callable:
-    """Instructions of every warp, if `of_warp` says them of what the sides of its lanes cost."""
+def executed(of_warp: Callable[[torch.Tensor, Sequence[int]], int]) -> Callable:
+    """Instructions of every warp, if `of_warp` says them of one: of the sides of its lanes, and what they cost."""
     return lambda side, costs: [of_warp(warp, costs) for warp in side.split(WARP)]
 
 

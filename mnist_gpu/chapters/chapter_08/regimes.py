@@ -33,10 +33,8 @@ def plane(limits: Limits, device: torch.device, steps: Sequence[tuple[int, int]]
     """
     points = [(sum(step_flops(*s)) / step_bytes(*s), step_bytes(*s)) for s in steps]
     ridge, floor = limits.rate / limits.bandwidth, limits.launch * limits.bandwidth
-    (low, least), (high, most) = (
-        np.array([f(c) for c in zip(*points, (ridge, floor), strict=True)]) for f in (min, max)
-    )
-    low, high, least, most = low / 4, high * 6, least / 6, most * 8
+    spots = np.array([*points, (ridge, floor)])
+    (low, least), (high, most) = spots.min(0) / (4, 6), spots.max(0) * (6, 8)
     xs = np.geomspace(low, high, 201)
     edge = floor * np.minimum(1, ridge / xs)
     axis = plt.subplots(figsize=(8.5, 4.6))[1]
@@ -69,8 +67,7 @@ def what_binds(here: Limits, device: torch.device, cards: Sequence[Card], steps:
     rows = [(label, *(binding(limits.of_step(*s)) for s in steps)) for label, (limits, _) in every.items()]
     said = [
         columns(["what binds", *(f"{images} x {width}" for images, width in steps)], rows),
-        "Columns: images x width. Cards: their data sheets, launched by this computer "
-        f"in {1e6 * here.launch:.0f} µs a step.",
+        f"Columns: images x width. Cards: their data sheets, launched from here in {1e6 * here.launch:.0f} µs.",
     ]
     together = {}
     for label, (limits, kind) in every.items():
