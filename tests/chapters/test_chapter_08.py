@@ -179,7 +179,7 @@ def test_k_multiply_adds_are_what_the_series_says_each_chain_is_compiled_and_wha
 
 
 def test_fused_ones_end_where_one_takes_ten_times_as_long_and_are_left_out_without_a_compiler(monkeypatch):
-    seconds = iter([1.0] * 4 + [1.0, 1.0, 2.0, 9.0, 11.0, 99.0])  # of one by one up to k = 8, and fused
+    seconds = iter([1.0] * 4 + [1.0, 1.0, 2.0, 9.9, 10.1, 99.0])  # of one by one up to k = 8, and fused
     monkeypatch.setattr(sweeps, "timed", lambda kernel, x: [next(seconds)])
     monkeypatch.setattr(sweeps, "compiler_missing", lambda device: None)
     found = lab.intensities(CPU, 1000, ks=(1, 2, 4, 8, 16, 32))

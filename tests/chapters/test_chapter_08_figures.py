@@ -105,6 +105,7 @@ def test_a_rung_relieves_where_it_can_be_had_under_the_number_that_chapter_07_gi
     assert regimes.relieving("operations", "cuda") == ["bfloat16 autocast", "TF32"]
     here, there = (set(regimes.relieving("launches", device)) for device in ("cpu", "cuda"))
     assert {"compiled epoch", "backward written out"} <= here - there and "no wait per step" in here & there
+    assert "fused optimizer" not in here | there  # which relieves bytes most
     said = lab.what_binds(Limits(1.0, 1e15, 1e15), CPU, [lab.named("T4"), lab.named("A100")], [(1, 128)])
     assert "predicted: T4; predicted: A100: 128 images at width 128 wait for launches." in said
     assert "this machine: CPU: 128 images" in said and said.count("Rungs that relieve") == 2
