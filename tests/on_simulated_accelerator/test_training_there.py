@@ -7,11 +7,11 @@ import simulated_accelerator as sim
 import torch
 
 from mnist_gpu.batches import PIPELINES, DeviceBatches, MemoryBatches, make_batches
+from mnist_gpu.chapters.chapter_08 import sweeps
 from mnist_gpu.device import pick_device
 from mnist_gpu.faster.ladder import sgd, waiting
 from mnist_gpu.faster.prefetch import Prefetched
-from mnist_gpu.measuring import sweeps
-from mnist_gpu.measuring.card import kernels
+from mnist_gpu.measuring.predicting import kernels
 from mnist_gpu.measuring.timing import alternate, measure
 from mnist_gpu.measuring.workloads import First
 from mnist_gpu.model import make_model
@@ -223,11 +223,11 @@ def test_conditions_are_timed_on_many_pixels_and_with_no_wait_but_for_the_clock(
             sim.reset()
             side()
             seen.append((name, sim.waits()))
-            yield name, [1.0]
+        return {name: [1.0] for name in sides}
 
-    monkeypatch.setattr(sweeps, "in_turn", run)
+    monkeypatch.setattr(sweeps, "alternate", run)
     monkeypatch.setattr(sweeps, "seconds_of", lambda call, device: seen.append(call().numel()) or 1.0)
-    list(sweeps.conditions(torch.device("sim"), mnist[0][:10]))
+    sweeps.conditions(torch.device("sim"), mnist[0][:10])
     assert seen[0] == 13 * 10 * 784  # the least multiple that is large enough
     assert len(seen[1:]) == 5 and not any(waits for _, waits in seen[1:])
 
