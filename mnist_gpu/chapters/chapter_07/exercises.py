@@ -45,10 +45,8 @@ def _difference(answer: Callable, device: torch.device, hidden: int, steps: int 
     if all(d <= TOLERANCE for d in differences):  # false for NaN, too
         return max(differences)
     first = next(i for i, d in enumerate(differences) if not d <= ROUNDING)
-    curves = [
-        Series("the plain loop", OWN, range(1, 13), expected[:12]),
-        Series("yours", OWN, range(1, 13), losses[:12]),
-    ]
+    both = {"the plain loop": expected[:12], "your rung": losses[:12]}
+    curves = [Series(name, OWN, range(1, 13), found) for name, found in both.items()]
     raise Wrong(
         f"At width {hidden} it is another training: its losses differ by up to {max(differences):.2g}, beginning with "
         f"step {first + 1}. {_cause(first, answer(device, hidden), plain(device, hidden))}",
@@ -158,8 +156,8 @@ EXERCISES = (
         some_rungs, draw=draw_totals,
         given=lambda first, own, other: f"First use {first:,} ms, then {own} ms per epoch against {other} ms",
         hints=[
-            (lambda first, own, other: first // max(1, other - own), "By then it has not caught up."),
-            (lambda first, own, other: -(-first // other), "An epoch gains the difference of the two."),
+            (lambda first, own, other: max(1, first // max(1, other - own)), "By then it has not caught up."),
+            (lambda first, own, other: max(1, -(-first // other)), "An epoch gains the difference of the two."),
         ],
         why=lambda first, own, other, n: (
             "At least one epoch is trained." if n == 0 else f"An epoch gains {other - own} ms."
