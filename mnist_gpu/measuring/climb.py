@@ -52,8 +52,7 @@ class Climb:
     """
 
     def __init__(self, device: torch.device, hidden: int = 128, steps: int | None = None, threads: int = 1, others=()):
-        self.others = others
-        self.device, self.hidden, self.steps, self.threads = device, hidden, steps, threads
+        self.device, self.hidden, self.steps, self.threads, self.others = device, hidden, steps, threads, others
         self.count = steps or math.ceil(TRAIN_IMAGES / 128)
         with using_threads(threads):
             self.expected = train_part(plain(device, hidden), steps).losses
@@ -67,9 +66,8 @@ class Climb:
         if not (reason := rung.missing(self.device)):
             try:
                 with using_threads(self.threads):
-                    self.reached[rung.name] = self._prove(
-                        rung, (make or rung.make)(self.device, self.hidden, **options)
-                    )
+                    training = (make or rung.make)(self.device, self.hidden, **options)
+                    self.reached[rung.name] = self._prove(rung, training)
                 return None
             except AnotherTraining as error:
                 reason = f"{error} {rung.suspect}".rstrip()
@@ -86,9 +84,8 @@ class Climb:
         seconds = time.perf_counter() - start
         differences = [abs(a - b) for a, b in zip(losses, self.expected, strict=True)]
         if not all(d <= rung.tolerance for d in differences):  # as for NaN, too
-            raise AnotherTraining(
-                f"is another training: its losses differ by {max(differences):.2g}, more than {rung.tolerance}."
-            )
+            worst = f"{max(differences):.2g}, more than {rung.tolerance}"
+            raise AnotherTraining(f"is another training: its losses differ by {worst}.")
         proof = {"largest_loss_difference": max(differences), "tolerance": rung.tolerance}
         if products := getattr(training.batches, "products", None):  # which a compiled epoch has chosen
             proof["products"] = products.name

@@ -78,7 +78,7 @@ def recorded(*, copied=2, own=True, plainly=True, replays=1, fresh=True, again=F
 wrong.value("07.2", "trained on images of another batch", recorded(copied=0))
 wrong.value("07.2", "trained on labels of another batch", recorded(copied=1))
 wrong.value("07.2", "tensors of its own", recorded(own=False))
-wrong.value("07.2", "it needs a plain step", recorded(plainly=False))
+wrong.value("07.2", "that needs the plain step", recorded(plainly=False))
 wrong.value("07.2", "was trained on 2 times", recorded(replays=2))
 wrong.value("07.2", "all losses are the last one", recorded(fresh=False))
 wrong.value("07.2", "It records a second time", recorded(again=True))

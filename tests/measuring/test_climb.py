@@ -148,18 +148,20 @@ def test_of_an_epoch_as_one_program_the_same_part_is_trained_and_its_products_ar
 
 def test_on_an_nvidia_gpu_the_floor_is_launched_at_once(monkeypatch, cuda_graphs):
     """Launched one by one, the products would take longer than a whole training that is a graph."""
-    x = torch.zeros(())
+    x, asked = torch.zeros(()), []
     monkeypatch.setattr(climb, "plain", lambda device, hidden: plain(CPU, hidden))
-    monkeypatch.setattr(climb, "five_products", lambda *where: lambda: x.add_(1))
+    monkeypatch.setattr(climb, "five_products", lambda _, *what: asked.append(what) or (lambda: x.add_(1)))
     monkeypatch.setattr(climb, "in_turn", lambda sides, **how: [(name, [side()]) for name, side in sides.items()])
-    found = list(measure_ladder(torch.device("cuda"), names=[], steps=7))
+    found = list(measure_ladder(torch.device("cuda"), names=[], hidden=32, steps=7))
     assert [m.name for m in found] == list(climb.FLOORS)[:2] and cuda_graphs.replays == 2
+    assert asked == [(128, 32, torch.device("cuda"))] * 2
     assert x == 2 * (WARMUP + 7 + 7)  # recording is a run, too, but on a GPU
 
 
 def test_a_rung_says_what_its_first_pass_gave_or_why_it_has_none_and_what_others_recorded(capsys):
     unmade = Rung("TF32", lambda *a: pytest.fail("it was made"), None, needs="ampere")
-    gpu = Results({"cpu_name": "AMD EPYC", "device_name": "NVIDIA T4"}, [timed("TF32", 0.125, "cuda")], "2026-01-31")
+    there = [timed(name, 0.125, "cuda") for name in ("TF32", "fused optimizer")]
+    gpu = Results({"cpu_name": "AMD EPYC", "device_name": "NVIDIA T4"}, there, "2026-01-31")
     here = Climb(CPU, steps=1, others=[gpu])
     assert here.reach(unmade) == Skipped("ladder", "TF32", "cpu", unmade.missing(CPU))
     here.show(PLAIN)

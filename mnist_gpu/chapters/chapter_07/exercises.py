@@ -92,7 +92,7 @@ class Recording:
         for name, given, kept in zip(("images", "labels"), self.batch, self.at, strict=True):
             if len(given) != len(kept):
                 raise Wrong(
-                    f"The recording is of {len(kept)} {name}, the batch has {len(given)}: it needs a plain step."
+                    f"The recording is of {len(kept)} {name}, the batch of {len(given)}: that needs the plain step."
                 )
             if not torch.equal(given, kept):
                 raise Wrong(f"It is trained on {name} of another batch: the recorded tensor still has those.")
@@ -118,9 +118,10 @@ def recorded_losses(answer: Callable, batches: Sequence[tuple]) -> torch.Tensor:
             raise Wrong(f"A batch of {len(batch[0])} images was trained on {recording.trained} times.")
     if not all(map(torch.equal, chain(*given), chain(*batches))):
         raise Wrong("The first batch has changed: a recording needs tensors of its own to copy the others into.")
+    found = torch.stack(losses)
     if len({loss.data_ptr() for loss in losses}) < len(losses):
         raise Wrong("In the end all losses are the last one: every replay leaves its loss in the same tensor.")
-    return torch.stack(losses)
+    return found
 
 
 def several_sizes() -> Iterator[tuple]:
