@@ -104,13 +104,16 @@ def span(found: Sequence[float], per: float = 1.0) -> str:
     return " to ".join(f"{x / per:.2g}" if x / per < 100 else f"{float(f'{x / per:.2g}'):,.0f}" for x in found)
 
 
-def bars(series: Sequence[Series], *, unit: str, title: str = "", log: bool = False) -> Drawn:
-    """Horizontal bars, a group a row, in the order in which the rows' names come.
+def bars(
+    series: Sequence[Series], *, unit: str, title: str = "", log: bool = False, order: Sequence[str] = ()
+) -> Drawn:
+    """Horizontal bars, a group a row, in the `order` of the rows' names; without it, in the one in which they come.
 
     An interval is a black line at the bar's end; a range without a value is a bar from its one end to the other; a
     published figure is a diamond on a dotted line.
     """
     rows = list(dict.fromkeys(row for s in series for row in s.xs))
+    rows = [row for row in order if row in rows] or rows
     lanes = {row: [i for i, s in enumerate(series) if row in s.xs] for row in rows}
     tops, at = {}, 0.0
     for row in rows:

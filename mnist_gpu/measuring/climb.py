@@ -1,0 +1,194 @@
+"""A climb of the speed ladder: a rung proves its losses when it is reached, and all are timed in turn at the end.
+
+Beside them the floor: the matrix products of the same steps and nothing else.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from mnist_gpu.device import using_threads
+from mnist_gpu.faster.graphs import record
+from mnist_gpu.faster.ladder import RUNGS, TEXTBOOK, WIDE, Rung, Training, plain, rungs
+from mnist_gpu.faster.products import PRODUCTS, five_products, usable_products
+from mnist_gpu.measuring.drawing import columns
+from mnist_gpu.measuring.results import Skipped, Timed, compare_in_turn
+from mnist_gpu.measuring.timing import Comparison, in_turn, interval, rounded
+from mnist_gpu.measuring.workloads import repeat, train_part
+from mnist_gpu.mnist import TRAIN_IMAGES
+from mnist_gpu.training import LossNotFinite
+
+# The matrix products of an epoch and nothing else, by every library and layout: the fastest is the floor.
+FLOORS = {f"products alone, {name}": products for name, products in PRODUCTS.items()}
+
+
+class AnotherTraining(Exception):
+    """The losses of a rung are not those of the plain loop."""
+
+
+class Reached(NamedTuple):
+    """A rung whose losses are proved, and what its first pass gave."""
+
+    training: Training
+    first_use: float  # seconds
+    proof: dict  # as in a results file
+
+
+class Climb:
+    """Rungs of the ladder on one device. `reached` has those that are proved, by name.
+
+    Args:
+        device, hidden: where, and how wide the network is.
+        steps: how many steps a rung is timed for; None: a whole epoch of 469.
+        threads: of the CPU.
+        others: recorded results, for `show`.
+
+    Every rung starts from the same weights and order, so the losses of its first pass must be those of the plain loop.
+    Later passes go on from there.
+    """
+
+    def __init__(self, device: torch.device, hidden: int = 128, steps: int | None = None, threads: int = 1, others=()):
+        self.device, self.hidden, self.steps, self.threads, self.others = device, hidden, steps, threads, others
+        self.count = steps or math.ceil(TRAIN_IMAGES / 128)
+        with using_threads(threads):
+            self.expected = train_part(plain(device, hidden), steps).losses
+        self.reached: dict[str, Reached] = {}
+
+    def reach(self, rung: Rung, make: Callable[..., Training] | None = None, **options) -> Skipped | None:
+        """The first pass of a rung, made by `make`, with `options`, or by its own function.
+
+        Returns why it does not count, if so.
+        """
+        if not (reason := rung.missing(self.device)):
+            try:
+                with using_threads(self.threads):
+                    training = (make or rung.make)(self.device, self.hidden, **options)
+                    self.reached[rung.name] = self._prove(rung, training)
+                return None
+            except AnotherTraining as error:
+                reason = f"{error} {rung.suspect}".rstrip()
+            except LossNotFinite as error:
+                reason = f"failed: LossNotFinite: {error} {rung.suspect}".rstrip()
+            except Exception as error:  # torch.compile raises many kinds. A rung that fails is named, and not fatal.
+                reason = f"failed: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+        return Skipped("ladder", rung.name, self.device.type, reason)
+
+    def _prove(self, rung: Rung, training: Training) -> Reached:
+        """Makes the first pass. Raises AnotherTraining where a loss differs by more than the rung's tolerance."""
+        start = time.perf_counter()
+        losses = train_part(training, self.steps).losses
+        seconds = time.perf_counter() - start
+        differences = [abs(a - b) for a, b in zip(losses, self.expected, strict=True)]
+        if not all(d <= rung.tolerance for d in differences):  # as for NaN, too
+            worst = f"{max(differences):.2g}, more than {rung.tolerance}"
+            raise AnotherTraining(f"is another training: its losses differ by {worst}.")
+        proof = {"largest_loss_difference": max(differences), "tolerance": rung.tolerance}
+        if products := getattr(training.batches, "products", None):  # which a compiled epoch has chosen
+            proof["products"] = products.name
+        return Reached(training, seconds, proof)
+
+    def show(self, name: str, make: Callable[..., Training] | None = None, **options) -> None:
+        """Reaches the rung called `name` and says what its first pass gave, or why it has none."""
+        (rung,) = rungs([name])
+        if not (failed := self.reach(rung, make, **options)):
+            worst, seconds = self.reached[name].proof["largest_loss_difference"], self.reached[name].first_use
+            print(f"{name}: first {self.count} steps in {seconds:.2f} s; losses differ by at most {worst:.0e}")
+            return
+        others = self.others if rung.missing(self.device) else ()  # which have what is missing; not where it failed
+        times = "; ".join(
+            f"{r.hardware(m.device)}: {statistics.median(m.per_epoch()):.3g} s per epoch (recorded {r.date})"
+            for r in others
+            for m in r.select("ladder", name, hidden=self.hidden, threads=1)
+        )
+        print(f"{name}: {failed.reason.rstrip('.')}. {times}".rstrip())
+
+    def measure(self, *, floor: bool = True, rounds: int = 10, progress: Callable = iter) -> Iterator[Timed]:
+        """The rungs reached, and, for the floor, the products alone, in turn."""
+        sides = {}
+        for name, (training, _, _) in self.reached.items():
+            sides[name] = lambda training=training: train_part(training, self.steps)
+        if self.steps:  # workers that were broken off prepare a few batches more: not in the next side's time
+            sides["pause"] = lambda: time.sleep(0.1)
+        for name, products in FLOORS.items():
+            if floor and products in usable_products(self.device):
+                five = five_products(products, 128, self.hidden, self.device)
+                if self.device.type == "cuda":  # one by one, launching them takes longer than an epoch in a graph
+                    sides[name] = record(five, calls=self.count)
+                else:
+                    sides[name] = lambda five=five: repeat(five, self.count)
+        sizes = {"batch_size": 128, "hidden": self.hidden}
+        work = {"images": 128 * self.steps if self.steps else TRAIN_IMAGES, "steps": self.count}
+        options = {"rounds": rounds, "warmup": 0, "device": self.device, "progress": progress}
+        for name, seconds in in_turn(sides, threads=self.threads, **options):
+            if name != "pause":
+                _, first_use, proof = self.reached.get(name, (None, None, {}))
+                yield Timed("ladder", name, self.device.type, self.threads, seconds, sizes, work, first_use, proof)
+
+
+def measure_ladder(
+    device: torch.device, *, names: Iterable[str] | None = None, hidden=128, steps=None, threads=1,
+    progress: Callable = iter, **options,
+) -> Iterator[Timed | Skipped]:  # fmt: skip
+    """The rungs `names`, or all, and the products alone, in turn. `options`: rounds and floor. See Climb."""
+    chosen = rungs(names)
+    climb = Climb(device, hidden, steps, threads)
+    for rung in progress(chosen):
+        if failed := climb.reach(rung):
+            yield failed
+    yield from climb.measure(progress=progress, **options)
+
+
+def quickest(times: Mapping[str, Sequence[float]], names: Iterable[str]) -> str | None:
+    """Which of `names` has the least median time; None if none of them was timed."""
+    return min((n for n in names if n in times), key=lambda n: statistics.median(times[n]), default=None)
+
+
+def fastest_rung(times: Mapping[str, Sequence[float]]) -> str | None:
+    """The fastest rung in float32, whose floor are float32 products."""
+    return quickest(times, [r.name for r in RUNGS if r.name not in WIDE[1:]])
+
+
+def gains(measured: Iterable[Timed]) -> dict[str, Comparison]:
+    """The rungs of one device against its textbook, by name, in the order of the ladder."""
+    found = {m.name: m for m in measured}
+    pairs = [(TEXTBOOK, rung.name) for rung in RUNGS if rung.name in found and rung.name != TEXTBOOK]
+    return {c.names[1]: c for c in compare_in_turn(found.values(), pairs)}
+
+
+def known(values: Sequence[float]) -> tuple[str, str]:
+    """The median of times, and the interval of the true one, with the digits that this leaves them."""
+    value, low, high = rounded(statistics.median(values), *interval(values))
+    return value, f"{low} to {high}"
+
+
+def extra(timed: Timed) -> str:
+    """What the first use cost beyond a later one, if that is worth saying."""
+    seconds = (timed.first_use_seconds or 0.0) - timed.median
+    return f"{seconds:.1f} s" if seconds > 0.3 else "-"
+
+
+def ladder_table(measured: Sequence[Timed]) -> None:
+    """Prints the rungs of one device in their order: seconds per epoch, against the textbook, first use, losses."""
+    found = {m.name: m for m in measured}
+    times = {name: f"{gain.times}x" for name, gain in gains(measured).items() if gain.differs}
+    rows = []
+    for m in (found[rung.name] for rung in RUNGS if rung.name in found):
+        differ = f"{m.proof['largest_loss_difference']:.0e}"
+        rows.append((m.name, *known(m.per_epoch()), times.get(m.name, "-"), extra(m), differ))
+    print(columns(["rung", "s per epoch", "interval", "speed-up", "first use", "losses"], rows))
+    print("interval: of the true median. speed-up: over the textbook ('-': no difference shown).")
+    print("losses: largest difference from the plain loop's, in nats.")
+    print("first use: what it costs once, beyond a later use ('-': next to nothing).")
+
+
+def skipped(measured: Iterable[Timed | Skipped]) -> list[Timed]:
+    """Says what could not be measured, and why; returns what was."""
+    measured = list(measured)
+    for one in measured:
+        if isinstance(one, Skipped):
+            print(f"{one.name}: {one.reason.rstrip('.')}.")
+    return [one for one in measured if isinstance(one, Timed)]

@@ -1,0 +1,187 @@
+"""The room of chapter 07: its two sections, what a step is made of, its tables and figures."""
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from agreement import assert_same_losses
+from PIL import Image
+
+from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.chapters import chapter_07 as lab
+from mnist_gpu.faster import compiled_epoch
+from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, TEXTBOOK, WIDE
+from mnist_gpu.measuring.predicting import Predicted, Range
+from mnist_gpu.measuring.results import Results, Skipped, Timed, fingerprint
+from mnist_gpu.measuring.section import measured_pairs
+from mnist_gpu.model import make_model
+from mnist_gpu.training import make_step
+
+CPU = torch.device("cpu")
+MM, TRANSPOSED, *_ = lab.FLOORS
+EPYC = {"device": "cpu", "cpu_name": "AMD EPYC", "device_name": "AMD EPYC", "load_average": 0.1}
+
+
+def timed(name, seconds, device="cpu", threads=1, section="ladder", images=60_000, parameters=None, **proof):
+    work, sizes = {"images": images, "steps": 10}, parameters or {"hidden": 128}
+    return Timed(section, name, device, threads, [seconds] * 10, sizes, work, 9.0, proof)
+
+
+def machine(*measured, name="AMD EPYC", load=0.1, skipped=()):
+    return Results(EPYC | {"device_name": name, "load_average": load}, list(measured), "2026-01-31", skipped=skipped)
+
+
+def test_the_ladder_is_measured_with_all_threads_too_and_on_a_wide_network(monkeypatch):
+    asked = []
+    monkeypatch.setattr(lab, "measure_ladder", lambda device, **options: asked.append(options) or [])
+    first, every = {"steps": 7, "rounds": 3}, {"names": ALL_THREADS, "threads": 8, "steps": 7, "rounds": 3}
+    wide = {"names": WIDE, "hidden": 2048, "steps": 50, "floor": False, "rounds": 3}
+    for device, cpus, expected in (
+        ("cpu", 8, [first, every, wide]),
+        ("cpu", 1, [first, wide]),
+        ("cuda", 8, [first, wide]),
+    ):
+        asked.clear()
+        monkeypatch.setattr(lab, "usable_cpus", lambda cpus=cpus: cpus)
+        assert list(lab.LADDER.measure(torch.device(device), steps=7, rounds=3)) == [] and asked == expected
+
+
+def test_rungs_are_compared_with_the_textbook_and_the_floor_with_the_plain_loop_and_the_fastest():
+    times = {
+        TEXTBOOK: [9.0],
+        PLAIN: [3.0],
+        "bfloat16 autocast": [0.5],
+        "compiled epoch": [1.5],
+        MM: [1.2],
+        TRANSPOSED: [1.1],
+    }
+    expected = [(TEXTBOOK, name) for name in (PLAIN, "bfloat16 autocast", "compiled epoch", TRANSPOSED)]
+    assert measured_pairs(lab.pairs, times) == [*expected, (PLAIN, TRANSPOSED), ("compiled epoch", TRANSPOSED)]
+    assert measured_pairs(lab.pairs, {PLAIN: [2.0], "fused optimizer": [1.0]}) == []
+    wide = [timed(name, 3.0 / i, parameters={"hidden": 2048}) for i, name in enumerate(WIDE, start=1)]
+    said = lab.LADDER.summary(machine(timed(TEXTBOOK, 9.0), timed(PLAIN, 2.25), *wide), "cpu")
+    assert [line.split(" is ")[1][:4] for line in said] == ["4.00", "2.00", "3.00"] and "2048" in said[2]
+    assert [c.names for c in lab.against_base(wide)] == [(WIDE[0], name) for name in WIDE[1:]]
+
+
+def test_a_step_is_its_products_its_launches_and_the_rest(monkeypatch):
+    """Every launch is said to take 1 s, so a pass of 64 batches of one image 64 s."""
+    ran = []
+    losses = lambda products, data, state, batches, *settings: torch.zeros(batches.shape[:2]).flatten()  # noqa: E731
+    monkeypatch.setattr(compiled_epoch, "compiled", lambda: losses)
+    fake = type("Measurement", (), {"median": 64.0})
+    monkeypatch.setattr(lab, "measure", lambda function: ran.append(function()) or fake)
+    measured = [timed(PLAIN, 90.0), timed("tensors in memory", 110.0), timed("backward written out", 60.0)]
+    measured += [timed("compiled epoch", 45.0, products=TRANSPOSED.removeprefix("products alone, "))]
+    assert lab.above_the_floor(measured) == {} and ran == []
+    found = lab.above_the_floor([*measured, timed(MM, 40.0), timed(TRANSPOSED, 30.0)])
+    seconds = {name: [part / 1e6 for part in parts.values()] for name, parts in found.items()}
+    assert seconds == {PLAIN: [3, 1, 1, 4], "backward written out": [3, 1, 1, 1], "compiled epoch": [3, 0, 1, 0.5]}
+    assert list(found[PLAIN]) == ["products", "a slower library", "launches", "passes over memory"]
+    assert [len(losses) for losses in ran] == [64] * 3  # the compiled epoch's as well
+
+
+def test_the_figure_shows_every_machine_with_its_floor_and_predictions_as_ranges(monkeypatch):
+    predicted = ("T4", {TEXTBOOK: Range(5.0, 6.0), "CUDA graph of a step": Range(0.02, 0.1)})
+    monkeypatch.setattr(lab, "predicted_ladders", lambda machines: [predicted] * len(machines))
+    own = machine(
+        timed(TEXTBOOK, 2.0), timed("compiled epoch", 0.25, products="oneDNN"), timed(MM, 0.2), timed(TRANSPOSED, 0.1)
+    )
+    axes, says = lab.ladder_figure([], own)
+    rows = [text.get_text() for text in axes.get_yticklabels()]
+    assert rows == ["1. textbook", "14. CUDA graph of a step", "18. compiled epoch", lab.FLOOR]
+    assert [text.get_text() for text in axes.texts] == [
+        "2.00 s", "0.250 s, 8.00x (oneDNN)", "0.100 s (torch.mm, weights [784, H])",
+        "5 to 6 s", "0.02 to 0.1 s, 50 to 300x",  # 5 / 0.1 to 6 / 0.02
+    ]  # fmt: skip
+    assert "compiled epoch is 8.00 times as fast as textbook" in says
+    plt.close("all")
+
+
+def test_a_cpu_with_all_its_threads_stands_beside_a_gpu():
+    cpu = [timed(TEXTBOOK, 2.0), timed(TEXTBOOK, 1.5, threads=2)]
+    both = machine(*cpu, timed(TEXTBOOK, 1.0, "cuda"), name="NVIDIA T4", load=0.6)
+    labels = ["AMD EPYC, CPU with 1 thread", "AMD EPYC, CPU with 2 threads", "NVIDIA T4, CUDA"]
+    recorded = " (recorded 2026-01-31, at a load of 0.6)"
+    assert [label for _, label, _ in lab.ladder_sources([both])] == [label + recorded for label in labels]
+    assert [label for _, label, _ in lab.ladder_sources([], machine(*cpu))] == labels[:1]
+
+
+def test_the_figure_is_drawn_from_recorded_files_alone_and_always_the_same(tmp_path, monkeypatch):
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    assert [lab.draw_ladder(file) for file in files] == [0, 0]
+    first, second = (file.read_bytes() for file in files)
+    assert first == second and Image.open(files[0]).text["Description"] == fingerprint()
+    monkeypatch.setattr(lab, "recorded", lambda: [])
+    with pytest.raises(ValueError, match="recorded"):
+        lab.draw_ladder(files[0])
+    assert files[0].read_bytes() == first and sorted(tmp_path.iterdir()) == files
+
+
+def test_tables_of_other_libraries_and_of_predictions_say_who_was_right(monkeypatch, capsys):
+    peer = {"section": "peers", "test_loss": 0.25, "lines_of_code": 12}
+    measured = [timed(n, s, **peer) for n, s in (("plain loop", 1.0), ("JAX", 0.5), ("fastai", 2.0), ("twin", 1.0))]
+    skipped = [Skipped("peers", "Keras", "cpu", "is not installed"), Skipped("ladder", "TF32", "cpu", "no")]
+    monkeypatch.setattr(lab, "recorded", lambda: [machine(*measured, skipped=skipped), machine()])
+    lab.libraries()
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.splitlines()[3:7]] == ["JAX", "plain", "twin", "fastai"]
+    assert "Keras: is not installed." in said and "TF32" not in said
+    assert "Slower than the plain loop: fastai.\nFaster than the plain loop: JAX.\n" in said
+    times = (("ladder", 5.5), ("ladder", 7.0), ("crossover", 1.0))
+    met = [(Predicted("T4", section, TEXTBOOK, {}, Range(5.0, 6.0)), value) for section, value in times]
+    monkeypatch.setattr(lab, "outcomes", lambda machines: met)
+    lab.predictions_met()
+    assert ["NOT" in line for line in capsys.readouterr().out.splitlines()] == [False, True]
+
+
+# Many networks at once
+
+
+@pytest.fixture
+def batches(mnist):
+    """Nine batches of 32 and one of 12."""
+    return list(DeviceBatches(mnist[0][:300], mnist[1][:300], batch_size=32))
+
+
+def test_every_network_gets_the_losses_and_weights_that_it_gets_alone(batches):
+    models, alone = ([make_model(5, seed=i) for i in range(3)] for _ in range(2))
+    step = lab.make_ensemble_step(models)
+    losses = [step(*batch) for batch in batches]
+    assert not any(one.requires_grad for one in losses) and not torch.allclose(losses[0][0], losses[0][1], atol=1e-2)
+    for i, model in enumerate(alone):
+        plain_step = make_step(model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9))
+        assert_same_losses(torch.stack(losses)[:, i], [plain_step(*batch) for batch in batches])
+        for name, parameter in model.named_parameters():
+            assert torch.allclose(step.weights[name][i], parameter, atol=1e-3)
+    for now, then in zip(models[1].parameters(), make_model(5, seed=1).parameters(), strict=True):
+        assert torch.equal(now, then) and now.grad is None
+
+
+@pytest.mark.parametrize("device", [CPU, pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_ensembles_of_different_networks_are_measured_against_one(device, request, monkeypatch, capsys):
+    device = request.getfixturevalue(device) if device == "gpu" else device
+    made, make = [], lab.make_ensemble_step
+    monkeypatch.setattr(lab, "make_ensemble_step", lambda models: made.append(models) or make(models))
+    found = list(lab.ENSEMBLE.measure(device, counts=(1, 3), steps=2, rounds=2))
+    assert [(m.section, m.name, m.device, m.per_call, len(m.seconds)) for m in found] == [
+        ("ensemble", "plain step", device.type, {"images": 256, "steps": 2, "networks": 1}, 2),
+        ("ensemble", "at once", device.type, {"images": 256, "steps": 2, "networks": 1}, 2),
+        ("ensemble", "at once", device.type, {"images": 768, "steps": 2, "networks": 3}, 2),
+    ]
+    first, second, _ = (model.hidden.weight for model in made[1])
+    assert torch.equal(first, make_model(device=device).hidden.weight) and not torch.equal(first, second)
+
+
+def test_many_networks_are_compared_with_one_by_the_time_for_each(capsys):
+    def trained(name, count, seconds, device="cpu"):
+        return timed(name, seconds, device, 1, "ensemble", 6000 * count, {"networks": count})
+
+    gpu = machine(trained("at once", 16, 1.0, "cuda"), name="NVIDIA T4")
+    lab.ensemble_table([trained("plain step", 1, 1.0), trained("at once", 1, 2.0), trained("at once", 4, 2.0)], [gpu])
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in said[2:5]] == ["1x", "0.500x", "2.00x"]
+    assert "at once, 4 is 2.00 times as fast as plain step, 1" in said[5] and "NVIDIA T4" in said[6]

@@ -1,0 +1,185 @@
+"""Climbing the ladder: no rung is timed before its losses are proved, and one that is refused says why."""
+
+import pytest
+import torch
+
+from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.faster import ladder as the_rungs
+from mnist_gpu.faster.graphs import WARMUP
+from mnist_gpu.faster.ladder import PLAIN, RUNGS, TEXTBOOK, Rung, Training, plain
+from mnist_gpu.faster.products import PRODUCTS, usable_products
+from mnist_gpu.faster.whole_epoch import WholeEpoch
+from mnist_gpu.measuring import climb, timing
+from mnist_gpu.measuring.climb import Climb, fastest_rung, measure_ladder
+from mnist_gpu.measuring.results import Results, Skipped, Timed
+from mnist_gpu.training import Epoch, make_step
+
+CPU = torch.device("cpu")
+EAGER = [r.name for r in RUNGS if not r.name.startswith("compiled")]
+
+
+@pytest.fixture(autouse=True)
+def few_images(monkeypatch, mnist):
+    """Every pipeline has ten batches, and is there at once."""
+    few = mnist[0][:1280], mnist[1][:1280]
+    monkeypatch.setattr(the_rungs, "make_batches", lambda kind, device, **loading: DeviceBatches(*few, device=device))
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Makes a ladder of the rungs that it is given."""
+    return lambda *rungs: monkeypatch.setattr(climb, "rungs", lambda names: list(rungs))
+
+
+def rung(name, stepping, **options):
+    """The plain loop, but for its step: `stepping(step, images, labels)`."""
+
+    def make(device, hidden):
+        model, step, batches = plain(device, hidden)
+        return Training(model, lambda *batch: stepping(step, *batch), batches)
+
+    return Rung(name, make, None, **options)
+
+
+def timed(name, seconds, device="cpu", **fields):
+    proof = {"largest_loss_difference": 2e-7, "tolerance": 0.02}
+    values = [seconds * (1 + i / 1000) for i in range(10)]
+    return Timed("ladder", name, device, 1, values, {"hidden": 128}, {"images": 60_000}, proof=proof, **fields)
+
+
+@pytest.mark.parametrize("device", [CPU, pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_every_rung_takes_the_same_steps_with_its_proof_and_so_does_the_floor(device, request):
+    device = request.getfixturevalue(device) if device == "gpu" else device
+    found = list(measure_ladder(device, names=EAGER, hidden=32, steps=3, rounds=2))
+    missing = {r.name: r.missing(device) for r in RUNGS if r.name in EAGER and r.missing(device)}
+    assert {s.name: s.reason for s in found if isinstance(s, Skipped)} == missing
+    measured = {m.name: m for m in found if isinstance(m, Timed)}
+    there = [name for name in EAGER if name not in missing]
+    assert list(measured) == there + [f"products alone, {p.name}" for p in usable_products(device)]
+    for m in measured.values():
+        assert (m.section, m.device, m.threads, len(m.seconds)) == ("ladder", device.type, 1, 2) and min(m.seconds) > 0
+        assert (m.per_call, m.parameters) == ({"images": 384, "steps": 3}, {"batch_size": 128, "hidden": 32})
+        assert (m.name in there) == bool(m.first_use_seconds) == bool(m.proof)
+        assert not m.proof or m.proof["largest_loss_difference"] <= m.proof["tolerance"]
+    assert measured[PLAIN].proof == {"largest_loss_difference": 0.0, "tolerance": 0.02}
+    with pytest.raises(ValueError, match="no rung is called moon"):
+        list(measure_ladder(device, names=["moon"]))
+
+
+def test_whole_epochs_are_timed_in_turn_after_a_first_pass_of_each_with_the_threads_asked_for(only, monkeypatch):
+    calls, products = [], []
+    only(*(rung(n, lambda step, *b, n=n: calls.append((n, torch.get_num_threads())) or step(*b)) for n in "ab"))
+    monkeypatch.setattr(climb, "repeat", lambda function, count: products.append(count))
+    found = list(measure_ladder(CPU, rounds=3, threads=2))
+    assert calls == ([("a", 2)] * 10 + [("b", 2)] * 10) * (1 + 3) and torch.get_num_threads() == 1
+    assert all(m.per_call == {"images": 60_000, "steps": 469} for m in found) and set(products) == {469}
+    assert [m.name for m in measure_ladder(CPU, steps=1, rounds=1, floor=False)] == ["a", "b"]
+
+
+def test_the_first_pass_is_timed_apart_and_a_pause_is_no_measurement(only, monkeypatch):
+    now, steps, pauses, original = [100.0], [], [], timing.alternate
+
+    def slow_at_first(step, *batch):
+        steps.append(1)
+        now[0] += 50.0 if len(steps) == 1 else 1.0
+        return step(*batch)
+
+    monkeypatch.setattr(climb.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(climb.time, "sleep", pauses.append)
+    monkeypatch.setattr(timing, "alternate", lambda *a, **options: original(*a, clock=lambda: now[0], **options))
+    only(rung("slow at first", slow_at_first))
+    (found,) = measure_ladder(CPU, steps=3, rounds=2, floor=False)
+    assert found.first_use_seconds == 52.0 and found.seconds == [3.0, 3.0] and len(pauses) == 2
+
+
+def too_fast(device, hidden):
+    model, _, batches = plain(device, hidden)
+    return Training(model, make_step(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)), batches)
+
+
+def broken(step, images, labels):
+    raise RuntimeError("\n  no kernel for this\nsecond line")
+
+
+@pytest.mark.parametrize(("make", "named"), [
+    (too_fast, ["another training", "more than 0.02", "The cache?"]),
+    (rung("", lambda step, *batch: step(*batch) * torch.nan).make, ["LossNotFinite", "The cache?"]),
+    (rung("", broken).make, ["RuntimeError: no kernel for this"]),
+])  # fmt: skip
+def test_a_rung_that_is_another_training_is_refused_with_the_cause_and_never_timed(only, make, named):
+    steps = []
+
+    def noting(device, hidden):
+        model, step, batches = make(device, hidden)
+        return Training(model, lambda *batch: steps.append(1) or step(*batch), batches)
+
+    only(Rung("bad", noting, None, suspect="The cache?"), Rung("good", plain, None))
+    refused, *good = measure_ladder(CPU, steps=4, rounds=2, floor=False)
+    assert (refused.section, refused.name, refused.device) == ("ladder", "bad", "cpu")
+    assert all(part in refused.reason for part in named) and "second line" not in refused.reason
+    assert ("The cache?" in refused.reason) == ("The cache?" in named)  # it explains wrong losses, not an error
+    assert [m.name for m in good] == ["good"] and len(steps) <= 4
+
+
+def test_a_rung_may_differ_as_much_as_its_tolerance_and_not_by_what_is_no_number(monkeypatch):
+    here = Climb(CPU, steps=3)
+    assert here.reach(Rung("other", too_fast, None, tolerance=9.0)) is None
+    difference = here.reached["other"].proof["largest_loss_difference"]
+    assert difference > 0.05 and here.reach(Rung("a", too_fast, None, tolerance=difference * 1.01)) is None
+    assert here.reach(Rung("b", too_fast, None, tolerance=difference * 0.99)) and list(here.reached) == ["other", "a"]
+    monkeypatch.setattr(climb, "train_part", lambda *a: Epoch(1, [here.expected[0], torch.nan, 1.0], [], 384, 1.0))
+    assert "another training" in here.reach(Rung("nan", plain, None, tolerance=9.0)).reason
+
+
+def test_of_an_epoch_as_one_program_the_same_part_is_trained_and_its_products_are_named(only):
+    ran = []
+
+    def make(device, hidden):
+        model, step, batches = plain(device, hidden)
+        epoch = WholeEpoch(batches)
+        epoch.run = lambda drawn: ran.append(len(drawn)) or torch.stack([step(*batches.batch(i)) for i in drawn])
+        epoch.products = PRODUCTS["torch.mm, weights [H, 784]"]
+        return Training(model, epoch.step, epoch)
+
+    only(Rung("whole", make, None))
+    (found,) = measure_ladder(CPU, steps=2, rounds=3, floor=False)
+    assert ran == [2] * (1 + 3) and found.proof["products"] == "torch.mm, weights [H, 784]"
+
+
+def test_on_an_nvidia_gpu_the_floor_is_launched_at_once(monkeypatch, cuda_graphs):
+    """Launched one by one, the products would take longer than a whole training that is a graph."""
+    x, asked = torch.zeros(()), []
+    monkeypatch.setattr(climb, "plain", lambda device, hidden: plain(CPU, hidden))
+    monkeypatch.setattr(climb, "five_products", lambda _, *what: asked.append(what) or (lambda: x.add_(1)))
+    monkeypatch.setattr(climb, "in_turn", lambda sides, **how: [(name, [side()]) for name, side in sides.items()])
+    found = list(measure_ladder(torch.device("cuda"), names=[], hidden=32, steps=7))
+    assert [m.name for m in found] == list(climb.FLOORS)[:2] and cuda_graphs.replays == 2
+    assert asked == [(128, 32, torch.device("cuda"))] * 2
+    assert x == 2 * (WARMUP + 7 + 7)  # recording is a run, too, but on a GPU
+
+
+def test_a_rung_says_what_its_first_pass_gave_or_why_it_has_none_and_what_others_recorded(capsys):
+    unmade = Rung("TF32", lambda *a: pytest.fail("it was made"), None, needs="ampere")
+    there = [timed(name, 0.125, "cuda") for name in ("TF32", "fused optimizer")]
+    gpu = Results({"cpu_name": "AMD EPYC", "device_name": "NVIDIA T4"}, there, "2026-01-31")
+    here = Climb(CPU, steps=1, others=[gpu])
+    assert here.reach(unmade) == Skipped("ladder", "TF32", "cpu", unmade.missing(CPU))
+    here.show(PLAIN)
+    here.show("TF32")
+    here.show("fused optimizer", rung("", broken).make)
+    plainly, tf32, failed = capsys.readouterr().out.splitlines()
+    assert PLAIN in plainly and "first 1 steps" in plainly and plainly.endswith("0e+00")
+    assert "8.0" in tf32 and "NVIDIA T4: 0.126 s per epoch (recorded 2026-01-31)" in tf32
+    assert "no kernel for this" in failed and "T4" not in failed
+
+
+def test_the_table_has_the_rungs_in_their_order_with_the_gain_that_the_pairs_show(capsys):
+    measured = [timed("compiled step", 0.25, first_use_seconds=7.0), timed(TEXTBOOK, 2.0)]
+    climb.ladder_table(measured)
+    textbook, step = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[2:4])
+    assert textbook == "textbook 2.01 2.00 to 2.02 - - 2e-07"
+    assert step == "compiled step 0.251 0.250 to 0.252 8.00x 6.7 s 2e-07"
+    assert climb.skipped([Skipped("ladder", "TF32", "cpu", "not here."), measured[0]]) == measured[:1]
+    assert capsys.readouterr().out == "TF32: not here.\n"
+    times = {PLAIN: [3.0], "bfloat16 autocast": [0.5], "backward written out": [1.6, 1.4, 9.0], "compiled epoch": [1.5]}
+    assert fastest_rung(times) == "compiled epoch" and fastest_rung({}) is None  # in float32, by the median
