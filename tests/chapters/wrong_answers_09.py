@@ -59,7 +59,7 @@ def turned_and_one_more(x, out, n, BLOCK: tl.constexpr):
     tl.store(out + i, tl.load(x + n - 1 - i, mask=i < n) - 1.0 / (i + 1), mask=i < n)
 
 
-@wrong("09.1", "The kernel stops: must be a power of 2")
+@wrong("09.1", "must be a power of 2")
 @triton.jit
 def blocks_of_three(x, out, n, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, 3)

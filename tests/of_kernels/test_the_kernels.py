@@ -183,16 +183,11 @@ def trained(make, mnist, hidden, sizes):
 
 
 @pytest.mark.parametrize(
-    ("hidden", "sizes", "lr", "momentum"),
-    [
-        (16, (128, 128, 128, 96), 0.01, 0.9),
-        (17, (33, 1, 33, 20), 0.05, 0.5),
-        (1, (5, 5), 0.01, 0.9),
-        (128, (96, 96), 0.01, 0.9),
-    ],
+    ("hidden", "sizes", "lr"),
+    [(16, (128, 128, 128, 96), 0.01), (17, (33, 1, 33, 20), 0.05), (1, (5, 5), 0.01), (128, (96, 96), 0.01)],
 )
-def test_the_step_gives_the_losses_and_weights_of_the_plain_one(mnist, hidden, sizes, lr, momentum):
-    options = {"lr": lr, "momentum": momentum}
+def test_the_step_gives_the_losses_and_weights_of_the_plain_one(mnist, hidden, sizes, lr):
+    options = {"lr": lr, "momentum": 1 - 10 * lr}
     theirs, expected, _ = trained(
         lambda m: make_step(m, torch.optim.SGD(m.parameters(), **options)), mnist, hidden, sizes
     )
