@@ -39,6 +39,12 @@ def adding(x, out, n, ATOMIC: tl.constexpr, BLOCK: tl.constexpr):
         tl.store(out, tl.load(out) + part)
 
 
+@triton.jit
+def shifting(x, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(x + i, tl.load(x + i + 1, mask=i + 1 < n, other=0.0), mask=i < n)
+
+
 # Watching
 
 
@@ -74,6 +80,10 @@ def test_a_race_is_seen_although_the_sum_is_right(atomic, races):
     found = watch(adding, (3,), {"x": x, "out": torch.zeros(1), "n": 10, "ATOMIC": atomic, "BLOCK": 4})
     torch.testing.assert_close(found.results["out"], x.sum().view(1))
     assert found.races("out") == races and found.unwritten("out") == []
+
+
+def test_what_one_program_writes_and_another_reads_is_a_race():
+    assert watch(shifting, (3,), {"x": torch.rand(10), "n": 10, "BLOCK": 4}).races("x") == [4, 8]
 
 
 def test_why_a_kernel_stopped_is_told_and_the_interpreter_is_as_before():
