@@ -80,6 +80,8 @@ def test_a_race_is_seen_although_the_sum_is_right(atomic, races):
     found = watch(adding, (3,), {"x": x, "out": torch.zeros(1), "n": 10, "ATOMIC": atomic, "BLOCK": 4})
     torch.testing.assert_close(found.results["out"], x.sum().view(1))
     assert found.races("out") == races and found.unwritten("out") == []
+    assert [t.get_text() for t in lab.touched(found, [("out", "written")]).axes.texts] == ["0+"]  # and by others
+    plt.close("all")
 
 
 def test_what_one_program_writes_and_another_reads_is_a_race():
