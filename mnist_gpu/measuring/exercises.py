@@ -91,9 +91,7 @@ def compared(
         for arguments in every:
             found, expected = run(answer, *copy.deepcopy(arguments)), right(*copy.deepcopy(arguments))
             if not same(found, expected):
-                got, wanted = shown(found), shown(expected)
-                but = f", but should give {wanted}" if got != wanted else " of other numbers than it should"
-                said = f"{given(*arguments)}: it gives {got}{but}."
+                said = f"{given(*arguments)}: {difference(found, expected)}."
                 picture = partial(draw, *arguments, found) if draw else None
                 raise Wrong(f"{said} {hint(arguments, found, expected)}".rstrip(), picture)
         return then(answer) if then else f"Tried on {count_of(len(every), 'input')}."
@@ -119,6 +117,15 @@ def same(found: object, expected: object) -> bool:
     if isinstance(expected, float) and isinstance(found, int | float) and not isinstance(found, bool):
         return math.isclose(found, expected, rel_tol=1e-6)
     return type(found) is type(expected) and found == expected
+
+
+def difference(found: object, expected: object) -> str:
+    """What was given and what should have been; of large tensors of one shape, the element that is furthest off."""
+    if isinstance(found, torch.Tensor) and found.shape == expected.shape and found.numel() > 8:
+        at = int((found.double() - expected.double()).abs().argmax())
+        values = (shown(tensor.flatten()[at].item()) for tensor in (found, expected))
+        return "element {} is {}, but should be {}".format(at, *values)
+    return f"it gives {shown(found)}, but should give {shown(expected)}"
 
 
 def shown(value: object) -> str:
