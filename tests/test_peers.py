@@ -161,8 +161,8 @@ def test_the_fastest_rung_is_of_the_same_training(monkeypatch):
     def broken(device):
         raise RuntimeError
 
-    some = [Rung("textbook", broken, None), Rung("no wait per step", plain, None), Rung("other", other, None)]
-    monkeypatch.setattr(peers, "RUNGS", [*some, Rung("broken", broken, None), Rung("fast", plain, None)])
+    some = [Rung("textbook", broken, None), Rung("no wait per step", plain, None), Rung("x", other, None)]
+    monkeypatch.setattr(peers, "RUNGS", [*some, Rung("y", broken, None), Rung("fast", plain, None)])
     monkeypatch.setattr(peers, "alternate", lambda sides, rounds: {n: [len(n)] * rounds for n in sides})
     assert peers.fastest_rung() == "fast"
 

@@ -54,7 +54,7 @@ class Peer:
 
     def __init__(self, name: str, *rung: str):
         self.compiled = tempfile.TemporaryDirectory()  # empty, or the first use of a rung would find it compiled
-        deaf = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # the benchmark ends it
+        deaf = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # this program ends it
         self.pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), **deaf)
         with variables(ONE_THREAD, TORCHINDUCTOR_CACHE_DIR=self.compiled.name):  # read when libraries are imported
             self.process = psutil.Process(self.pool.submit(os.getpid).result())
@@ -64,11 +64,13 @@ class Peer:
         self._ask(next_epoch)
 
     def _ask(self, function: Callable, *arguments) -> object:
-        return self.pool.submit(explained, function, *arguments).result()
+        try:
+            return self.pool.submit(explained, function, *arguments).result()
+        except KeyboardInterrupt:
+            self.process.kill()  # in the middle of an epoch, or of compiling
+            raise
 
     def close(self) -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            self.process.kill()  # whatever it is doing
         self.pool.shutdown()
         self.compiled.cleanup()
 

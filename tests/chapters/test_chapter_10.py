@@ -90,7 +90,14 @@ def test_another_training_is_not_compared(capsys):
 def test_a_line_has_the_smallest_relative_errors():
     latency, per_byte = lab.line({1000: 0.012, 2000: 0.022, 4000: 0.042})
     assert (latency, per_byte) == (pytest.approx(0.002), pytest.approx(1e-5))
-    assert lab.line({1: 1.0, 2: 1.0, 1000: 900.0})[0] < 1  # the largest message does not decide alone
+    messages = {1000: 0.011, 2000: 0.025, 4000: 0.03}
+
+    def squares(a, b):
+        return sum(((a + b * size) / seconds - 1) ** 2 for size, seconds in messages.items())
+
+    latency, per_byte = lab.line(messages)
+    for a, b in ((1.01, 1), (0.99, 1), (1, 1.01), (1, 0.99)):
+        assert squares(latency, per_byte) < squares(a * latency, b * per_byte)
 
 
 def test_tables_and_figures_say_the_key_numbers(capsys):
