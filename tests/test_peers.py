@@ -1,71 +1,50 @@
-import inspect
+"""The comparison with other libraries (benchmarks/peers): none of them has to be there."""
+
+import importlib
 import math
 import os
-import signal
-import subprocess
 import sys
-from importlib.util import find_spec
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import torch
 
 from mnist_gpu.batches import make_batches
-from mnist_gpu.faster.ladder import RUNGS, plain, rungs
-from mnist_gpu.measuring import peers
-from mnist_gpu.measuring.peers import ONE_THREAD, OURS, PEERS, Peer, lines_of_code
+from mnist_gpu.faster.ladder import Rung, plain, rungs
+from mnist_gpu.measuring import results
 from mnist_gpu.measuring.workloads import train_part
-from mnist_gpu.model import make_model
 from mnist_gpu.training import evaluate
 
-
-@pytest.fixture
-def peer():
-    """Starts peers, and ends them after the test."""
-    started = []
-
-    def start(*name):
-        started.append(Peer(*name))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.close()
-        assert one.process.poll() is not None and one.errors.closed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks" / "peers"))
+libraries, peers = (importlib.import_module(name) for name in ("libraries", "peers"))
 
 
-# In a process of its own
-
-
-def test_the_plain_loop_as_a_peer_is_the_plain_loop(peer):
-    process = peer("plain loop")
-    first = process()
-    training = plain("cpu")
+@pytest.mark.parametrize("name", [("plain loop",), ("fastest rung", "backward written out")])
+def test_the_course_as_a_peer_is_the_course(name):
+    training = rungs(name[1:])[0].make("cpu") if name[1:] else plain("cpu")
     train_part(training)
-    found = evaluate(training.model, make_batches("device", train=False, batch_size=1000, seed=None))
-    assert set(first) == {"seconds", "test_loss", "test_accuracy"} and first["seconds"] > 0
-    assert first["test_loss"] == pytest.approx(found.loss, rel=1e-3)
-    assert first["test_accuracy"] == pytest.approx(found.accuracy, abs=1e-3) and found.accuracy > 0.88
-    assert set(process()) == {"seconds"}  # later epochs only train
-
-
-def test_the_fastest_rung_as_a_peer_is_the_rung_that_is_named(peer):
-    found = peer("fastest rung", "backward written out")()
-    train_part(training := rungs(["backward written out"])[0].make(torch.device("cpu")))
     expected = evaluate(training.model, make_batches("device", train=False, batch_size=1000, seed=None))
-    assert found["test_loss"] == pytest.approx(expected.loss, rel=0.02)  # see agreement.py
+    with closing(peers.Peer(*name)) as peer:
+        first = peer.first()
+        assert set(first) == {"seconds", "test_loss", "test_accuracy"} and first["seconds"] > 0
+        assert first["test_loss"] == pytest.approx(expected.loss, rel=0.02)  # see agreement.py
+        assert peer() is None  # later epochs only train
+        peer.process.kill()
+        with pytest.raises(RuntimeError):
+            peer()
 
 
 # A library that is not there, in place of the one that may be.
 NEURAL_NETWORK = """
-import os
-import sys
-
+import os, sys
 import numpy as np
 import torch
 
-print("a library that greets")
-
+class OfALibrary(Exception):
+    def __init__(self, one, two):
+        super().__init__(one + two)
 
 class MLPClassifier:
     def __init__(self, width, **options):
@@ -77,131 +56,115 @@ class MLPClassifier:
         assert (images.min(), images.max()) == (-1, 1)
         self.epochs += 1
         if self.epochs == 2:
-            variables = {name: os.environ[name] for name in %r}
             cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-            print("Traceback: a first line", file=sys.stderr)
-            raise ValueError(f"{sorted(variables.items())} {torch.get_num_threads()} {cpus}")
+            raise OfALibrary(f"{os.environ['OMP_NUM_THREADS']} {torch.get_num_threads()} {cpus}", " µ")
         self.coefs_ = np.zeros((784, 128)), np.zeros((128, 10))  # so every digit is as likely: a loss of ln 10
         self.intercepts_ = np.zeros(128), np.zeros(10)
 """
-SETTINGS = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES"]
+
+
+def test_a_peer_is_held_to_one_cpu_says_its_error_and_is_ended(tmp_path, monkeypatch, capfd):
+    folder = tmp_path / "sklearn"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "exceptions.py").write_text("class ConvergenceWarning(UserWarning): pass\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    missing = pytest.raises(RuntimeError, match=r"ModuleNotFoundError: No module named 'sklearn\.neural_network'")
+    with closing(peers.Peer("scikit-learn")) as peer, missing:
+        peer.first()
+    (folder / "neural_network.py").write_text(NEURAL_NETWORK, encoding="utf-8")
+    with closing(peers.Peer("scikit-learn")) as peer:
+        first = peer.first()
+        assert first["test_loss"] == pytest.approx(math.log(10), rel=1e-6)
+        assert first["test_accuracy"] == pytest.approx(0.098)  # 980 of 10,000 test images are zeros
+        with pytest.raises(RuntimeError, match=r"^OfALibrary: 1 1 1 µ$"):
+            peer()
+    assert not peer.process.is_running() and not os.path.exists(peer.compiled.name)
+    assert os.environ["OMP_NUM_THREADS"] == "4" and "talks" not in capfd.readouterr().out
+
+
+class FakePeer:
+    """A peer with the test loss of its name in `losses`, or its error. `interrupt`: the name and number of a call."""
+
+    def __init__(self, name, *rung, losses, log, interrupt=None):
+        self.name, self.losses, self.log, self.interrupt = name, losses, log, interrupt
+
+    def __call__(self):
+        self.log.append(self.name)
+        if (self.name, self.log.count(self.name)) == self.interrupt:
+            raise KeyboardInterrupt
+
+    def first(self):
+        self()
+        if isinstance(loss := self.losses.get(self.name, 0.3), Exception):
+            raise loss
+        return {"seconds": 7.0, "test_loss": loss, "test_accuracy": 0.9}
+
+    def close(self):
+        self.log.append(f"{self.name} closed")
 
 
 @pytest.fixture
-def a_library(tmp_path, monkeypatch):
-    """scikit-learn, as far as the peer needs it."""
-    folder = tmp_path / "sklearn"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("", encoding="utf-8")
-    (folder / "exceptions.py").write_text("class ConvergenceWarning(UserWarning): pass\n", encoding="utf-8")
-    (folder / "neural_network.py").write_text(NEURAL_NETWORK % SETTINGS, encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path) + os.pathsep + os.environ.get("PYTHONPATH", ""))
+def fake(monkeypatch):
+    """Replaces the peers' processes: `losses` to set, the calls in `log`."""
+    found = SimpleNamespace(losses={}, log=[])
+    monkeypatch.setattr(peers, "Peer", partial(FakePeer, **vars(found)))
+    monkeypatch.setattr(peers, "fastest_rung", lambda: "backward written out")
+    return found
 
 
-def test_a_peer_answers_with_its_test_loss_and_ends_with_its_error_on_one_cpu(a_library, peer, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    process = peer("scikit-learn")
-    answer = process()  # whatever the library prints is none
-    assert answer["test_loss"] == pytest.approx(math.log(10), rel=1e-6)
-    assert answer["test_accuracy"] == pytest.approx(0.098)  # 980 of 10,000 test images are zeros
-    expected = sorted((name, ONE_THREAD[name]) for name in SETTINGS)
-    assert ("OMP_NUM_THREADS", "1") in expected
-    for _ in range(2):  # it stays ended
-        with pytest.raises(RuntimeError) as caught:
-            process()
-        assert str(caught.value)[:200] == f"ValueError: {expected} 1 1"[:200]
+def test_peers_take_turns_and_are_recorded_as_they_always_were(fake):
+    names = ["plain loop", "fastest rung", "skorch"]
+    measured = {m.name: m for m in peers.measure(names, rounds=3)}
+    assert fake.log == names * 4 + [f"{name} closed" for name in names] and list(measured) == names
+    (reference,) = (r for r in results.recorded() if r.select("peers"))
+    assert [m.name for m in reference.select("peers")] == list(libraries.PEERS)
+    for name, m in measured.items():
+        (earlier,) = reference.select("peers", name)
+        assert m.key == earlier.key and m.per_call == earlier.per_call and m.proof.keys() == earlier.proof.keys()
+        assert len(m.seconds) == 3 and m.first_use_seconds == 7.0 and m.proof["test_loss"] == 0.3
+    assert measured["fastest rung"].proof["rung"] == "backward written out"
 
 
-@pytest.mark.skipif(find_spec("sklearn") is not None, reason="scikit-learn is installed here")
-def test_a_library_that_is_not_installed_is_named(peer):
-    with pytest.raises(RuntimeError, match="ModuleNotFoundError: No module named 'sklearn'"):
-        peer("scikit-learn")()
+def test_a_peer_that_fails_or_learns_something_else_is_skipped_with_its_reason(fake):
+    fake.losses |= {"skorch": RuntimeError("broken"), "Keras on JAX": 0.346, "Lightning": 0.254, "fastai": float("nan")}
+    fake.losses |= {"scikit-learn": 0.3 * 1.14, "Keras on torch": 0.3 * 0.86}  # as near as another order
+    *skipped, _, one, two = peers.measure(["plain loop", *fake.losses], rounds=1)
+    assert {one.name, two.name} == {"scikit-learn", "Keras on torch"}
+    reasons = {s.name: s.reason for s in skipped}
+    assert reasons.pop("skorch") == "failed: broken"
+    assert reasons["Keras on JAX"] == "failed: another training: its test loss is 0.346, not about 0.300"
+    assert list(reasons) == ["Keras on JAX", "Lightning", "fastai"] and "nan" in reasons["fastai"]
+    assert sorted(c for c in fake.log if "closed" in c) == sorted(f"{n} closed" for n in ["plain loop", *fake.losses])
 
 
-def test_a_peer_that_was_killed_says_its_status(peer):
-    process = peer("plain loop")
-    process.process.kill()
-    process.process.wait()
-    with pytest.raises(RuntimeError, match="ended with status -9" if os.name == "posix" else "ended with status"):
-        process()
+def test_an_interrupt_keeps_the_finished_rounds_in_the_record(fake, tmp_path, monkeypatch, capsys):
+    record = tmp_path / "it.json"
+    peers.run(record)
+    monkeypatch.setattr(peers, "Peer", partial(peers.Peer, interrupt=("skorch", 14)))  # of 11 before, and 2 now
+    peers.run(record)
+    written = results.read(record)
+    assert {m.name: len(m.seconds) for m in written.measurements} == dict.fromkeys(libraries.PEERS, 10)
+    assert "interrupted" in capsys.readouterr().out
+    written.environment["torch"] = "another"
+    results.write(record, written)
+    with pytest.raises(ValueError, match="torch"):
+        peers.run(record)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="the status tells of the signal on POSIX only")
-def test_a_peer_that_is_closed_is_ended_whatever_it_is_doing(peer):
-    process = peer("plain loop")
-    process.close()
-    assert process.process.returncode == -signal.SIGKILL
+def test_the_fastest_rung_is_of_the_same_training(monkeypatch):
+    def other(device):
+        model, step, batches = plain(device)
+        return model, lambda images, labels: step(images, labels) + 1, batches
 
+    def broken(device):
+        raise RuntimeError
 
-def test_a_peer_is_started_with_one_thread_in_a_session_of_its_own(monkeypatch):
-    started = []
-    monkeypatch.setattr(subprocess, "Popen", lambda *command, **options: started.append((command, options)))
-    monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    monkeypatch.setenv("SOMETHING_ELSE", "kept")
-    one = Peer("fastest rung", "fused optimizer")
-    (((command,), options),) = started
-    assert command == [sys.executable, "-m", "mnist_gpu.measuring.peers", "fastest rung", "fused optimizer"]
-    assert not os.listdir(options["env"]["TORCHINDUCTOR_CACHE_DIR"])  # nothing is found compiled
-    one.errors.close()
-    one.compiled.cleanup()
-    assert options["env"].items() >= (ONE_THREAD | {"SOMETHING_ELSE": "kept"}).items()
-    assert options["start_new_session"] is True  # Ctrl-C is for the benchmark
-
-
-# What every peer is given and gives
-
-
-def test_our_peers_begin_with_the_courses_weights_and_give_them_back():
-    weights = [p.detach().numpy().T for p in make_model().parameters()]
-    for name in OURS:
-        epoch, get_weights = PEERS[name][0](None, None, weights)
-        found = [np.asarray(w) for w in get_weights()]
-        assert [w.shape for w in found] == [(784, 128), (128,), (128, 10), (10,)]
-        assert all(np.array_equal(ours, w) for ours, w in zip(found, weights, strict=True)), name
-        assert callable(epoch)
-
-
-def test_a_torch_model_of_a_peer_computes_what_the_courses_does():
-    model = make_model(seed=3)
-    theirs = peers._torch_model(peers._of_model(model))
-    images = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(theirs(images.flatten(1)), model(images), atol=1e-6)
-    assert all(p.requires_grad for p in theirs.parameters())
-
-
-# Lines of code
-
-
-def five():  # 1
-    a = [  # 2
-        1,  # 3
-    ]  # 4
-
-    # not a line
-    return a  # 5
-
-
-def commented():  # 1
-    # not a line
-
-    return 1  # 2
-
-
-def nested(x):  # 1
-    if x:  # 2
-        for i in range(  # 3
-            3  # 4
-        ):  # 5
-            print(i)  # 6
-
-    def inner(y):  # 7
-        return y  # 8
-
-    class Thing:  # 9
-        value = 1  # 10
-
-    with open(x, encoding="utf-8") as file:  # 11
-        file.read(), inner(Thing)  # 12
+    some = [Rung("textbook", broken, None), Rung("no wait per step", plain, None), Rung("x", other, None)]
+    monkeypatch.setattr(peers, "RUNGS", [*some, Rung("y", broken, None), Rung("fast", plain, None)])
+    monkeypatch.setattr(peers, "alternate", lambda sides, rounds: {n: [len(n)] * rounds for n in sides})
+    assert peers.fastest_rung() == "fast"
 
 
 def documented(x):  # 1
@@ -209,55 +172,20 @@ def documented(x):  # 1
 
     And more.
     """
+    a = [  # 2
+        x,  # 3
+    ]  # 4
 
-    def inner():  # 2
+    # not a line
+    def inner():  # 5
         """Of its own."""
-        return x  # 3
+        return a  # 6
 
-    return inner  # 4
-
-
-def branches(x):  # 1
-    try:  # 2
-        return 1 / x  # 3
-    except ZeroDivisionError:  # 4
-        return 0  # 5
-    finally:  # 6
-        print(x)  # 7
-        if x:  # 8
-            print(x)  # 9
-        else:  # 10
-            print(x)  # 11
+    return inner  # 7
 
 
-@pytest.mark.parametrize(
-    ("function", "lines"),
-    [
-        (five, 5),
-        (nested, 12),
-        (commented, 2),
-        (documented, 4),
-        (branches, 11),
-    ],
-)
-def test_lines_are_counted_without_comments_docstrings_and_empty_lines(monkeypatch, function, lines):
-    monkeypatch.setitem(PEERS, "it", (function,))
-    assert lines_of_code("it") == lines
-
-
-def test_the_lines_of_a_peer_are_those_of_all_it_uses(monkeypatch):
-    monkeypatch.setitem(PEERS, "it", (five, nested))
-    assert lines_of_code("it") == 5 + 12
-
-
-def test_the_lines_of_every_peer_are_fewer_than_those_of_its_source():
-    for name, functions in PEERS.items():
-        if name != "fastest rung":
-            assert 2 < lines_of_code(name) <= sum(len(inspect.getsource(f).splitlines()) for f in functions), name
-
-
-def test_the_lines_of_the_fastest_rung_are_those_of_the_rung_that_it_is():
-    loop = lines_of_code("plain loop")
-    lines = {rung.name: lines_of_code("fastest rung", rung.name) for rung in RUNGS}
-    assert loop < lines["fused optimizer"] < lines["backward written out"] < lines["compiled epoch"]
-    assert lines["backward written out"] < lines["written out, oneDNN"] + 10
+def test_lines_are_counted_without_comments_docstrings_and_empty_lines(monkeypatch):
+    monkeypatch.setitem(libraries.PEERS, "it", (documented, documented))
+    assert libraries.lines_of_code("it") == 2 * 7
+    rung = {name: libraries.lines_of_code("fastest rung", name) for name in ("fused optimizer", "compiled epoch")}
+    assert libraries.lines_of_code("plain loop") < rung["fused optimizer"] < rung["compiled epoch"]

@@ -12,13 +12,21 @@ from pathlib import Path
 
 import psutil
 
-from mnist_gpu.faster.watched import with_this_package
 from mnist_gpu.measuring.neighbours import watching
 
 TEXT = {"encoding": "utf-8", "errors": "replace"}  # what programs say, and subprocess is to read
 LINES = 15  # of standard error that are shown
 # Where torchrun's own report of a failed worker begins: forty lines, after those in which the worker gave the reason.
 REPORT = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/", re.MULTILINE)
+
+
+def own_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """`environment` for a program that finds this very package, wherever it is started.
+
+    What it prints, and what it starts prints, is in UTF-8, whatever the system's code page.
+    """
+    path = [str(Path(__file__).resolve().parents[2]), *filter(None, [environment.get("PYTHONPATH")])]
+    return {**environment, "PYTHONPATH": os.pathsep.join(path), "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
 
 
 def why(errors: str) -> str:
@@ -34,8 +42,7 @@ def run_command(command: Sequence, env: Mapping[str, str] = os.environ, **option
     """
     command = [*map(str, command)]
     with watching():
-        own = with_this_package(dict(env))
-        done = subprocess.run(command, env=own, capture_output=True, check=False, **TEXT, **options)
+        done = subprocess.run(command, env=own_environment(env), capture_output=True, check=False, **TEXT, **options)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)} ended with status {done.returncode}:\n{why(done.stderr)}")
     return done.stdout
@@ -62,7 +69,7 @@ def train_with_two_workers(checkpoint: Path, *, kill: bool) -> None:
     options = ["--device", "cpu", "--epochs", "3", "--batch-size", "512", "--every-epoch"]
     options += ["--save", checkpoint.name, "--resume", checkpoint.name]
     command = torchrun(2, "-m", "mnist_gpu", "train", *options, restarts=1)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": with_this_package(dict(os.environ)), **TEXT}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": own_environment(), **TEXT}
     process = subprocess.Popen(command, cwd=checkpoint.parent, **pipes)
     while kill and process.poll() is None and not checkpoint.exists():
         time.sleep(0.01)
