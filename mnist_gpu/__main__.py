@@ -7,13 +7,11 @@ import inspect
 import io
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
-from mnist_gpu import doctor
-from mnist_gpu.batches import PIPELINES
+from mnist_gpu.data import PIPELINES
 from mnist_gpu.device import memory_error
-from mnist_gpu.faster.run import run_training
-from mnist_gpu.measuring import benchmark, on_gpu, predict
 
 # Signs that many code pages lack, and what is written there, the best first. The usual micro sign is Latin-1's; the
 # pages for Chinese, Japanese and Korean have the Greek letter in its place.
@@ -24,71 +22,84 @@ SPELLINGS = {
 }  # fmt: skip
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(chosen: str | None = None) -> argparse.ArgumentParser:
+    """What the command line takes. Only the `chosen` command is imported: drawing, say, costs half a second."""
     top = argparse.ArgumentParser(prog="python -m mnist_gpu", description="MNIST on CPUs and GPUs, measured.")
     commands = top.add_subparsers(required=True)
-
-    def command(name: str, run: Callable[..., int], help: str) -> argparse.ArgumentParser:
-        """A command whose options are the arguments of `run`, with its defaults."""
+    for name, module, function, help, options in COMMANDS:
         p = commands.add_parser(name, help=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        p.set_defaults(run=run, **{k: v.default for k, v in inspect.signature(run).parameters.items()})
-        return p
-
-    p = command("train", run_training, "train the network on MNIST")
-    p.add_argument("--epochs", type=int, help="passes over the training set")
-    p.add_argument("--batch-size", type=int, help="images per step")
-    p.add_argument("--hidden", type=int, help="width of the hidden layer")
-    p.add_argument("--lr", type=float, help="learning rate of SGD")
-    p.add_argument("--momentum", type=float, help="momentum of SGD, 0 or more and below 1")
-    p.add_argument("--seed", type=int, help="of the initial weights and of the order of the images")
-    p.add_argument("--device", help="auto, cpu, cuda, mps, xpu, or one GPU such as cuda:1")
-    p.add_argument("--batches", choices=PIPELINES, help="the data pipeline")
-    p.add_argument("--threads", type=int, help="CPU threads; one is right for a network this small")
-    p.add_argument("--save", type=Path, metavar="FILE", help="write a checkpoint there when training has finished")
-    p.add_argument("--every-epoch", action="store_true", help="write it after every epoch")
-    p.add_argument(
-        "--resume", type=Path, metavar="FILE", help="go on from this checkpoint; may be the same FILE as for --save"
-    )
-    p.add_argument("--scale-batch", action="store_true", help="multiply batch size and lr by the number of processes")
-    p.add_argument("--timeout", type=float, help="seconds to wait for other processes (torchrun)")
-    p.add_argument("--json", type=Path, metavar="FILE", help="write configuration, environment and history there")
-
-    p = command("doctor", doctor.run, "say what is here, what is wrong, and what to do")
-    p.add_argument("--device", help="the device to train on")
-    p.add_argument("--json", action="store_true", help="print it as one line of JSON, for a script to collect")
-
-    p = command("benchmark", benchmark.run, "measure this machine")
-    p.add_argument("--quick", action="store_true", help="shorter runs: a look, not a record")
-    p.add_argument("--only", choices=benchmark.SECTIONS, action="append", help="one section; may be given again")
-    p.add_argument("--on", choices=["cpu", "gpu"], help="on one of the two alone")
-    p.add_argument("--record", type=Path, metavar="FILE", help="write the raw times there")
-    p.add_argument("--append", action="store_true", help="add them to what is recorded there")
-
-    p = command("predict", predict.run, "what a GPU that is not here would take, from published figures")
-    p.add_argument("card", nargs="?", help="one card, such as T4; without it, all")
-    p.add_argument("--batch-size", type=int, help="images per step")
-    p.add_argument("--hidden", type=int, help="width of the hidden layer")
-    p.add_argument("--write-down", type=Path, metavar="FILE", help="write the predictions for every card there, once")
-
-    p = command("figure", benchmark.draw_recorded, "draw the speed ladder of all recorded machines")
-    p.add_argument("file", type=Path, nargs="?", help="a PNG file")
-    p.add_argument("--add", type=Path, metavar="FILE", help="a results file that is not among the recorded ones")
-
-    p = command("exercises", exercises, "list the chapters' exercises, and which of them you have answered")
-    p.add_argument("--keep", action="store_true", help="from now on keep that, in a small file beside the notebooks")
-
-    p = command("gpu", on_gpu.run, "all that only a GPU can show, in ten minutes: checks, tests, record, chapters")
-    p.add_argument(
-        "folder", type=Path, nargs="?", help="where everything goes; given again, it goes on with what is left"
-    )
-    p.add_argument("--minutes", type=float, help="how long it may take")
+        if name == chosen:
+            run = getattr(import_module(f"mnist_gpu.{module}"), function)
+            p.set_defaults(run=run, **{k: v.default for k, v in inspect.signature(run).parameters.items()})
+            options(p.add_argument)
     return top
 
 
-def exercises(keep: bool = False) -> int:
-    from mnist_gpu.exercises import checking  # here: it costs half a second, most of it for matplotlib
+def train_options(add: Callable) -> None:
+    add("--epochs", type=int, help="passes over the training set")
+    add("--batch-size", type=int, help="images per step")
+    add("--hidden", type=int, help="width of the hidden layer")
+    add("--lr", type=float, help="learning rate of SGD")
+    add("--momentum", type=float, help="momentum of SGD, 0 or more and below 1")
+    add("--seed", type=int, help="of the initial weights and of the order of the images")
+    add("--device", help="auto, cpu, cuda, mps, xpu, or one GPU such as cuda:1")
+    add("--batches", choices=PIPELINES, help="the data pipeline")
+    add("--threads", type=int, help="CPU threads; one is right for a network this small")
+    add("--save", type=Path, metavar="FILE", help="write a checkpoint there when training has finished")
+    add("--every-epoch", action="store_true", help="write it after every epoch")
+    add("--resume", type=Path, metavar="FILE", help="go on from this checkpoint; may be the same FILE as for --save")
+    add("--scale-batch", action="store_true", help="multiply batch size and lr by the number of processes")
+    add("--timeout", type=float, help="seconds to wait for other processes (torchrun)")
+    add("--json", type=Path, metavar="FILE", help="write configuration, environment and history there")
 
-    return checking.run(keep)
+
+def doctor_options(add: Callable) -> None:
+    add("--device", help="the device to train on")
+    add("--json", action="store_true", help="print it as one line of JSON, for a script to collect")
+
+
+def benchmark_options(add: Callable) -> None:
+    from mnist_gpu.benchmark import SECTIONS
+
+    add("--quick", action="store_true", help="shorter runs: a look, not a record")
+    add("--only", choices=SECTIONS, action="append", help="one section; may be given again")
+    add("--on", choices=["cpu", "gpu"], help="on one of the two alone")
+    add("--record", type=Path, metavar="FILE", help="write the raw times there")
+    add("--append", action="store_true", help="add them to what is recorded there")
+
+
+def predict_options(add: Callable) -> None:
+    add("card", nargs="?", help="one card, such as T4; without it, all")
+    add("--batch-size", type=int, help="images per step")
+    add("--hidden", type=int, help="width of the hidden layer")
+
+
+def figure_options(add: Callable) -> None:
+    add("file", type=Path, nargs="?", help="a PNG file")
+    add("--add", type=Path, metavar="FILE", help="a results file that is not among the recorded ones")
+
+
+def exercises_options(add: Callable) -> None:
+    add("--keep", action="store_true", help="from now on keep that, in a small file beside the notebooks")
+
+
+def gpu_options(add: Callable) -> None:
+    add("folder", type=Path, nargs="?", help="where everything goes; given again, it goes on with what is left")
+    add("--minutes", type=float, help="how long it may take")
+
+
+# Name, module, function, what it is for, and its options, whose defaults are the function's.
+COMMANDS = (
+    ("train", "run", "run_training", "train the network on MNIST", train_options),
+    ("doctor", "doctor", "run", "say what is here, what is wrong, and what to do", doctor_options),
+    ("benchmark", "benchmark", "run", "measure this machine", benchmark_options),
+    ("predict", "chapters.chapter_05", "run_predict",
+     "what a GPU that is not here would take, from published figures", predict_options),
+    ("figure", "chapters.chapter_07", "draw_ladder", "draw the speed ladder of all recorded machines", figure_options),
+    ("exercises", "benchmark", "exercises",
+     "list the chapters' exercises, and which of them you have answered", exercises_options),
+    ("gpu", "gpu", "run", "all that only a GPU can show, in ten minutes: checks, tests, record, chapters", gpu_options),
+)  # fmt: skip
 
 
 def spelled(encoding: str, error: UnicodeEncodeError) -> tuple[str | bytes, int]:
@@ -117,7 +128,8 @@ def spell_what_the_page_lacks() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     spell_what_the_page_lacks()
-    options = vars(parser().parse_args(arguments))
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = vars(parser(*arguments[:1]).parse_args(arguments))
     try:
         outcome = options.pop("run")(**options)
         return getattr(outcome, "status", outcome)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from mnist_gpu.data import load_mnist
 from mnist_gpu.device import (
     accelerator,
     describe,
@@ -29,7 +30,6 @@ from mnist_gpu.device import (
     pick_device,
     usable_cpus,
 )
-from mnist_gpu.mnist import load_mnist
 from mnist_gpu.why_no_gpu import GPU_BYTES_NEEDED, OTHERS, PYTORCH, why_no_gpu, why_no_kernel
 
 # Intel's and LLVM's OpenMP, one program under two names, which does not bear a second copy beside it, such as that of

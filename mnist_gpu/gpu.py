@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 import psutil
 
+from mnist_gpu import benchmark
 from mnist_gpu.checks import positive
 from mnist_gpu.device import describe, device_name, pick_device, using_threads
-from mnist_gpu.measuring import benchmark, predicting, results
+from mnist_gpu.measuring import prediction, results
 from mnist_gpu.measuring.commands import own_environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +48,7 @@ class Part(NamedTuple):
 def parts(folder: Path, record: Path, on: str) -> Iterator[Part]:
     """What there is to do on "gpu" or "cpu". The limits are for a GPU, and more than ten minutes together."""
     bench = ["-m", "mnist_gpu", "benchmark", "--record", record, "--append", "--on"]
-    others = [f"--only={name}" for name in benchmark.NAMES if name not in ("ladder", "peers")]
+    others = [f"--only={name}" for name in benchmark.SECTIONS if name != "ladder"]
     browser, junit = "--ignore=tests/test_in_the_browser.py", f"--junitxml={folder / 'tests.xml'}"
     yield Part("doctor", 60, ["-m", "mnist_gpu", "doctor"])
     yield Part("tests", 150, [*TESTS.split(), browser, junit], ("pytest",))
@@ -138,7 +139,7 @@ def report(found: results.Results) -> None:
     from mnist_gpu.measuring.drawing import number, span  # with matplotlib, which other commands need not wait for
 
     print("", *benchmark.ratios(found), "", sep="\n")
-    for (card, section, name, sizes, seconds), measured in (beside := predicting.outcomes([found])):
+    for (card, section, name, sizes, seconds), measured in (beside := prediction.outcomes([found])):
         per, unit = (1, "s") if section == "ladder" else (1e-6, "µs")
         what = ", ".join([name, *(f"{key.replace('_', ' ')} {value}" for key, value in sizes.items())])
         print(f"{card}: {what}: predicted {span(seconds, per)} {unit}, measured {number(measured / per)}")

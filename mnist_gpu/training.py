@@ -1,6 +1,6 @@
 """The canonical training loop. It is written once; what varies is chosen before it starts.
 
-- `batches`: an iterable of `(images, labels)` on the model's device; one pass is one epoch (mnist_gpu.batches).
+- `batches`: an iterable of `(images, labels)` on the model's device; one pass is one epoch (mnist_gpu.data).
 - `step(images, labels) -> loss`: one optimization step. It returns a fresh, detached 0-d tensor on the device, the
   batch's mean cross-entropy in nats, and never waits for the device.
 """

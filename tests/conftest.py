@@ -17,7 +17,7 @@ from recorded import record_on_the_cpu
 
 from mnist_gpu.device import accelerator
 from mnist_gpu.faster.with_triton import CHOICE
-from mnist_gpu.mnist import CHECKSUMS, data_root, load_mnist
+from mnist_gpu.data import CHECKSUMS, data_root, load_mnist
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from mnist_gpu.batches import make_batches
+from mnist_gpu.data import make_batches
 from mnist_gpu.faster.distributed import join, make_distributed_step
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step, train

@@ -17,8 +17,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from mnist_gpu.batches import PIPELINES, DeviceBatches, MemoryBatches, Order, make_batches, normalize, textbook_dataset
-from mnist_gpu.mnist import CHECKSUMS, data_root, load_mnist
+from mnist_gpu.data import PIPELINES, DeviceBatches, MemoryBatches, Order, make_batches, normalize, textbook_dataset
+from mnist_gpu.data import CHECKSUMS, data_root, load_mnist
 
 TEXTBOOK_TRANSFORM = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
 
@@ -84,8 +84,8 @@ def test_the_textbook_data_set_yields_torchvisions_items(unpacking_root, no_netw
 SIXTEEN = """
 import multiprocessing, os, sys
 import torch
-from mnist_gpu.batches import make_batches
-from mnist_gpu.mnist import data_root, load_mnist
+from mnist_gpu.data import make_batches
+from mnist_gpu.data import data_root, load_mnist
 
 root = os.path.realpath(data_root())
 writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -147,7 +147,7 @@ def test_the_variable_names_the_folder_and_an_argument_goes_before_it(archives, 
 
 
 def test_data_are_found_from_another_working_folder(tmp_path):
-    code = "from mnist_gpu.mnist import load_mnist; print(len(load_mnist(False)[0]))"
+    code = "from mnist_gpu.data import load_mnist; print(len(load_mnist(False)[0]))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

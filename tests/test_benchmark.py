@@ -8,7 +8,7 @@ import torch
 
 from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, TEXTBOOK, WIDE
 from mnist_gpu.measuring import benchmark
-from mnist_gpu.measuring.benchmark import BROKEN_OFF, SECTIONS, import_seconds, summary
+from mnist_gpu.benchmark import BROKEN_OFF, SECTIONS, import_seconds, summary
 from mnist_gpu.measuring.peers import OURS, PEERS
 from mnist_gpu.measuring.results import Results, Skipped, Timed, read, write
 from mnist_gpu.measuring.sections import ladder, peers, pipelines

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mnist_gpu.batches import make_batches
+from mnist_gpu.data import make_batches
 from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK
 from mnist_gpu.measuring import card as module
 from mnist_gpu.measuring.card import (

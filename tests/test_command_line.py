@@ -12,10 +12,10 @@ import torch
 
 from mnist_gpu import checkpoint, doctor
 from mnist_gpu.__main__ import main, parser
-from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.device import environment
 from mnist_gpu.faster import run as training_run
-from mnist_gpu.faster.run import gpu_message, run_training
+from mnist_gpu.run import gpu_message, run_training
 from mnist_gpu.measuring import benchmark, results
 from mnist_gpu.model import make_model
 from mnist_gpu.training import evaluate

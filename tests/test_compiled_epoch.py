@@ -3,7 +3,7 @@ import torch
 from agreement import assert_same_losses
 from test_written_out import assert_same_weights, losses_of
 
-from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster import compiled_epoch
 from mnist_gpu.faster.compiled_epoch import UNROLLED, CompiledEpoch
 from mnist_gpu.faster.ladder import rungs

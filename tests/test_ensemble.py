@@ -2,7 +2,7 @@ import pytest
 import torch
 from agreement import assert_same_losses
 
-from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster.ensemble import make_ensemble_step
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step

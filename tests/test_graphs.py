@@ -9,7 +9,7 @@ from agreement import assert_same_losses
 from recorded import ENDED, REFUSED
 from torch import nn
 
-from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster.graphs import WARMUP, EpochGraph, capture, record, restored
 from mnist_gpu.faster.ladder import waiting
 from mnist_gpu.model import make_model

@@ -8,7 +8,7 @@ import torch
 from agreement import assert_same_losses
 from torch.torch_version import TorchVersion
 
-from mnist_gpu.batches import DataLoaderBatches, DeviceBatches, MemoryBatches
+from mnist_gpu.data import DataLoaderBatches, DeviceBatches, MemoryBatches
 from mnist_gpu.faster import ladder
 from mnist_gpu.faster.ladder import PLAIN, RUNGS, TEXTBOOK, WIDE, Rung, Training, rungs, waiting
 from mnist_gpu.measuring.workloads import train_part

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from mnist_gpu.batches import Order, normalize
+from mnist_gpu.data import Order, normalize
 from mnist_gpu.model import MLP, make_model, parameter_count, step_bytes, step_flops
 
 SIZES = [(1, 1), (7, 3), (128, 128), (96, 128), (32, 512), (300, 2048)]

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mnist_gpu.batches import make_batches
+from mnist_gpu.data import make_batches
 from mnist_gpu.faster.ladder import Rung, plain, rungs
 from mnist_gpu.measuring import results
 from mnist_gpu.measuring.workloads import train_part

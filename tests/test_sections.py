@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster import compiled_epoch, products
 from mnist_gpu.faster import ladder as rungs_of_the_ladder
 from mnist_gpu.faster.graphs import WARMUP

@@ -13,13 +13,13 @@ import pytest
 import torch
 from test_sections import fake_peers  # noqa: F401 - a fixture
 
-from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.device import using_threads
 from mnist_gpu.faster import ladder as rungs_of_the_ladder
 from mnist_gpu.faster.ladder import PLAIN, RUNGS, Rung, plain
 from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.measuring import benchmark, predict, prediction, timing, workloads
-from mnist_gpu.measuring.benchmark import SECTIONS
+from mnist_gpu.benchmark import SECTIONS
 from mnist_gpu.measuring.prediction import three_numbers
 from mnist_gpu.measuring.sections import account, ensemble, ladder, pipelines
 from mnist_gpu.measuring.sections.ladder import Climb, above_the_floor, measure_ladder

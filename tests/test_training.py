@@ -8,7 +8,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mnist_gpu import training
-from mnist_gpu.batches import DeviceBatches, MemoryBatches, normalize
+from mnist_gpu.data import DeviceBatches, MemoryBatches, normalize
 from mnist_gpu.measuring.workloads import First
 from mnist_gpu.model import make_model
 from mnist_gpu.training import Epoch, LossNotFinite, evaluate, make_step, print_loss, train

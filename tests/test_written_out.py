@@ -2,7 +2,7 @@ import pytest
 import torch
 from agreement import assert_same_losses
 
-from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster import written_out
 from mnist_gpu.faster.products import onednn_missing
 from mnist_gpu.faster.written_out import make_written_out_step

@@ -19,8 +19,8 @@ import torch
 from libraries import OURS, PEERS, lines_of_code, torch_model, weights_of
 from torch import nn
 
-from mnist_gpu.batches import make_batches, normalize
 from mnist_gpu.checks import writable
+from mnist_gpu.data import TRAIN_IMAGES, load_mnist, make_batches, normalize
 from mnist_gpu.device import describe, environment, pick_device, set_threads, using_threads
 from mnist_gpu.faster.ladder import PLAIN, RUNGS, WIDE, plain
 from mnist_gpu.measuring import results
@@ -28,7 +28,6 @@ from mnist_gpu.measuring.results import Results, Skipped, Timed
 from mnist_gpu.measuring.section import comparisons
 from mnist_gpu.measuring.timing import alternate, in_turn
 from mnist_gpu.measuring.workloads import train_part
-from mnist_gpu.mnist import TRAIN_IMAGES, load_mnist
 from mnist_gpu.model import make_model
 from mnist_gpu.training import evaluate
 

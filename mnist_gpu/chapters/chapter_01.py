@@ -11,9 +11,9 @@ from functools import partial
 import torch
 
 from mnist_gpu.device import environment, pick_device, using_threads
-from mnist_gpu.measuring.cards import Figure
 from mnist_gpu.measuring.drawing import OWN, PUBLISHED, RECORDED, Drawn, Series, bars, lines, number, timeline
 from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Undecided, Wrong, checker, compared
+from mnist_gpu.measuring.published import Figure
 from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.measuring.section import Section
 from mnist_gpu.measuring.timing import alternate, compare_all, measure

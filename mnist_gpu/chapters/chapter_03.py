@@ -10,7 +10,7 @@ from itertools import islice
 import torch
 from tqdm.auto import tqdm
 
-from mnist_gpu.batches import PIPELINES, DataLoaderBatches, make_batches, normalize
+from mnist_gpu.data import PIPELINES, DataLoaderBatches, make_batches, normalize
 from mnist_gpu.device import environment, pick_device
 from mnist_gpu.measuring.drawing import OWN, RECORDED, Drawn, Series, bars, number, pictures, stacked, timeline
 from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Undecided, Wrong, checker, compared

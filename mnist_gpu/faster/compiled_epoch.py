@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 
-from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.checks import positive
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster.products import PRODUCTS, Products, fastest_products
 from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.faster.written_out import need_float32_on_cpu
@@ -37,7 +37,7 @@ def training_step(products: str, data: tuple, state: tuple, index: torch.Tensor,
     _, features_first, hidden, gradient = PRODUCTS[products]
     (images, labels), parameters, momenta = data, state[:4], state[4:]
     weights_1, bias_1, weights_2, bias_2 = parameters
-    x = images[index].float() / 127.5 - 1  # [B, 784], mnist_gpu.batches.normalize
+    x = images[index].float() / 127.5 - 1  # [B, 784], mnist_gpu.data.normalize
     # In every sum with a product the other operand is subtracted, negated if need be. torch.compile would make one call
     # of product and addition (addmm), which begins with a copy of what is added: 40 µs a step.
     activations = F.relu(hidden(weights_1, x) - -(bias_1[:, None] if features_first else bias_1))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import nn
 
-from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster.whole_epoch import WholeEpoch
 
 WARMUP = 3  # calls before a capture: libraries choose their algorithms and allocate their workspaces in the first ones

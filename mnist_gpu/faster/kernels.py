@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import torch
 
-from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.checks import positive
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster.with_triton import choose, interpreted, kernel_device
 from mnist_gpu.model import CLASSES, MLP, PIXELS
 

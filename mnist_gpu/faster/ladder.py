@@ -23,13 +23,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, grad_and_value
 
-from mnist_gpu.batches import make_batches
+from mnist_gpu.data import load_mnist, make_batches
 from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.graphs import EpochGraph, capture
 from mnist_gpu.faster.prefetch import Prefetched
 from mnist_gpu.faster.products import onednn_missing
 from mnist_gpu.faster.written_out import make_written_out_step
-from mnist_gpu.mnist import load_mnist
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step
 

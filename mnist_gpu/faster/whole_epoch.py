@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.data import DeviceBatches
 
 
 class WholeEpoch:

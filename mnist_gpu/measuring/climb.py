@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from mnist_gpu.data import TRAIN_IMAGES
 from mnist_gpu.device import using_threads
 from mnist_gpu.faster.graphs import record
 from mnist_gpu.faster.ladder import RUNGS, TEXTBOOK, WIDE, Rung, Training, plain, rungs
@@ -19,7 +20,6 @@ from mnist_gpu.measuring.drawing import columns
 from mnist_gpu.measuring.results import Skipped, Timed, compare_in_turn
 from mnist_gpu.measuring.timing import Comparison, in_turn, interval, rounded
 from mnist_gpu.measuring.workloads import repeat, train_part
-from mnist_gpu.mnist import TRAIN_IMAGES
 from mnist_gpu.training import LossNotFinite
 
 # The matrix products of an epoch and nothing else, by every library and layout: the fastest is the floor.

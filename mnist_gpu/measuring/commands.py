@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from mnist_gpu.measuring.neighbours import watching
+from mnist_gpu.measuring.busy import watching
 
 TEXT = {"encoding": "utf-8", "errors": "replace"}  # what programs say, and subprocess is to read
 LINES = 15  # of standard error that are shown

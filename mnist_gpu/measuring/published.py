@@ -1,11 +1,12 @@
 """Figures of GPUs that others have published, each with its source: data/published/cards.json.
 
-    {"format": "mnist_gpu published 1",
+    {"format": "mnist_gpu published 2",
      "sources": {                               where figures were read, and the date of the version that was read
        "napkin-math-gpu": {"title": "...", "url": "https://...", "date": "2026-08-08"}},
      "cards": {
        "A100": {"full_name": "NVIDIA A100 SXM 80 GB",
          "device_names": ["NVIDIA A100-SXM4-80GB"],   what PyTorch calls it; other variants of a card are other cards
+         "capability": "8.0",                         NVIDIA's number of the generation, if it is of a known inside
          "figures": [
            {"quantity": "float32", "value": 1.95e13, "kind": "data sheet", "source": "ml-engineering"},
            {"quantity": "float32", "value": 1.9e13, "kind": "measured by others", "source": "napkin-math-gpu"}]}}}
@@ -13,15 +14,15 @@
 None of them was measured by this course. What nobody published is not there.
 """
 
-import datetime
+import functools
 import json
-import math
 from pathlib import Path
 from typing import NamedTuple
 
-FORMAT = "mnist_gpu published 1"
 CARDS = Path(__file__).resolve().parents[2] / "data" / "published" / "cards.json"
+FORMAT = "mnist_gpu published 2"
 SHEET, MEASURED = KINDS = ("data sheet", "measured by others")
+WARP = 32  # threads that execute the same instruction, on every NVIDIA GPU
 # What each quantity is counted in, and what it is.
 QUANTITIES = {
     "float32": ("FLOP/s", "matrix products in float32, without reduced precision"),
@@ -33,6 +34,20 @@ QUANTITIES = {
     "pinned transfer": ("bytes/s", "from the computer's page-locked memory to the card's"),
     "small kernel": ("s", "one tiny kernel after another"),
     "kernel in a graph": ("s", "launching a kernel inside a CUDA graph"),
+    "multiprocessors": ("", "of the card that is sold, which may be fewer than the chip has"),
+    "lanes": ("", "float32 lanes of all multiprocessors; each does a multiply-add a cycle"),
+    "clock": ("Hz", "the highest that the maker promises"),
+    "warps": ("", "that can be resident in a multiprocessor, at most"),
+    "blocks": ("", "that can be resident in a multiprocessor, at most"),
+    "registers": ("bytes", "of a multiprocessor"),
+    "shared memory": ("bytes", "of a multiprocessor, at most"),
+    "L2": ("bytes", "the cache that all multiprocessors share"),
+    "arithmetic cycles": ("cycles", "from an operation to one that needs its result"),
+    "shared memory cycles": ("cycles", "from asking to having"),
+    "L2 cycles": ("cycles", "from asking to having"),
+    "memory cycles": ("cycles", "from asking to having"),
+    "L2 rate": ("bytes/s", "of the L2 cache"),
+    "shared memory rate": ("bytes/s", "of the shared memories of all multiprocessors together"),
 }
 
 
@@ -48,93 +63,87 @@ class Figure(NamedTuple):
     """One published figure of one card."""
 
     card: str
-    full_name: str
-    device_names: tuple[str, ...]  # what PyTorch calls it
     quantity: str  # of QUANTITIES
     value: float  # in the quantity's unit
     kind: str  # of KINDS
     source: Source
 
+
+class Card(NamedTuple):
+    """All that is published here of one card."""
+
+    name: str
+    full_name: str
+    device_names: tuple[str, ...]  # what PyTorch calls it
+    capability: str | None
+    figures: tuple[Figure, ...]
+
+    def get(self, quantity: str, kind: str | None = None) -> float | None:
+        """The first figure of a quantity, in its unit, or None where nothing is published. KeyError for no quantity."""
+        QUANTITIES[quantity]
+        return next((f.value for f in self.figures if f.quantity == quantity and kind in (None, f.kind)), None)
+
     @property
-    def unit(self) -> str:
-        return QUANTITIES[self.quantity][0]
+    def peak(self) -> float | None:
+        """FLOP/s in float32: lanes x 2 (a multiply-add is two operations) x clock."""
+        lanes, clock = self.get("lanes"), self.get("clock")
+        return lanes * 2 * clock if lanes and clock else None
+
+    @property
+    def sheet_peak(self) -> float:
+        """The same from the data sheet."""
+        return self.get("float32", SHEET)
+
+    @property
+    def bandwidth(self) -> float:
+        """The memory's rate from the data sheet, in bytes/s."""
+        return self.get("memory", SHEET)
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds from asking the card's memory to having the bytes."""
+        cycles, clock = self.get("memory cycles"), self.get("clock")
+        return cycles / clock if cycles and clock else None
 
 
-def read_published(path: str | Path = CARDS) -> list[Figure]:
-    """All figures of a file, in its order.
-
-    Raises ValueError for anything but the format above: a figure without a source, a value that is no number above 0,
-    an unknown quantity or kind, the same figure twice, a word that the format does not know.
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        need_keys(content, "the file", "format", "sources", "cards")
-        if content["format"] != FORMAT:
-            raise ValueError(f"its format is {content['format']!r}")
-        sources = {name: read_source(name, fields) for name, fields in content["sources"].items()}
-        found = [f for card, fields in content["cards"].items() for f in _figures(card, fields, sources)]
-    except (ValueError, TypeError, AttributeError) as error:  # JSONDecodeError is a ValueError
-        raise ValueError(f"{path} is not a file of format {FORMAT!r}: {error}") from error
+@functools.cache
+def cards() -> dict[str, Card]:
+    """All cards of the course's file, by name. That the file is as described above is what its test sees to."""
+    content = json.loads(CARDS.read_text(encoding="utf-8"))
+    sources = {name: Source(**fields) for name, fields in content["sources"].items()}
+    found = {}
+    for name, c in content["cards"].items():
+        figures = [Figure(name, **f | {"source": sources[f["source"]]}) for f in c["figures"]]
+        found[name] = Card(name, c["full_name"], tuple(c["device_names"]), c.get("capability"), tuple(figures))
     return found
 
 
-def need_keys(fields: dict, whose: str, *names: str) -> None:
-    """Raises ValueError unless `fields`, which are `whose`, have these names and no other."""
-    if set(fields) != set(names):
-        raise ValueError(f"{whose} has {', '.join(sorted(fields)) or 'nothing'}, but must have {', '.join(names)}")
+def named(name: str) -> Card:
+    """One card. Raises ValueError for one that is not in the file, with those that are."""
+    if name not in cards():
+        raise ValueError(f"nothing is published here of {name!r}; there are: {', '.join(cards())}")
+    return cards()[name]
 
 
-def read_source(name: str, fields: dict) -> Source:
-    """A source of a file of published figures. Raises ValueError without a title, an address and a date."""
-    need_keys(fields, f"source {name}", *Source._fields)
-    datetime.date.fromisoformat(fields["date"])
-    if not (fields["title"] and fields["url"].startswith("https://")):
-        raise ValueError(f"source {name} needs a title and an address that begins with https://")
-    return Source(**fields)
-
-
-def need_number(value: object, what: str) -> float:
-    """The value, if it is a number above 0; raises ValueError if not."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"{what} is {value!r}, but must be a number above 0")
-    return float(value)
-
-
-def _figures(card: str, fields: dict, sources: dict[str, Source]) -> list[Figure]:
-    need_keys(fields, card, "full_name", "device_names", "figures")
-    names = tuple(fields["device_names"])
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{card}: device_names is {fields['device_names']!r}, but must be a list of names")
-    found = {}
-    for figure in fields["figures"]:
-        need_keys(figure, f"a figure of {card}", "quantity", "value", "kind", "source")
-        quantity, value, kind, source = (figure[k] for k in ("quantity", "value", "kind", "source"))
-        for what, word, known in (
-            ("quantity", quantity, QUANTITIES),
-            ("kind", kind, KINDS),
-            ("source", source, sources),
-        ):
-            if word not in known:
-                raise ValueError(f"{card}: {what} {word!r} is none of {', '.join(known)}")
-        value = need_number(value, f"{card}: {quantity}")
-        if (quantity, kind, source) in found:
-            raise ValueError(f"{card}: {quantity} of {source} is there twice")
-        found[quantity, kind, source] = Figure(card, fields["full_name"], names, quantity, value, kind, sources[source])
-    return list(found.values())
+def insides() -> list[Card]:
+    """The cards of whose inside something is published here."""
+    return [c for c in cards().values() if c.capability]
 
 
 def published(*, card: str | None = None, quantity: str | None = None, kind: str | None = None) -> list[Figure]:
-    """The figures of the course's file, of one card, quantity or kind, or of all.
-
-    Raises ValueError for a card of which there are none, with those there are.
-    """
-    every = read_published()
-    cards = list(dict.fromkeys(f.card for f in every))
-    if card not in (None, *cards):
-        raise ValueError(f"nothing is published here of {card!r}; there are: {', '.join(cards)}")
-    return [f for f in every if card in (None, f.card) and quantity in (None, f.quantity) and kind in (None, f.kind)]
+    """The figures of one card, quantity or kind, or of all. Raises ValueError for a card that is not in the file."""
+    of = cards().values() if card is None else [named(card)]
+    return [f for c in of for f in c.figures if quantity in (None, f.quantity) and kind in (None, f.kind)]
 
 
 def card_of(device_name: str) -> str | None:
     """The card that PyTorch calls `device_name`, or None if nothing is published here of it."""
-    return next((f.card for f in published() if device_name in f.device_names), None)
+    return next((c.name for c in cards().values() if device_name in c.device_names), None)
+
+
+def sources(figures) -> str:
+    """Where figures were read: of which cards, title, address, date."""
+    found: dict[Source, dict[str, None]] = {}
+    for f in figures:
+        found.setdefault(f.source, {})[f.card] = None
+    return "\n".join(f"{', '.join(c)}: {s.title}, {s.date}\n    {s.url}" for s, c in found.items())

@@ -31,9 +31,9 @@ from pathlib import Path
 import torch
 
 from mnist_gpu.checks import atomic_write
+from mnist_gpu.data import TRAIN_IMAGES
 from mnist_gpu.device import cpu_name, device_name
 from mnist_gpu.measuring.timing import Comparison, compare_all, interval
-from mnist_gpu.mnist import TRAIN_IMAGES
 
 QUIET = 0.5  # the load average up to which a machine is idle enough to record; above, every legend says it
 FORMAT = "mnist_gpu results 1"

@@ -12,7 +12,7 @@ ROUNDS, QUICK_ROUNDS = {"rounds": 10}, {"rounds": 4}
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the benchmark: one file in this folder, and one line in mnist_gpu.measuring.benchmark."""
+    """A part of the benchmark: measured in a chapter's room, and a line in mnist_gpu.benchmark."""
 
     # Called with the device, the settings, and, where it takes rounds, `progress` (as in timing.alternate). It yields
     # what is measured one by one, so that what is finished is kept when a run is interrupted.
@@ -22,7 +22,6 @@ class Section:
     # Lines for the results of one device, each to follow the device's name.
     summary: Callable[[Results, str], list[str]] = lambda results, device: []
     once: bool = False  # takes all devices in one run
-    cpu: bool = False  # on the CPU alone
 
 
 def measured_pairs(pairs: Callable[[Mapping], list], times: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:

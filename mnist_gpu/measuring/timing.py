@@ -2,7 +2,7 @@
 
 Short operations go through torch.utils.benchmark (`measure`). Whole pieces of a training are timed in turn,
 A B A B ... (`alternate`), so that a machine that slows down slows both sides, and compared pair by pair (`compare`).
-Both notice other processes that keep the CPUs busy meanwhile (mnist_gpu.measuring.neighbours).
+Both notice other processes that keep the CPUs busy meanwhile (mnist_gpu.measuring.busy).
 """
 
 import logging
@@ -20,7 +20,7 @@ from torch.utils.benchmark import Measurement, TaskSpec  # noqa: E402
 
 from mnist_gpu.checks import at_least_one  # noqa: E402
 from mnist_gpu.device import accelerator, synchronize, using_threads  # noqa: E402
-from mnist_gpu.measuring.neighbours import watching  # noqa: E402
+from mnist_gpu.measuring.busy import watching  # noqa: E402
 
 BLOCKS = 10  # of a short operation: as many values as an interval needs to leave out the largest and the smallest
 CONFIDENCE = 0.95

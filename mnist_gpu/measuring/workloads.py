@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
-from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.data import DeviceBatches, load_mnist
 from mnist_gpu.device import synchronize, usable_cpus, using_threads
 from mnist_gpu.faster.ladder import Training, sgd
 from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.measuring.timing import alternate, measure
-from mnist_gpu.mnist import load_mnist
 from mnist_gpu.model import make_model
 from mnist_gpu.training import Epoch, make_step, train
 

@@ -9,10 +9,10 @@ import torch
 
 from mnist_gpu.chapters import chapter_05 as lab
 from mnist_gpu.chapters.chapter_05 import exercises
-from mnist_gpu.measuring import predicting, workloads
+from mnist_gpu.measuring import prediction, workloads
 from mnist_gpu.measuring.drawing import span
 from mnist_gpu.measuring.exercises import RIGHT, UNDECIDED, judge
-from mnist_gpu.measuring.predicting import Limits, Range, predict_graph, predict_step, predictable, predicted_card
+from mnist_gpu.measuring.prediction import Limits, Range, predict_graph, predict_step, predictable, predicted_card
 from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.model import step_bytes, step_flops
 
@@ -214,9 +214,9 @@ def test_a_table_of_predictions_has_what_they_say():
 
 def test_a_prediction_stands_beside_what_was_recorded_since(machine, monkeypatch, capsys):
     sizes = {"batch_size": 128, "hidden": 128}
-    written = [predicting.Predicted("T4", "crossover", "step", sizes, Range(1.0, 4.0))]
-    written += [predicting.Predicted("T4", "ladder", "textbook", {"hidden": 128}, Range(5.0, 6.0))]
-    monkeypatch.setattr(predicting, "written_down", lambda: ("with the CPU X (2026-01-31)", written))
+    written = [prediction.Predicted("T4", "crossover", "step", sizes, Range(1.0, 4.0))]
+    written += [prediction.Predicted("T4", "ladder", "textbook", {"hidden": 128}, Range(5.0, 6.0))]
+    monkeypatch.setattr(prediction, "written_down", lambda: ("with the CPU X (2026-01-31)", written))
     lab.outcomes()
     count, _, _, first, second, said = capsys.readouterr().out.splitlines()
     assert "2 predictions" in count and "2026-01-31" in count

@@ -13,7 +13,7 @@ from mnist_gpu.chapters.chapter_06.account import growing_steps
 from mnist_gpu.faster import ladder
 from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK
 from mnist_gpu.measuring import timing, workloads
-from mnist_gpu.measuring.predicting import Limits, PredictedCard, Range, on_card
+from mnist_gpu.measuring.prediction import Limits, PredictedCard, Range, on_card
 from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.measuring.workloads import training_step
 from mnist_gpu.training import make_step

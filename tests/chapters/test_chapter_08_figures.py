@@ -15,7 +15,7 @@ from mnist_gpu.chapters.chapter_08.lanes import CAPABILITY, WITH, WITHOUT, Lanes
 from mnist_gpu.chapters.chapter_08.streams import ONE, ROWS, TWO, overlap, predicted_overlap, seconds_in
 from mnist_gpu.faster.ladder import RUNGS, TEXTBOOK
 from mnist_gpu.measuring.operations import Operation
-from mnist_gpu.measuring.predicting import Limits, predict_graph, predicted_card
+from mnist_gpu.measuring.prediction import Limits, predict_graph, predicted_card
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,7 @@
 import torch
 from wrong import WrongAnswers
 
-from mnist_gpu.batches import normalize
+from mnist_gpu.data import normalize
 
 wrong = WrongAnswers()
 

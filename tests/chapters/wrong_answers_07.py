@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from wrong import WrongAnswers
 
-from mnist_gpu.batches import make_batches
+from mnist_gpu.data import make_batches
 from mnist_gpu.faster.ladder import Training
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step

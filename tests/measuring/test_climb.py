@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mnist_gpu.batches import DeviceBatches
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster import ladder as the_rungs
 from mnist_gpu.faster.graphs import WARMUP
 from mnist_gpu.faster.ladder import PLAIN, RUNGS, TEXTBOOK, Rung, Training, plain

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from agreement import assert_same_losses
 
-from mnist_gpu.batches import DeviceBatches, normalize
+from mnist_gpu.data import DeviceBatches, normalize
 from mnist_gpu.chapters.chapter_09 import launches_of
 from mnist_gpu.faster import graphs, kernels, ladder
 from mnist_gpu.faster.graphs import EpochGraph

@@ -6,12 +6,12 @@ import pytest
 import simulated_accelerator as sim
 import torch
 
-from mnist_gpu.batches import PIPELINES, DeviceBatches, MemoryBatches, make_batches
+from mnist_gpu.data import PIPELINES, DeviceBatches, MemoryBatches, make_batches
 from mnist_gpu.chapters.chapter_08 import sweeps
 from mnist_gpu.device import pick_device
 from mnist_gpu.faster.ladder import sgd, waiting
 from mnist_gpu.faster.prefetch import Prefetched
-from mnist_gpu.measuring.predicting import kernels
+from mnist_gpu.measuring.prediction import kernels
 from mnist_gpu.measuring.timing import alternate, measure
 from mnist_gpu.measuring.workloads import First
 from mnist_gpu.model import make_model

@@ -9,18 +9,18 @@ from functools import partial
 
 import torch
 
-from mnist_gpu.batches import make_batches
 from mnist_gpu.chapters.chapter_05.exercises import fair_times, may_be_claimed, threads_pay
 from mnist_gpu.checks import at_least_one
+from mnist_gpu.data import make_batches
 from mnist_gpu.device import describe, using_threads
 from mnist_gpu.faster.ladder import sgd
-from mnist_gpu.measuring import predicting
-from mnist_gpu.measuring.cards import sources
+from mnist_gpu.measuring import prediction
 from mnist_gpu.measuring.commands import run_command
 from mnist_gpu.measuring.drawing import RECORDED, Drawn, Series, bars, columns, grid, number, span
 from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, checker
-from mnist_gpu.measuring.predicting import Limits, Range, predict_graph, predict_step, predictable, predicted_card
-from mnist_gpu.measuring.predicting import measured_limits as measured_limits  # for a cell
+from mnist_gpu.measuring.prediction import Limits, Range, predict_graph, predict_step, predictable, predicted_card
+from mnist_gpu.measuring.prediction import measured_limits as measured_limits  # for a cell
+from mnist_gpu.measuring.published import sources
 from mnist_gpu.measuring.results import Results, Timed, recorded, side_name
 from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section
 from mnist_gpu.measuring.timing import Comparison, alternate, compare, measure
@@ -241,7 +241,7 @@ def pays_from(gains: Sequence[float], sizes: Sequence[int]) -> int | None:
 
 def predicted_map(card: str, launch: float, steps: Sequence[Timed], against: str) -> None:
     """Shows what is predicted for a card against measured steps, what it rests on, and from which batch on it pays."""
-    there, kernels, gains = predicted_card(card), predicting.kernels(), gains_of(card, launch, steps)
+    there, kernels, gains = predicted_card(card), prediction.kernels(), gains_of(card, launch, steps)
     print(f"launching on this CPU {1e6 * launch:.0f} µs, {kernels.low} to {kernels.high} kernels a step")
     print(f"{card}, published: {span(there.rate, 1e9)} GFLOP/s, {span(there.bandwidth, 1e9)} GB/s,", end=" ")
     print(f"{span(there.kernel, 1e-6)} µs a kernel (of any card)")
@@ -285,9 +285,9 @@ def predicted_steps(cards: Sequence[str], launch: float, here: float, batch_size
 
 def outcomes() -> None:
     """Prints how many predictions were written down, and those of cards that were recorded since with their times."""
-    when, written = predicting.written_down()
+    when, written = prediction.written_down()
     print(f"{len(written)} predictions, {when}.")
-    rows, found = [], predicting.outcomes(recorded())
+    rows, found = [], prediction.outcomes(recorded())
     for (card, section, name, parameters, seconds), measured in found:
         sizes = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in parameters.items())
         per, unit = (1, "s") if section == "ladder" else (1e-6, "µs")
@@ -315,7 +315,7 @@ def run_predict(card: str | None = None, batch_size: int = 128, hidden: int = 12
     print("Predicted for GPUs, from figures that others have published; nothing of it was measured:")
     print(predicted_steps(cards, launch, min(seconds.values()), batch_size, hidden))
     if card:
-        print("From these figures of others:", sources(predicting.figures_for(card)), sep="\n")
+        print("From these figures of others:", sources(prediction.figures_for(card)), sep="\n")
     return 0
 
 

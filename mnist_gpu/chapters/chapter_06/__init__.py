@@ -10,22 +10,21 @@ from typing import NamedTuple
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
-from mnist_gpu.batches import DeviceBatches
 from mnist_gpu.chapters.chapter_06.account import CPU, disturbance, line_of, measure_account, parts_of
 from mnist_gpu.chapters.chapter_06.account import SECTION as SECTION
 from mnist_gpu.chapters.chapter_06.account import measure_disturbance as measure_disturbance
 from mnist_gpu.chapters.chapter_06.exercises import EXERCISES as EXERCISES
 from mnist_gpu.chapters.chapter_06.exercises import check as check
+from mnist_gpu.data import TRAIN_IMAGES, DeviceBatches
 from mnist_gpu.device import synchronize
 from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK, Training
 from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.measuring import drawing
 from mnist_gpu.measuring.drawing import OWN, PREDICTED, Drawn, Series, columns, lines, number, stacked
-from mnist_gpu.measuring.predicting import BYTES, Limits, PredictedCard, Range, binding, on_card
+from mnist_gpu.measuring.prediction import BYTES, Limits, PredictedCard, Range, binding, on_card
 from mnist_gpu.measuring.results import Timed, recorded
 from mnist_gpu.measuring.timing import measure
 from mnist_gpu.measuring.workloads import train_part
-from mnist_gpu.mnist import TRAIN_IMAGES
 from mnist_gpu.model import make_model
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler's engine prints its own log into a notebook

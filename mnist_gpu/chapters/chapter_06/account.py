@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from mnist_gpu.batches import make_batches
+from mnist_gpu.data import make_batches
 from mnist_gpu.device import using_threads
 from mnist_gpu.faster.ladder import plain, textbook
 from mnist_gpu.measuring.results import Timed

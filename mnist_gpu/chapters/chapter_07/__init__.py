@@ -14,21 +14,20 @@ from torch import nn
 from torch.func import functional_call, grad_and_value, stack_module_state
 from tqdm.auto import tqdm as progress
 
-from mnist_gpu.batches import DeviceBatches, make_batches
 from mnist_gpu.chapters.chapter_07.exercises import EXERCISES, check  # noqa: F401
 from mnist_gpu.checks import atomic_write, writable
+from mnist_gpu.data import TRAIN_IMAGES, DeviceBatches, load_mnist, make_batches
 from mnist_gpu.device import environment, usable_cpus, using_threads
 from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, RUNGS, TEXTBOOK, WIDE, rungs, sgd
 from mnist_gpu.measuring import drawing
 from mnist_gpu.measuring.climb import FLOORS, extra, fastest_rung, gains, known, measure_ladder, quickest, skipped
 from mnist_gpu.measuring.drawing import Drawn, Series, columns, number, span, stacked  # noqa: F401 - for a cell
-from mnist_gpu.measuring.predicting import Range, outcomes, predicted_ladders
+from mnist_gpu.measuring.prediction import Range, outcomes, predicted_ladders
 from mnist_gpu.measuring.results import REFERENCE, Results, Skipped, Timed, compare_in_turn, fingerprint, read, recorded
 from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section, comparisons
 from mnist_gpu.measuring.timing import Comparison, compare_all, in_turn, interval, measure
 from mnist_gpu.measuring.workloads import repeat
-from mnist_gpu.mnist import TRAIN_IMAGES, load_mnist
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from mnist_gpu.chapters.chapter_08.lanes import vector_lanes
 from mnist_gpu.chapters.chapter_08.sweeps import binary
 from mnist_gpu.device import usable_cpus
-from mnist_gpu.measuring.cards import SHEET, WARP, Card
 from mnist_gpu.measuring.drawing import PUBLISHED, Drawn, columns
 from mnist_gpu.measuring.operations import Operation
+from mnist_gpu.measuring.published import SHEET, WARP, Card
 
 
 def inside(cards: Sequence[Card]) -> str:

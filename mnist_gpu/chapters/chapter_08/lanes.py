@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 
 from mnist_gpu.checks import at_least_one
-from mnist_gpu.measuring.neighbours import watching
+from mnist_gpu.measuring.busy import watching
 from mnist_gpu.measuring.timing import compare_all, measure
 
 # float32 numbers in a vector, by what torch.backends.cpu.get_cpu_capability() answers; in every other case 128 bits.

@@ -12,5 +12,5 @@ from mnist_gpu.faster.ladder import PLAIN
 from mnist_gpu.faster.with_triton import how, imported, kernel_device, triton_missing
 from mnist_gpu.measuring.climb import ladder_table, measure_ladder, skipped
 from mnist_gpu.measuring.drawing import columns
-from mnist_gpu.measuring.predicting import batch_bytes
-from mnist_gpu.measuring.predicting import kernels as count_kernels
+from mnist_gpu.measuring.prediction import batch_bytes
+from mnist_gpu.measuring.prediction import kernels as count_kernels

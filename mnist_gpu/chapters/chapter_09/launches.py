@@ -13,7 +13,7 @@ import torch
 from mnist_gpu.faster.graphs import record
 from mnist_gpu.faster.with_triton import interpreted, kernel_device
 from mnist_gpu.measuring.drawing import columns, span
-from mnist_gpu.measuring.predicting import LAUNCHES, binding, predicted_card
+from mnist_gpu.measuring.prediction import LAUNCHES, binding, predicted_card
 from mnist_gpu.measuring.timing import alternate, compare_all
 from mnist_gpu.model import PIXELS, make_model
 

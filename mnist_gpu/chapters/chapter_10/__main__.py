@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import distributed as dist
 
-from mnist_gpu.batches import make_batches
+from mnist_gpu.data import make_batches
 from mnist_gpu.device import set_threads
 from mnist_gpu.faster.distributed import Group, join, make_distributed_step
 from mnist_gpu.faster.ladder import sgd

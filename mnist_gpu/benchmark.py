@@ -9,35 +9,50 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from mnist_gpu.chapters import (
+    chapter_01,
+    chapter_02,
+    chapter_03,
+    chapter_04,
+    chapter_05,
+    chapter_06,
+    chapter_07,
+    chapter_08,
+    chapter_09,
+    chapter_10,
+)
 from mnist_gpu.checks import writable
 from mnist_gpu.device import describe, environment, pick_device, synchronize, using_threads
-from mnist_gpu.faster.ladder import RUNGS
-from mnist_gpu.measuring import neighbours, results, written_predictions
+from mnist_gpu.measuring import results
+from mnist_gpu.measuring.busy import watching
+from mnist_gpu.measuring.exercises import listing
 from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped
-from mnist_gpu.measuring.sections.ladder import FLOORS
 
-# In the order in which they run; each is the file of that name in mnist_gpu/measuring/sections.
-NAMES = ("ceilings", "pipelines", "account", "crossover", "ladder", "ensemble", "peers")
-SECTIONS = {name: import_module(f"mnist_gpu.measuring.sections.{name}").SECTION for name in NAMES}
-
-
-def installed() -> list[str]:
-    """The sections that can be measured here: other libraries only where one of them is installed."""
-    return [name for name in SECTIONS if name != "peers" or find_spec("jax") or find_spec("sklearn")]
+ROOMS = (
+    chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06, chapter_07, chapter_08, chapter_09,
+    chapter_10,
+)  # fmt: skip
+EXERCISES = [exercise for room in ROOMS for exercise in room.EXERCISES]
+SECTIONS = {  # in the order in which they run
+    "ceilings": chapter_01.SECTION,
+    "pipelines": chapter_03.SECTION,
+    "account": chapter_06.SECTION,
+    "crossover": chapter_05.SECTION,
+    "ladder": chapter_07.LADDER,
+    "ensemble": chapter_07.ENSEMBLE,
+}
 
 
 def benchmark(
     device: torch.device, *, quick=False, only: Iterable[str] | None = None, on: str | None = None,
     progress: Callable = iter, say=print, keep: Callable[[Results], object] = lambda found: None,
 ) -> Results:  # fmt: skip
-    """Runs the sections `only`, or all that are `installed`, on the CPU, and on `device` if that is another.
+    """Runs the sections `only`, or all, on the CPU, and on `device` if that is another.
 
     `on` ("cpu" or "gpu") leaves the other out. An interrupt ends it, an error ends a section; what was measured before
     is kept. After every section `keep` gets what there is so far.
@@ -48,9 +63,9 @@ def benchmark(
     both = {"cpu": torch.device("cpu"), "gpu": device}
     try:
         for here in dict.fromkeys([both[on]] if on else both.values()):
-            for name in installed() if only is None else only:
+            for name in SECTIONS if only is None else only:
                 section = SECTIONS[name]
-                if (section.once and here != device) or (section.cpu and here.type != "cpu"):
+                if section.once and here != device:
                     continue
                 settings = section.quick if quick else section.full
                 if "rounds" in settings:
@@ -58,16 +73,16 @@ def benchmark(
                 start = time.perf_counter()
                 say(f"{name} on {found.hardware(here.type)} ({here.type}) ...")
                 try:
-                    for one in section.measure(here, **settings):
-                        (found.skipped if isinstance(one, Skipped) else found.measurements).append(one)
-                    synchronize(here)
+                    with watching(say):
+                        for one in section.measure(here, **settings):
+                            (found.skipped if isinstance(one, Skipped) else found.measurements).append(one)
+                        synchronize(here)
                 except Exception as error:  # the other sections' results are worth more than a traceback
                     reason = f"{type(error).__name__}: {error}"
                     found.skipped.append(Skipped(name, BROKEN_OFF, here.type, reason))
                     say(f"{name} on {here.type} broken off: {reason}")
                 else:
                     say(f"{name} on {here.type}: {time.perf_counter() - start:.0f} s")
-                    neighbours.report(say)
                 keep(found)
     except KeyboardInterrupt:
         say("interrupted; keeping what is finished")
@@ -153,23 +168,7 @@ def run(
     return 1 if any(s.name == BROKEN_OFF for s in found.skipped) else 0
 
 
-def draw_recorded(file: Path = results.REFERENCE / "ladder.png", add: Path | None = None) -> int:
-    """Draws the speed ladder of all recorded machines as a PNG file, and predictions for some cards.
-
-    `add` is a results file that is not among the recorded ones. Raises ValueError if none is recorded.
-    """
-    writable(file)
-    import matplotlib
-
-    matplotlib.use("Agg")  # a file is wanted, no window
-    from mnist_gpu.measuring import plots
-
-    machines = results.recorded() + ([results.read(add)] if add else [])
-    sources = plots.ladder_sources(machines)
-    if not sources:
-        raise ValueError(f"no machine's ladder is recorded in {results.REFERENCE}")
-    predicted = written_predictions.drawn(written_predictions.read_predictions(), machines)
-    names = [rung.name for rung in RUNGS]
-    plots.ladder(sources, names, list(FLOORS), predicted, file, Description=results.fingerprint())
-    print(f"Drew {file}")
+def exercises(keep: bool = False) -> int:
+    """Lists the chapters' exercises, and which of them the reader has answered; `keep` begins to keep that."""
+    listing(EXERCISES, keep)
     return 0

@@ -13,11 +13,10 @@ import torch
 from tqdm import tqdm
 
 from mnist_gpu import checkpoint
-from mnist_gpu.batches import Order, make_batches
 from mnist_gpu.checks import at_least_one, atomic_write, positive, valid_seed, writable
+from mnist_gpu.data import TRAIN_IMAGES, Order, make_batches
 from mnist_gpu.device import DEFAULT_THREADS, describe, environment, need_memory, set_threads
 from mnist_gpu.faster.distributed import Group, join, make_distributed_step
-from mnist_gpu.mnist import TRAIN_IMAGES
 from mnist_gpu.model import PIXELS, make_model, parameter_count
 from mnist_gpu.training import Epoch, Evaluation, LossNotFinite, evaluate, make_step, print_loss, train
 
@@ -58,7 +57,7 @@ def run_training(
     Args:
         epochs, batch_size, hidden, lr, momentum, seed: of the training; see mnist_gpu.training, batches and model.
         device: see mnist_gpu.device.pick_device.
-        batches: the pipeline, see mnist_gpu.batches.make_batches.
+        batches: the pipeline, see mnist_gpu.data.make_batches.
         threads: of the CPU.
         save: a file for a checkpoint when training has finished; with every_epoch after every epoch.
         resume: a checkpoint to go on from, to the very same weights. It may be the same file as `save`.

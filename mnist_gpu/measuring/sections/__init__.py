@@ -1,1 +1,0 @@
-"""The sections of the benchmark, a file each. The chapters call the same generators with smaller settings."""
