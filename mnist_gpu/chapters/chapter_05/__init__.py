@@ -1,4 +1,4 @@
-"""Chapter 05, CPU versus GPU: which is faster, by how much, from which size on; and predictions of all that."""
+"""Chapter 05, CPU versus GPU: which is faster, by how much, from which size on, and how well a model predicts that."""
 
 import itertools
 import math
