@@ -17,8 +17,18 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from mnist_gpu.data import PIPELINES, DeviceBatches, MemoryBatches, Order, make_batches, normalize, textbook_dataset
-from mnist_gpu.data import CHECKSUMS, data_root, load_mnist
+from mnist_gpu.data import (
+    CHECKSUMS,
+    PIPELINES,
+    DeviceBatches,
+    MemoryBatches,
+    Order,
+    data_root,
+    load_mnist,
+    make_batches,
+    normalize,
+    textbook_dataset,
+)
 
 TEXTBOOK_TRANSFORM = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
 

@@ -6,14 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, TEXTBOOK, WIDE
-from mnist_gpu.measuring import benchmark
+from mnist_gpu import benchmark
 from mnist_gpu.benchmark import BROKEN_OFF, SECTIONS, import_seconds, summary
-from mnist_gpu.measuring.peers import OURS, PEERS
+from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK, WIDE
+from mnist_gpu.measuring import busy
+from mnist_gpu.measuring.climb import FLOORS
 from mnist_gpu.measuring.results import Results, Skipped, Timed, read, write
-from mnist_gpu.measuring.sections import ladder, peers, pipelines
-from mnist_gpu.measuring.sections.ladder import FLOORS
-from mnist_gpu.measuring.sections.section import measured_pairs
+from mnist_gpu.measuring.timing import alternate
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -56,7 +55,7 @@ def test_the_benchmark_runs_the_sections_asked_for(fake_sections):
     assert found.environment["device"] == "cpu" and len(found.date) == 10
     said = [line for line in said if not line.startswith("(Busy machine")]  # where it is one
     assert [line.split()[0] for line in said] == ["ladder", "ladder", "ceilings", "ceilings"]
-    found, _ = run(only=SECTIONS)
+    found, _ = run()
     assert list(dict.fromkeys(m.section for m in found.measurements)) == list(SECTIONS) and not found.quick
 
 
@@ -73,7 +72,7 @@ def test_a_quick_run_is_shorter(monkeypatch, quick):
 
     for section in SECTIONS:
         measures(monkeypatch, section, asking(section))
-    run(quick=quick, only=SECTIONS, progress=iter)
+    run(quick=quick, progress=iter)
     turns, ten = ({"rounds": rounds, "progress": iter} for rounds in (4 if quick else 10, 10))
     assert asked == {
         "ceilings": [{"seconds": 0.02} if quick else {}],
@@ -82,44 +81,34 @@ def test_a_quick_run_is_shorter(monkeypatch, quick):
         "crossover": [turns],
         "ladder": [ten | ({"steps": 50} if quick else {})],
         "ensemble": [turns],
-        "peers": [ten],
     }
 
 
-@pytest.mark.parametrize("steps", [None, 50])
-def test_the_ladder_is_measured_with_all_threads_too_and_on_a_wide_network(monkeypatch, steps):
-    asked = []
-    monkeypatch.setattr(ladder, "measure_ladder", lambda device, **options: asked.append(options) or [])
-    monkeypatch.setattr(ladder, "usable_cpus", lambda: 8)
-    first, every = {"steps": steps, "rounds": 3}, {"names": ALL_THREADS, "threads": 8, "steps": steps, "rounds": 3}
-    wide = {"names": WIDE, "hidden": 2048, "steps": 50, "floor": False, "rounds": 3}
-    assert list(ladder.all_ladders(CPU, steps=steps, rounds=3)) == [] and asked == [first, every, wide]
-    asked.clear()
-    assert list(ladder.all_ladders(CUDA, steps=steps, rounds=3)) == [] and asked == [first, wide]
-    asked.clear()
-    monkeypatch.setattr(ladder, "usable_cpus", lambda: 1)
-    assert list(ladder.all_ladders(CPU, steps=steps, rounds=3)) == [] and asked == [first, wide]
-
-
-def test_other_libraries_are_measured_where_one_is_installed(monkeypatch):
-    for there in ([], ["jax"], ["sklearn"]):
-        monkeypatch.setattr(benchmark, "find_spec", lambda name, there=there: name in there or None)
-        assert ("peers" in benchmark.installed()) == bool(there)
-        assert [name for name in benchmark.installed() if name != "peers"] == [s for s in SECTIONS if s != "peers"]
-
-
-def test_on_a_gpu_every_section_runs_on_both_devices_but_crossover_and_peers_once(fake_sections, monkeypatch):
+def test_on_a_gpu_every_section_runs_on_both_devices_but_crossover_once(fake_sections, monkeypatch):
     environment = {"cpu_name": "AMD EPYC", "device_name": "NVIDIA H200"}
     monkeypatch.setattr(benchmark, "environment", lambda device: environment)
     monkeypatch.setattr(benchmark, "synchronize", lambda device: None)
-    found, said = run(CUDA, only=["ceilings", "crossover", "peers"])
+    found, said = run(CUDA, only=["ceilings", "crossover"])
     assert [(m.section, m.device) for m in found.measurements] == [
         ("ceilings", "cpu"),
-        ("peers", "cpu"),
         ("ceilings", "cuda"),
         ("crossover", "cuda"),
     ]
     assert "ceilings on AMD EPYC (cpu) ..." in said and "ceilings on NVIDIA H200 (cuda) ..." in said
+
+
+def test_a_busy_machine_is_named_once_a_section(monkeypatch, capsys):
+    def measured_twice(*device, **options):
+        for _ in range(2):
+            alternate({"a": lambda: None}, rounds=1)
+            yield Skipped("ceilings", "a", "cpu", "")
+
+    monkeypatch.setattr(busy, "SHORTEST", 0.0)
+    monkeypatch.setattr(busy, "sentence", lambda others: "(Busy machine)")
+    for section in ("ceilings", "ladder"):
+        measures(monkeypatch, section, measured_twice)
+    _, said = run(only=["ceilings", "ladder"])
+    assert said[1::3] == ["(Busy machine)"] * 2 and len(said) == 6 and capsys.readouterr().out == ""
 
 
 def test_an_interrupt_keeps_what_is_finished(monkeypatch):
@@ -151,51 +140,6 @@ def test_what_a_section_skips_is_listed_apart(monkeypatch):
 # What it says
 
 
-def test_pipelines_are_compared_with_the_dataloader_and_pinned_ones_with_themselves():
-    names = ["dataloader", "memory", "device", "dataloader, pinned", "memory, pinned", "dataloader, 2 workers"]
-    assert measured_pairs(pipelines.pairs, names) == [
-        ("dataloader", "memory"),
-        ("dataloader", "device"),
-        ("dataloader", "dataloader, pinned"),
-        ("memory", "memory, pinned"),
-        ("dataloader", "dataloader, 2 workers"),
-    ]
-    assert measured_pairs(pipelines.pairs, ["memory", "memory, pinned"]) == [("memory", "memory, pinned")]
-
-
-def test_rungs_are_compared_with_the_textbook_and_the_floor_with_the_plain_loop_and_the_fastest():
-    floors = list(FLOORS)
-    times = {TEXTBOOK: [9.0], PLAIN: [3.0], "bfloat16 autocast": [0.5], "backward written out": [1.6, 1.4, 9.0]}
-    times |= {"compiled epoch": [1.5], floors[0]: [1.2], floors[1]: [1.3, 1.1, 0.9, 1.1]}
-    assert measured_pairs(ladder.pairs, times) == [
-        (TEXTBOOK, PLAIN),
-        (TEXTBOOK, "bfloat16 autocast"),
-        (TEXTBOOK, "backward written out"),
-        (TEXTBOOK, "compiled epoch"),
-        (TEXTBOOK, floors[1]),
-        (PLAIN, floors[1]),
-        ("compiled epoch", floors[1]),
-    ]
-    assert ladder.fastest_rung(times | {"backward written out": [1.4]}) == "backward written out"
-    assert measured_pairs(ladder.pairs, {PLAIN: [2.0], "fused optimizer": [1.0]}) == []
-
-
-def test_rungs_on_a_wide_network_are_compared_with_the_precise_one():
-    assert measured_pairs(ladder.wide_pairs, {name: [1.0] for name in WIDE}) == [(WIDE[0], name) for name in WIDE[1:]]
-    assert measured_pairs(ladder.wide_pairs, {name: [1.0] for name in WIDE[1:]}) == []
-
-
-def test_peers_are_compared_with_the_plain_loop_and_jax_with_the_fastest_rung():
-    names = ["plain loop", "fastest rung", "JAX, scanned epoch", "Keras on JAX"]
-    assert measured_pairs(peers.pairs, names) == [
-        ("plain loop", "fastest rung"),
-        ("plain loop", "JAX, scanned epoch"),
-        ("plain loop", "Keras on JAX"),
-        ("JAX, scanned epoch", "fastest rung"),
-    ]
-    assert set(OURS) < set(PEERS) and measured_pairs(peers.pairs, ["Keras on JAX"]) == []
-
-
 def test_the_summary_names_the_highest_rates_and_compares_with_the_textbook():
     floor = next(iter(FLOORS))
 
@@ -219,8 +163,6 @@ def test_the_summary_names_the_highest_rates_and_compares_with_the_textbook():
             timed("ladder", floor, 1.0),
             timed("ladder", WIDE[0], 9.0, 2048),
             timed("ladder", WIDE[1], 3.0, 2048),
-            timed("peers", "plain loop", 1.0),
-            timed("peers", "skorch", 7.0),
             timed("ladder", TEXTBOOK, 5.0, device="cuda"),
             timed("ladder", PLAIN, 1.0, device="cuda"),
         ],
@@ -237,7 +179,6 @@ def test_the_summary_names_the_highest_rates_and_compares_with_the_textbook():
         f"AMD EPYC (cpu), ladder: {floor} is 8.00 times as fast as {TEXTBOOK} {rest('8.00')}",
         f"AMD EPYC (cpu), ladder: {floor} is 2.00 times as fast as {PLAIN} {rest('2.00')}",
         f"AMD EPYC (cpu), ladder, width 2048: {WIDE[1]} is 3.00 times as fast as {WIDE[0]} {rest('3.00')}",
-        f"AMD EPYC (cpu), peers: plain loop is 7.00 times as fast as skorch {rest('7.00')}",
         f"NVIDIA H200 (cuda), ladder: {PLAIN} is 5.00 times as fast as {TEXTBOOK} {rest('5.00')}",
         "skipped: ladder, TF32 (cpu): needs an NVIDIA GPU",
     ]

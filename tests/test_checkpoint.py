@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mnist_gpu import checkpoint
-from mnist_gpu.data import DeviceBatches
 from mnist_gpu.checkpoint import CheckpointError, load, save
 from mnist_gpu.checks import atomic_write
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step, train
 

@@ -2,7 +2,8 @@ import sys
 
 import pytest
 
-from mnist_gpu.measuring.commands import run_command, torchrun, why
+from mnist_gpu.chapters.chapter_10 import torchrun
+from mnist_gpu.measuring.commands import run_command, why
 
 
 def test_a_command_gives_what_it_prints(tmp_path):

@@ -26,8 +26,8 @@ from mnist_gpu import device as device_module
 from mnist_gpu.__main__ import main
 from mnist_gpu.faster import distributed as module
 from mnist_gpu.faster.distributed import join, make_distributed_step, pick_local_device
-from mnist_gpu.run import run_training
 from mnist_gpu.model import make_model
+from mnist_gpu.run import run_training
 
 TESTS = Path(__file__).resolve().parent
 TRAIN = ["-m", "mnist_gpu", "train", "--device", "cpu"]

@@ -272,7 +272,7 @@ def test_a_space_in_the_path_of_pytorch_itself_breaks_older_ones(everything, mon
 
 COMPILE = """
 import torch
-from mnist_gpu.measuring.sections.ladder import Climb
+from mnist_gpu.measuring.climb import Climb
 Climb(torch.device("cpu"), steps=1).show("compiled model")
 """
 

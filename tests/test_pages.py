@@ -13,8 +13,8 @@ import pytest
 
 import mnist_gpu
 from mnist_gpu.__main__ import spell_what_the_page_lacks
+from mnist_gpu.gpu import Part, do
 from mnist_gpu.measuring.commands import run_command
-from mnist_gpu.measuring.on_gpu import Part, do
 
 ROOT = Path(mnist_gpu.__file__).parents[1]
 MINIMAL = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -102,7 +102,7 @@ def test_what_another_program_says_is_read_as_it_was_said(tmp_path, monkeypatch,
     assert run_command([sys.executable, "-c", SAY]) == f"{SIGNS}\n"
     with pytest.raises(RuntimeError, match=SIGNS):
         run_command([sys.executable, "-c", f"import sys; {SAY.replace(')', ', file=sys.stderr)')}; sys.exit(1)"])
-    assert do(Part("a", ["-c", SAY], 60), tmp_path, left=100).said == SIGNS
+    assert do(Part("a", 60, ["-c", SAY]), tmp_path, left=100)[1] == SIGNS
     assert (tmp_path / "a.log").read_text(encoding="utf-8") == f"{SIGNS}\n"
 
 
@@ -125,7 +125,7 @@ def without_encoding(code: str, pipes: bool) -> list[int]:
 
 
 def test_every_file_and_pipe_is_opened_with_its_encoding():
-    files = [path for folder in ("mnist_gpu", "tests") for path in (ROOT / folder).rglob("*.py")]
+    files = [path for folder in ("mnist_gpu", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")]
     wrong = [
         f"{path.relative_to(ROOT)}:{line}"
         for path in files

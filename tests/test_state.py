@@ -7,24 +7,26 @@ import random
 import signal
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from test_sections import fake_peers  # noqa: F401 - a fixture
 
+from mnist_gpu import benchmark
+from mnist_gpu.benchmark import SECTIONS
+from mnist_gpu.chapters import chapter_03, chapter_05, chapter_07
+from mnist_gpu.chapters.chapter_06 import account
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.device import using_threads
-from mnist_gpu.faster import ladder as rungs_of_the_ladder
+from mnist_gpu.faster import ladder
 from mnist_gpu.faster.ladder import PLAIN, RUNGS, Rung, plain
 from mnist_gpu.faster.whole_epoch import WholeEpoch
-from mnist_gpu.measuring import benchmark, predict, prediction, timing, workloads
-from mnist_gpu.benchmark import SECTIONS
-from mnist_gpu.measuring.prediction import three_numbers
-from mnist_gpu.measuring.sections import account, ensemble, ladder, pipelines
-from mnist_gpu.measuring.sections.ladder import Climb, above_the_floor, measure_ladder
+from mnist_gpu.measuring import climb, prediction, timing, workloads
+from mnist_gpu.measuring.climb import Climb, measure_ladder
+from mnist_gpu.measuring.prediction import measured_limits
 from mnist_gpu.measuring.timing import in_turn
-from mnist_gpu.measuring.workloads import repeat, step_here, train_part
+from mnist_gpu.measuring.workloads import repeat, train_part
 
 CPU = torch.device("cpu")
 BEFORE = 3  # threads: no measurement here takes so many
@@ -36,7 +38,6 @@ LITTLE = {
     "crossover": {"batch_sizes": (4,), "widths": (2,), "rounds": 1, "call_seconds": 0.001},
     "ladder": {"steps": 2, "rounds": 1},
     "ensemble": {"counts": (2,), "steps": 1, "rounds": 1},
-    "peers": {"rounds": 1},
 }
 
 
@@ -63,7 +64,7 @@ def state() -> dict:
 
 @pytest.fixture(autouse=True)
 def two_cpus(monkeypatch):
-    for module in (workloads, ladder):
+    for module in (workloads, chapter_07):
         monkeypatch.setattr(module, "usable_cpus", lambda: 2)
 
 
@@ -75,16 +76,18 @@ def before():
 
 
 @pytest.fixture
-def little(monkeypatch, mnist, fake_peers):  # noqa: F811
-    """Ten batches in every pipeline, nothing is compiled, and no other library's process is started."""
+def little(monkeypatch, mnist):
+    """Ten batches in every pipeline, and nothing is compiled."""
 
     def few(kind, device="cpu", **loading):
         return DeviceBatches(mnist[0][:1280], mnist[1][:1280], device=device)
 
-    for module in (account, ensemble, pipelines, rungs_of_the_ladder):
+    for module in (account, chapter_03, chapter_05, chapter_07, ladder):
         monkeypatch.setattr(module, "make_batches", few)
+    # On larger batches the number of measurements would depend on the times.
+    monkeypatch.setattr(account, "growing_steps", partial(account.growing_steps, largest=64))
     eager = [rung for rung in RUNGS if not rung.name.startswith("compiled")]
-    monkeypatch.setattr(ladder, "rungs", lambda names: [r for r in eager if names is None or r.name in names])
+    monkeypatch.setattr(climb, "rungs", lambda names: [r for r in eager if names is None or r.name in names])
 
 
 def watched(monkeypatch, fail=None) -> list:
@@ -156,31 +159,32 @@ def test_threads_are_set_for_a_block_and_put_back(before):
 
 
 def climbed():
-    climb = Climb(CPU, 8, steps=2, threads=2)
-    climb.show(PLAIN)
-    assert climb.reach(Rung("again", plain, None)) is None
-    assert [m.threads for m in climb.measure(rounds=1, floor=False)] == [2, 2]
+    upwards = Climb(CPU, 8, steps=2, threads=2)
+    upwards.show(PLAIN)
+    assert upwards.reach(Rung("again", plain, None)) is None
+    assert [m.threads for m in upwards.measure(rounds=1, floor=False)] == [2, 2]
 
 
 def above():
-    return above_the_floor(list(measure_ladder(CPU, names=[PLAIN], hidden=8, steps=2, rounds=1)), [PLAIN])
+    measured = list(measure_ladder(CPU, names=[PLAIN], hidden=8, steps=2, rounds=1))
+    assert list(chapter_07.above_the_floor(measured)) == [PLAIN]
 
 
-MEASURING = "mnist_gpu.measuring"
 CALLS = {  # and a part of it that may fail
-    "repeat": (lambda: repeat(lambda: torch.rand(1), 1, 2), "torch.rand"),
-    "step_here": (lambda: step_here(1, 1), f"{MEASURING}.workloads.measure"),
-    "three_numbers": (lambda: three_numbers(CPU, 2), f"{MEASURING}.prediction.two_ceilings"),
-    "Climb": (climbed, f"{MEASURING}.sections.ladder.train_part"),
-    "above_the_floor": (above, f"{MEASURING}.sections.ladder.measure"),
-    "predict": (lambda: predict.run("T4", 1, 1), f"{MEASURING}.predict.step_here"),
-    "benchmark": (lambda: benchmark.run(only=["ceilings"]), f"{MEASURING}.benchmark.benchmark"),
+    "repeat": (lambda: repeat(lambda: torch.rand(1), 1, 2), torch, "rand"),
+    "a training": (lambda: chapter_05.training(CPU, 2)(), chapter_05, "train_part"),
+    "step_here": (lambda: chapter_05.step_here(1, 1), chapter_05, "measure"),
+    "run_predict": (lambda: chapter_05.run_predict("T4", 1, 1), chapter_05, "step_here"),
+    "measured_limits": (lambda: measured_limits(CPU, 2), prediction, "two_ceilings"),
+    "Climb": (climbed, climb, "train_part"),
+    "above_the_floor": (above, chapter_07, "measure"),
+    "benchmark": (lambda: benchmark.run(only=["ceilings"]), benchmark, "benchmark"),
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_function_puts_back_what_it_changes(name, little, before, monkeypatch):
-    call, part = CALLS[name]
+    call, module, part = CALLS[name]
     monkeypatch.setattr(prediction, "two_ceilings", lambda device: (1.0, 1.0))
     monkeypatch.setitem(SECTIONS, "ceilings", replace(SECTIONS["ceilings"], full=LITTLE["ceilings"]))
     call()
@@ -191,7 +195,7 @@ def test_a_function_puts_back_what_it_changes(name, little, before, monkeypatch)
             assert torch.get_num_threads() != BEFORE
             raise error
 
-        monkeypatch.setattr(part, fail)
+        monkeypatch.setattr(module, part, fail)
         with pytest.raises(type(error)):
             call()
         assert state() == before
@@ -204,9 +208,9 @@ def test_a_rung_that_stops_leaves_nothing_changed(error, little, before):
             raise error
         return plain(device, hidden)
 
-    climb = Climb(CPU, 8, steps=2, threads=2)
+    upwards = Climb(CPU, 8, steps=2, threads=2)
     with pytest.raises(KeyboardInterrupt) if error is KeyboardInterrupt else contextlib.nullcontext():
-        climb.reach(Rung("it", make, None))
+        upwards.reach(Rung("it", make, None))
     assert state() == before
 
 

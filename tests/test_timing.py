@@ -9,7 +9,6 @@ from mnist_gpu.measuring.timing import (
     compare,
     compare_all,
     fewest_pairs,
-    fit_line,
     interval,
     measure,
     rounded,
@@ -250,36 +249,3 @@ def test_measure_takes_ten_blocks_from_an_idle_device_to_an_idle_device_also_of_
     assert found.median == pytest.approx(each, rel=0.01)
     warmup = ["wait", "call", "call", "wait", "wait", "call", "wait"]
     assert events == warmup + ["wait", *["call"] * found.number_per_run, "wait"] * 10
-
-
-def test_a_line_is_found_again_from_its_points():
-    sizes = [1, 3.5, 1000, 60_000]
-    assert fit_line(sizes, [2e-3 + 5e-6 * size for size in sizes]) == pytest.approx((2e-3, 5e-6), rel=1e-9)
-    assert fit_line([10, 20], [1.0, 3.0]) == pytest.approx((-1.0, 0.2))
-
-
-def test_the_errors_of_a_line_are_weighed_relatively():
-    # At both sizes one time is three times the other. The value nearest to both, relatively, is 1.2 times the smaller
-    # one; absolutely it would be twice the smaller one.
-    assert fit_line([1, 1, 100, 100], [1.0, 3.0, 100.0, 300.0]) == pytest.approx((0.0, 1.2), abs=1e-9)
-
-
-def test_a_large_error_at_a_large_size_does_not_move_the_small_end_of_a_line():
-    fixed, slope = fit_line([1, 2, 4, 10_000], [1.1, 1.2, 1.4, 2000.0])  # 1 + 0.1 size, and the last doubled
-    assert fixed + slope * 1 == pytest.approx(1.1, rel=0.1)  # by absolute errors: 0.4 off
-
-    def relative_errors(fixed, slope):
-        points = zip([1, 2, 4, 10_000], [1.1, 1.2, 1.4, 2000.0], strict=True)
-        return sum(((fixed + slope * size) / seconds - 1) ** 2 for size, seconds in points)
-
-    least = relative_errors(fixed, slope)
-    for change in (0.99, 1.01):
-        assert relative_errors(fixed * change, slope) > least < relative_errors(fixed, slope * change)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "seconds"), [([], []), ([1], [1.0]), ([2, 2, 2], [1.0, 2.0, 3.0]), ([1, 2], [1.0]), ([1, 2], [1.0] * 3)]
-)
-def test_a_line_needs_two_sizes_and_a_time_for_each(sizes, seconds):
-    with pytest.raises(ValueError, match=f"two different sizes and a time for each, but got {len(sizes)}, "):
-        fit_line(sizes, seconds)

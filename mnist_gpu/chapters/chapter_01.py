@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from mnist_gpu.device import environment, pick_device, using_threads
+from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.drawing import OWN, PUBLISHED, RECORDED, Drawn, Series, bars, lines, number, timeline
 from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Undecided, Wrong, checker, compared
 from mnist_gpu.measuring.published import Figure
@@ -23,6 +24,7 @@ from mnist_gpu.measuring.workloads import launch_seconds, repeat, thread_counts
 AXES = {"matrix product": ("size", "n, of an n x n product", "GFLOP/s"), "copy": ("mebibytes", "MiB copied", "GB/s")}
 
 
+@watched
 def measure_ceilings(
     device: torch.device, *, sizes=(64, 128, 256, 512, 1024, 2048), mebibytes=(1, 4, 16, 64, 256), seconds=0.2
 ) -> Iterator[Timed]:

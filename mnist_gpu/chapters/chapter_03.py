@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from mnist_gpu.data import PIPELINES, DataLoaderBatches, make_batches, normalize
 from mnist_gpu.device import environment, pick_device
+from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.drawing import OWN, RECORDED, Drawn, Series, bars, number, pictures, stacked, timeline
 from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Undecided, Wrong, checker, compared
 from mnist_gpu.measuring.results import Results, Timed, recorded
@@ -20,6 +21,7 @@ from mnist_gpu.measuring.timing import Comparison, alternate, compare_all, in_tu
 from mnist_gpu.measuring.workloads import endless, repeat, training_step
 
 
+@watched
 def measure_pipelines(device, *, batches=100, rounds=10, workers=(2,), progress: Callable = iter) -> Iterator[Timed]:
     """What it costs to make batches of 128 without training on them: `batches` of every pipeline, one thread."""
     sides = {kind: make_batches(kind, device=device) for kind in PIPELINES}

@@ -3,14 +3,9 @@
 import os
 import re
 import shlex
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import psutil
 
 from mnist_gpu.measuring.busy import watching
 
@@ -46,38 +41,3 @@ def run_command(command: Sequence, env: Mapping[str, str] = os.environ, **option
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)} ended with status {done.returncode}:\n{why(done.stderr)}")
     return done.stdout
-
-
-def torchrun(processes: int, *arguments, restarts: int = 0) -> list[str]:
-    """What the command `torchrun --standalone --nproc-per-node PROCESSES ARGUMENTS` starts, for run_command."""
-    options = ["--standalone", "--nproc-per-node", processes, "--max-restarts", restarts]
-    return [sys.executable, "-m", "torch.distributed.run", *map(str, (*options, *arguments))]
-
-
-def for_torchrun() -> None:
-    """Sets what the processes that a notebook starts find in their environment."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # one thread per process; torchrun would set it and say so
-    os.environ["USE_LIBUV"] = "0" if sys.platform == "win32" else "1"  # which PyTorch for Windows is built without
-    os.environ["TQDM_DISABLE"] = "1"  # no progress bars among the output of the processes
-
-
-def train_with_two_workers(checkpoint: Path, *, kill: bool) -> None:
-    """Trains three epochs with two processes, a checkpoint each, one restart allowed; prints how it began and ended.
-
-    With `kill` one of the two is killed as soon as the first checkpoint is there. Raises RuntimeError if it fails.
-    """
-    options = ["--device", "cpu", "--epochs", "3", "--batch-size", "512", "--every-epoch"]
-    options += ["--save", checkpoint.name, "--resume", checkpoint.name]
-    command = torchrun(2, "-m", "mnist_gpu", "train", *options, restarts=1)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": own_environment(), **TEXT}
-    process = subprocess.Popen(command, cwd=checkpoint.parent, **pipes)
-    while kill and process.poll() is None and not checkpoint.exists():
-        time.sleep(0.01)
-    if kill and process.poll() is None:
-        worker = psutil.Process(process.pid).children()[-1].pid
-        os.kill(worker, signal.SIGKILL)
-        print("(one worker killed)")
-    said, errors = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"{shlex.join(command)} ended with status {process.returncode}:\n{why(errors)}")
-    print("\n".join(line for line in said.splitlines() if line.startswith(("Resumed", "Finished", "Test"))))

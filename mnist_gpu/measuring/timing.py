@@ -216,16 +216,3 @@ def compare_all(seconds: Mapping[str, Sequence[float]], pairs: Iterable[tuple[st
     """`compare` for every (first, second) of `pairs`, with intervals that hold together."""
     pairs = list(pairs)
     return [compare(seconds, *pair, of=len(pairs)) for pair in pairs]
-
-
-def fit_line(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
-    """The line `seconds = fixed + slope * size` whose relative errors are smallest (weighted least squares).
-
-    Returns (fixed, slope). Raises ValueError with fewer than two different sizes.
-    """
-    if len(set(sizes)) < 2 or len(sizes) != len(seconds):
-        raise ValueError(f"a line needs two different sizes and a time for each, but got {len(sizes)}, {len(seconds)}")
-    times = torch.tensor(seconds, dtype=torch.float64)
-    columns = torch.stack([torch.ones_like(times), torch.tensor(sizes, dtype=torch.float64)], dim=1) / times[:, None]
-    fixed, slope = torch.linalg.lstsq(columns, torch.ones_like(times)[:, None]).solution.flatten().tolist()
-    return fixed, slope

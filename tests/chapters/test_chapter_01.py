@@ -7,8 +7,8 @@ import torch
 
 from mnist_gpu.chapters import chapter_01 as lab
 from mnist_gpu.measuring import workloads
-from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, Source
 from mnist_gpu.measuring.exercises import RIGHT, UNDECIDED, WRONG, judge
+from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, Source
 from mnist_gpu.measuring.results import Results, Timed
 
 CPU = torch.device("cpu")

@@ -6,8 +6,8 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from mnist_gpu.data import DeviceBatches
 from mnist_gpu.chapters import chapter_03 as lab
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.measuring.exercises import RIGHT, UNDECIDED, WRONG, judge
 from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.measuring.timing import compare

@@ -10,8 +10,8 @@ import torch
 from agreement import assert_same_losses
 from PIL import Image
 
-from mnist_gpu.data import DeviceBatches
 from mnist_gpu.chapters import chapter_07 as lab
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster import compiled_epoch
 from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, TEXTBOOK, WIDE
 from mnist_gpu.measuring.prediction import Predicted, Range

@@ -56,7 +56,7 @@ def weighted(weight):
 
 wrong.value("08.3", "means of all parts are added up", weighted(lambda *_: 1))
 wrong.value("08.3", "count the same", weighted(lambda some, images, parts: 1 / parts))
-wrong.value("08.3", "should give", weighted(lambda some, images, parts: some))
+wrong.value("08.3", "should be", weighted(lambda some, images, parts: some))
 wrong.value(
     "08.3", "12 at once", lambda model, images, labels, parts: F.cross_entropy(model(images), labels).backward()
 )

@@ -72,7 +72,8 @@ def test_a_hint_that_another_right_answer_would_get_is_not_given():
     [
         (2, 2, True), (2.0, 2, False), (True, 1, False), (2, 2.0, True), (0.1 + 0.2, 0.3, True), (None, 0, False),
         ([1, 2], (1, 2), True), ([1], [1, 2], False), ({"a": 1}, {"a": 1}, True), ({"a": 1}, {"b": 1}, False),
-        (torch.ones(2), torch.ones(3), False), (torch.ones(2), torch.ones(2).double(), True), (1.0, torch.ones(1), False),
+        (torch.ones(2), torch.ones(3), False), (torch.ones(2), torch.ones(2).double(), True),
+        (1.0, torch.ones(1), False),
         (torch.tensor([1, 2]), torch.tensor([1, 2]), True), (torch.tensor([1, 2]), torch.tensor([1, 3]), False),
         (torch.full((2,), torch.nan), torch.ones(2), False),
     ],

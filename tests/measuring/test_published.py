@@ -44,7 +44,7 @@ def test_figures_are_chosen_by_card_quantity_and_kind():
     every = published()
     chosen = published(card="A100", quantity="float32", kind=SHEET)
     assert chosen == [f for f in every if (f.card, f.quantity, f.kind) == ("A100", "float32", SHEET)] and chosen
-    assert {f.card for f in published(quantity="float32", kind=SHEET)} == set(cards())
+    assert {f.quantity for f in published(card="T4")} >= {"float32", "memory", "warps"}
     for ask in (named, lambda name: published(card=name)):
         with pytest.raises(ValueError, match=r"'H900'; there are: T4, .*H200"):
             ask("H900")

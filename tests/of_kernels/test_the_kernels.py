@@ -1,6 +1,6 @@
 """Every kernel against PyTorch: interpreted on the CPU, or compiled on a GPU, as the process was started.
 
-See test_kernels.py, which starts both.
+See chapters/test_chapter_09.py, which starts both.
 """
 
 import pytest
@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from agreement import assert_same_losses
 
-from mnist_gpu.data import DeviceBatches, normalize
 from mnist_gpu.chapters.chapter_09 import launches_of
+from mnist_gpu.data import DeviceBatches, normalize
 from mnist_gpu.faster import graphs, kernels, ladder
 from mnist_gpu.faster.graphs import EpochGraph
 from mnist_gpu.faster.ladder import PLAIN, rungs, sgd

@@ -6,8 +6,8 @@ import pytest
 import simulated_accelerator as sim
 import torch
 
-from mnist_gpu.data import PIPELINES, DeviceBatches, MemoryBatches, make_batches
 from mnist_gpu.chapters.chapter_08 import sweeps
+from mnist_gpu.data import PIPELINES, DeviceBatches, MemoryBatches, make_batches
 from mnist_gpu.device import pick_device
 from mnist_gpu.faster.ladder import sgd, waiting
 from mnist_gpu.faster.prefetch import Prefetched

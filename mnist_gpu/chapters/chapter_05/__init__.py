@@ -15,6 +15,7 @@ from mnist_gpu.data import make_batches
 from mnist_gpu.device import describe, using_threads
 from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.measuring import prediction
+from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.commands import run_command
 from mnist_gpu.measuring.drawing import RECORDED, Drawn, Series, bars, columns, grid, number, span
 from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, checker
@@ -90,6 +91,7 @@ def recorded_pipelines(device: torch.device) -> None:
 # From which size on it pays
 
 
+@watched
 def measure_crossover(
     device: torch.device, *, batch_sizes=(32, 128, 512, 2048), widths=(32, 128, 512, 2048), rounds=10,
     call_seconds=0.02, progress: Callable = iter,

@@ -10,6 +10,7 @@ import torch
 from mnist_gpu.data import make_batches
 from mnist_gpu.device import using_threads
 from mnist_gpu.faster.ladder import plain, textbook
+from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.results import Timed
 from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section
 from mnist_gpu.measuring.timing import in_turn
@@ -18,6 +19,7 @@ from mnist_gpu.measuring.workloads import First, endless, repeat, seconds_of, tr
 CPU = torch.device("cpu")
 
 
+@watched
 def measure_account(
     device: torch.device, *, sizes=None, steps=50, rounds=10, progress: Callable = iter
 ) -> Iterator[Timed]:

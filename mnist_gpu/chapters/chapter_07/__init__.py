@@ -21,6 +21,7 @@ from mnist_gpu.device import environment, usable_cpus, using_threads
 from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, RUNGS, TEXTBOOK, WIDE, rungs, sgd
 from mnist_gpu.measuring import drawing
+from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.climb import FLOORS, extra, fastest_rung, gains, known, measure_ladder, quickest, skipped
 from mnist_gpu.measuring.drawing import Drawn, Series, columns, number, span, stacked  # noqa: F401 - for a cell
 from mnist_gpu.measuring.prediction import Range, outcomes, predicted_ladders
@@ -248,6 +249,7 @@ def make_ensemble_step(models: Sequence[nn.Module]) -> Callable:
     return step
 
 
+@watched
 def measure_ensemble(
     device: torch.device, *, counts=(1, 2, 4, 8, 16, 32), steps=20, rounds=10, progress: Callable = iter
 ) -> Iterator[Timed]:

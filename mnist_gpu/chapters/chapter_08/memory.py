@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from mnist_gpu.checks import at_least_one
 from mnist_gpu.measuring.drawing import PALETTE, Drawn, columns, number
@@ -103,6 +102,8 @@ def cost_of_gradient(model: nn.Module, images: torch.Tensor, labels: torch.Tenso
     kept: bytes, from the forward to the backward pass (of the last part). peak: bytes that were made, at most at once;
     the gradients are among them. operations: of matrix products alone. launched: PyTorch's operations, views included.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # here: it imports Triton, which chapter 09 has to do itself
+
     kept = counted(model, images.chunk(parts)[-1], labels.chunk(parts)[-1])
     model.zero_grad()
     with FlopCounterMode(display=False) as counter:  # apart from the bytes: it holds on to modules and their tensors
