@@ -124,6 +124,18 @@ def nothing_compiled() -> Iterator[None]:
             os.environ.update(before)
 
 
+def continued(record: Path | None, append: bool, device: torch.device, quick: bool) -> Results | None:
+    """What is recorded there already and is to be added to, or None. Raises ValueError where it cannot be."""
+    writable(record)
+    if not (record and record.exists()):
+        return None
+    if not append:
+        raise ValueError(f"{record} is there already: --append adds to it, and another name begins a new one")
+    before = results.read(record)
+    results.merged(before, Results(environment(device), [], datetime.date.today().isoformat(), quick))
+    return before
+
+
 @using_threads(1)
 def run(
     quick: bool = False, only: list[str] | None = None, on: str | None = None, record: Path | None = None,
@@ -136,13 +148,8 @@ def run(
     else 0. Raises ValueError, before measuring, if the file cannot be written or continued, or is there already without
     `append`.
     """
-    writable(record)
-    if record and record.exists() and not append:
-        raise ValueError(f"{record} is there already: --append adds to it, and another name begins a new one")
     device = pick_device()
-    before = results.read(record) if append and record and record.exists() else None
-    if before:
-        results.merged(before, Results(environment(device), [], datetime.date.today().isoformat(), quick))
+    before = continued(record, append, device, quick)
     print(describe(device))
     if record and (load := environment(device)["load_average"] or 0.0) > results.QUIET:
         print(

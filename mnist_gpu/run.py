@@ -55,7 +55,7 @@ def run_training(
     Started by torchrun, the processes share the batches, and rank 0 alone prints and writes.
 
     Args:
-        epochs, batch_size, hidden, lr, momentum, seed: of the training; see mnist_gpu.training, batches and model.
+        epochs, batch_size, hidden, lr, momentum, seed: of the training; see mnist_gpu.training, data and model.
         device: see mnist_gpu.device.pick_device.
         batches: the pipeline, see mnist_gpu.data.make_batches.
         threads: of the CPU.

@@ -39,15 +39,6 @@ def training_step(device: torch.device, batch_size: int, hidden: int) -> Callabl
     return lambda: step(*batch)
 
 
-def step_here(batch_size: int, hidden: int) -> dict[int, float]:
-    """Seconds of a training step on this computer's CPU, measured, by the number of threads."""
-    found = {}
-    for threads in thread_counts(torch.device("cpu")):
-        with using_threads(threads):
-            found[threads] = measure(training_step(torch.device("cpu"), batch_size, hidden)).median
-    return found
-
-
 def repeat(function: Callable[[], object], count: int, threads: int | None = None) -> None:
     """Calls `function` `count` times, with so many threads or those that are set.
 

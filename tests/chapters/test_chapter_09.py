@@ -43,7 +43,7 @@ def test_kernels_compute_what_pytorch_does_and_answers_are_told_apart(interpret,
 @pytest.mark.parametrize("interpret", [True, False])
 def test_a_process_runs_kernels_as_it_is_told_and_this_one_stays_as_it_was(interpret, monkeypatch, tmp_path):
     file = tmp_path / "a_program.py"  # as Triton's own file is the program of a notebook that has interpreted a kernel
-    file.write_text("raise SystemExit('it was imported')")
+    file.write_text("raise SystemExit('it was imported')", encoding="utf-8")
     before, program = dict(os.environ), sys.modules["__main__"]
     monkeypatch.setitem(vars(program), "__file__", str(file))
     monkeypatch.setitem(vars(program), "__spec__", None)
