@@ -1,5 +1,6 @@
 """Chapter 10: several processes and one of them alone, in turn, and what is said of them."""
 
+import subprocess
 import sys
 from functools import partial
 
@@ -44,7 +45,17 @@ def test_a_rank_that_is_not_the_first_does_nothing_while_one_is_measured(monkeyp
     assert second["one"]() is None and first["one"]() > 0
 
 
-def test_two_processes_measure_themselves_and_one_of_them():
+@pytest.fixture
+def busy():
+    """Somebody else keeps two CPUs busy."""
+    forever = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    yield
+    for process in forever:
+        process.kill()
+        process.wait()
+
+
+def test_two_processes_measure_themselves_and_one_of_them_also_on_a_busy_machine(busy):
     measured = lab.measured_by(2, widths=[8])
     assert measured.processes == 2 and len(measured.losses) == len(measured.losses_of_one) == 100
     assert measured.losses == pytest.approx(measured.losses_of_one, abs=0.02)

@@ -16,6 +16,7 @@ from mnist_gpu.data import make_batches
 from mnist_gpu.device import set_threads
 from mnist_gpu.faster.distributed import Group, join, make_distributed_step
 from mnist_gpu.faster.ladder import sgd
+from mnist_gpu.measuring.busy import watching
 from mnist_gpu.measuring.timing import alternate
 from mnist_gpu.measuring.workloads import repeat, seconds_of
 from mnist_gpu.model import make_model, parameter_count
@@ -82,7 +83,8 @@ def measure_scaling(group: Group, widths: Sequence[int]) -> dict:
 
 if __name__ == "__main__":
     set_threads(1)
-    with join(sys.argv[1]) as joined:
+    # To each rank the others are busy neighbours. Whether the machine is busy is said by the program that starts them.
+    with watching(say=lambda busy: None), join(sys.argv[1]) as joined:
         measured = measure_scaling(joined, [int(width) for width in sys.argv[2:]])
         if joined.first:
             print(measured)
