@@ -263,3 +263,16 @@ def test_where_the_machine_cannot_tell_no_answer_is_wrong(monkeypatch, answer, c
     monkeypatch.setattr(exercises, "usable_cpus", lambda: 2)
     assert "width 512, below the answer" in judge(threads_pay, "never").text
     assert judge(threads_pay, 512).status == RIGHT
+
+
+def test_what_a_second_measurement_does_not_show_again_is_held_against_no_answer(monkeypatch):
+    seen = iter([0.5, 1.0] * 2)  # of two threads, at every width: once half the time, a moment later no less
+    monkeypatch.setattr(exercises, "usable_cpus", lambda: 2)
+
+    def measured(sides, **options):
+        faster = next(seen)
+        return {(width, n): [1.0 if n == 1 else faster] * 10 for width, n in sides}
+
+    monkeypatch.setattr(exercises, "alternate", measured)
+    (threads_pay,) = [e for e in lab.EXERCISES if e.name == "05.3"]
+    assert judge(threads_pay, 512).status == judge(threads_pay, "never").status == UNDECIDED
