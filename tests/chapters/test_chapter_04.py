@@ -21,7 +21,7 @@ def test_curves_grow_with_the_training_and_are_redrawn_in_their_place(monkeypatc
     class Handle:
         update = shown.append
 
-    curves = lab.Curves()
+    before, curves = plt.get_fignums(), lab.Curves()
     history = [Epoch(1, [2.0, 1.0], [], 4, 1.0), Epoch(2, [0.5, 0.25], [], 4, 1.0)]
     tests = [Evaluation(0.9, 0.5), Evaluation(0.4, 0.75)]
     for epochs in (1, 2):
@@ -31,7 +31,7 @@ def test_curves_grow_with_the_training_and_are_redrawn_in_their_place(monkeypatc
         assert list(curves.right.lines[0].get_ydata()) == [50, 75][:epochs]
         assert list(batches.get_xdata()) == [0.5, 1, 1.5, 2][: 2 * epochs]
         assert list(batches.get_ydata()) == [2, 1, 0.5, 0.25][: 2 * epochs]
-    assert shown == [curves.figure] * 2 and not plt.get_fignums()  # nor once more at the end of the cell
+    assert shown == [curves.figure] * 2 and plt.get_fignums() == before  # nor once more at the end of the cell
 
 
 def test_the_commonest_mistake_is_said_and_right_answers_are_left_pale():
