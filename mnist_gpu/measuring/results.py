@@ -17,7 +17,7 @@
         "proof": {},                      what shows that the result is the same: losses, and their differences
         "run": 0}]}                       which run of the benchmark: only what one run has timed in turn is compared
 
-Only `python -m mnist_gpu benchmark --record` writes them.
+Only `python -m mnist_gpu benchmark --record` writes them, and `python benchmarks/peers --record` adds its section.
 """
 
 import hashlib
