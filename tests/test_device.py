@@ -72,7 +72,7 @@ def rocm(monkeypatch):
     ("kernel", "says"),
     [
         ("import os; print('Cannot read x for gfx1036', flush=True); os.abort()", ["gfx1036", "SIGABRT"]),
-        ("import time; time.sleep(60)", ["0.5 seconds"]),
+        ("import time; time.sleep(600)", ["0.5 seconds"]),
     ],
 )
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
