@@ -4,20 +4,28 @@ An examination is a generator of findings; `EXAMINATIONS` lists those that `diag
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import json as json_format
+import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
+import psutil
 import torch
 
 from mnist_gpu.data import load_mnist
 from mnist_gpu.device import accelerator, describe, device_name, environment, kernel_error, pick_device, usable_cpus
 from mnist_gpu.why_no_gpu import GPU_MIB_NEEDED, OTHERS, PYTORCH, why_no_gpu, why_no_kernel
+
+# Intel's and LLVM's OpenMP, one program under two names, does not bear a second copy of itself. GCC's (libgomp) does.
+LLVMS_OPENMP = re.compile(r"lib(iomp5|omp)(md|140\.x86_64)?(-\w+)?\.(dll|so|dylib)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,29 @@ def threads() -> Iterator[Finding]:
     yield slow if set_to > cpus else ok(f"{text}.")
 
 
+def openmp() -> Iterator[Finding]:
+    """Conda's numpy may bring a second runtime beside PyTorch's; importing PyTorch has imported it."""
+    found = sorted(str(path) for path in loaded_libraries() if LLVMS_OPENMP.fullmatch(path.name))
+    if len(found) > 1:
+        yield note(
+            f"{len(found)} OpenMP runtimes are in this process: {', '.join(found)}. If both are used, they may end it "
+            'with "OMP: Error #15", and a notebook says only that its kernel died.',
+            "Install all packages from one place: the course in a virtual environment of its own, outside conda "
+            "(`make lab`). KMP_DUPLICATE_LIB_OK=TRUE, which the error names, may give wrong results.",
+        )
+
+
+def loaded_libraries() -> set[Path]:
+    """The files of the libraries in this process, links resolved: of two names of one there is one."""
+    if sys.platform == "darwin":  # where psutil does not tell
+        system = ctypes.CDLL(None)
+        system._dyld_get_image_name.restype = ctypes.c_char_p
+        found = [os.fsdecode(system._dyld_get_image_name(i)) for i in range(system._dyld_image_count())]
+    else:
+        found = [part.path for part in psutil.Process().memory_maps()]
+    return {Path(path).resolve() for path in found}
+
+
 def torchvision() -> Iterator[Finding]:
     try:
         yield ok(f"torchvision {import_module('torchvision').__version__} goes with this torch.")
@@ -123,4 +154,4 @@ def data() -> Iterator[Finding]:
         yield error(f"MNIST cannot be read: {failure}", "See data/README.md.")
 
 
-EXAMINATIONS = (gpu, threads, torchvision, data)
+EXAMINATIONS = (gpu, threads, openmp, torchvision, data)

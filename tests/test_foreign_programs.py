@@ -79,6 +79,23 @@ def test_the_doctor_names_what_is_wrong_and_its_remedy(driver, programs, error, 
     assert_says(said["findings"][0], text, remedy)
 
 
+@linux
+def test_two_openmp_runtimes_in_one_process(tmp_path):
+    """Of conda's numpy, and of PyTorch from pip. Of GCC's libgomp any number may be there."""
+    compiler = shutil.which(os.environ.get("CC", "cc")) or pytest.skip("a C compiler is needed")
+    (empty := tmp_path / "empty.c").write_text("", encoding="utf-8")
+    libraries = [tmp_path / f"{n}" / name for name in ("libiomp5.so", "libgomp.so.1") for n in (1, 2)]
+    for library in libraries:
+        library.parent.mkdir(exist_ok=True)
+        subprocess.run([compiler, "-shared", "-o", library, empty], check=True)
+    (other_name := tmp_path / "libomp.so").symlink_to(libraries[0])
+    load = "import ctypes, sys; [ctypes.CDLL(p) for p in sys.argv[1:]]; "
+    code = load + "from mnist_gpu import doctor; doctor.run(json=True)"
+    said = json.loads(run(["-c", code, *map(str, libraries), str(other_name)], os.environ))
+    (finding,) = (f for f in said["findings"] if "OpenMP" in f["text"])
+    assert_says(finding, ["2 OpenMP", *map(str, libraries[:2]), "Error #15"], ["from one place"])
+
+
 @pytest.fixture(scope="module")
 def deadly(simulated_environment) -> dict[str, str]:
     """An environment in which there is a GPU whose first matrix product ends the process, as SIGSEGV does."""
