@@ -136,13 +136,4 @@ def run(folder: Path = Path("gpu-results"), minutes: float = 10.0) -> int:
 
 def report(found: results.Results) -> None:
     """The ratios, and predictions beside measurements."""
-    from mnist_gpu.measuring.drawing import number, span  # with matplotlib, which other commands need not wait for
-
-    print("", *benchmark.ratios(found), "", sep="\n")
-    for (card, section, name, sizes, seconds), measured in (beside := prediction.outcomes([found])):
-        per, unit = (1, "s") if section == "ladder" else (1e-6, "µs")
-        what = ", ".join([name, *(f"{key.replace('_', ' ')} {value}" for key, value in sizes.items())])
-        print(f"{card}: {what}: predicted {span(seconds, per)} {unit}, measured {number(measured / per)}")
-    if beside:
-        right = sum(outcome.measured in outcome.predicted.seconds for outcome in beside)
-        print(f"{right} of {len(beside)} measured times lie in the predicted range.")
+    print("", *benchmark.ratios(found), "", prediction.outcomes([found]), sep="\n")

@@ -126,7 +126,7 @@ def test_the_summary_has_ratios_and_predictions_beside_what_was_recorded(session
     run(folder)
     out = capsys.readouterr().out
     assert "NVIDIA H200 (cuda), ladder: no wait per step is 4.00 times as fast as textbook" in out
-    assert "H200: textbook, hidden 128: predicted" in out and "measured 8" in out and "in the predicted range" in out
+    assert "H200: textbook, hidden 128 " in out and "in the predicted range" in out
 
 
 def test_a_chapter_is_executed_into_the_folder_even_if_it_fails(tmp_path):

@@ -70,9 +70,9 @@ def test_a_notebook_and_the_programs_that_it_starts_find_it(simulated_environmen
 # Times say nothing on the simulated accelerator, and there a chapter is to run, not to measure: two rounds are enough.
 FEW_ROUNDS = """
 from mnist_gpu.measuring import timing
-timing.BLOCKS, _alternate, _measure = 2, timing.alternate, timing.measure
+timing.BLOCKS, _in_turn, _measure = 2, timing.in_turn, timing.measure
 few = {"warmup": 0}
-timing.alternate = lambda sides, *, rounds=2, **o: _alternate(sides, **o | few, rounds=min(rounds, 2))
+timing.in_turn = lambda sides, *, rounds=2, **o: _in_turn(sides, **o | few, rounds=min(rounds, 2))
 timing.measure = lambda function, **options: _measure(function, **options | {"min_seconds": 0.001})
 """
 

@@ -14,7 +14,7 @@ from mnist_gpu.device import environment, pick_device, using_threads
 from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.drawing import OWN, PUBLISHED, RECORDED, Drawn, Series, bars, lines, number, timeline
 from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Undecided, Wrong, checker, compared
-from mnist_gpu.measuring.published import Figure
+from mnist_gpu.measuring.prediction import Figure
 from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.measuring.section import Section
 from mnist_gpu.measuring.timing import alternate, compare_all, measure
@@ -176,7 +176,7 @@ class VirtualDevice:
         readings = zip(self.readings[::2], self.readings[1::2], strict=False)
         spans = [("your clock", "measured", *span) for span in readings]
         events = [(*names, 1e-6 * a, 1e-6 * b, 0) for *names, a, b in sorted(spans[:6] + self.events[:12]) if b > a]
-        timeline(events, named=len(events), since="the beginning").show()
+        timeline(events, named=len(events)).show()
 
 
 MISTAKEN = {  # what wrong clocks do, and what is said of it

@@ -12,8 +12,7 @@ from torch import nn
 from mnist_gpu.measuring.drawing import PUBLISHED, Drawn, columns, number, pictures
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker, compared
 from mnist_gpu.measuring.operations import Operations
-from mnist_gpu.measuring.prediction import BYTES, OPERATIONS, Limits
-from mnist_gpu.measuring.published import MEASURED, SHEET, published, sources
+from mnist_gpu.measuring.prediction import BYTES, MEASURED, OPERATIONS, SHEET, Limits, published, sources
 from mnist_gpu.measuring.timing import measure
 from mnist_gpu.measuring.workloads import training_step, two_ceilings
 

@@ -69,8 +69,8 @@ def digits(images: torch.Tensor, labels: torch.Tensor) -> Drawn:
 
 def one_image(parts: Mapping[str, float], whole: float) -> Drawn:
     """What the parts of preparing an image take, in seconds, beside what was measured as a whole."""
-    row, title = {name: 1e6 * seconds for name, seconds in parts.items()}, "One image in the textbook's pipeline"
-    axes, says = stacked({"an image": row}, unit="µs", wholes={"an image": 1e6 * whole}, least=0, title=title)
+    row = {name: 1e6 * seconds for name, seconds in parts.items()}
+    axes, says = stacked({"an image": row}, unit="µs", wholes={"an image": 1e6 * whole})
     largest, sums = max(parts, key=parts.get), sum(parts.values()) / whole
     return Drawn(axes, f"{says}\nThat is {sums:.0%} of the {number(1e6 * whole)} µs as a whole; {largest} is largest.")
 
@@ -150,7 +150,7 @@ def draw_workers(load: int, train: int, found: object) -> None:
         begin, end = max(end, ready), max(end, ready) + 1e-6 * train
         events.append((f"worker {k % workers + 1}", "load", ready - 1e-6 * load, ready, 0))
         events.append(("training", "train", begin, end, 0))
-    timeline(sorted(events), named=len(events), since="the first worker began").show()
+    timeline(sorted(events), named=len(events)).show()
 
 
 EXERCISES = (

@@ -51,8 +51,9 @@ class Curves:
 def confusion(matrix: torch.Tensor) -> Drawn:
     """Counts `[10, 10]`, row: true digit, column: predicted digit; the right answers on the diagonal are left pale."""
     wrong, texts = matrix.clone().fill_diagonal_(0), [[str(count) for count in row] for row in matrix.tolist()]
-    title, names = "Test images by true and predicted digit", {"xlabel": "predicted digit", "ylabel": "true digit"}
-    drawn = grid(wrong, texts, rows=range(10), columns=range(10), title=title, label="wrong answers", **names)
+    title, sides = "Test images by true and predicted digit", {"rows": "true digit", "columns": "predicted digit"}
+    sides = {side: (what, range(10)) for side, what in sides.items()}
+    drawn = grid(wrong, texts, title=title, label="wrong answers", **sides)
     drawn.axes.figure.set_size_inches(6.4, 5)
     true, predicted = divmod(int(wrong.argmax()), 10)
     return drawn._replace(says=f"The commonest: {wrong.max()} times a {true} was taken for a {predicted}.")
@@ -61,7 +62,7 @@ def confusion(matrix: torch.Tensor) -> Drawn:
 def mistakes(images: torch.Tensor, labels: torch.Tensor, answers: torch.Tensor, confidence: torch.Tensor) -> Drawn:
     """Images `[N, 28, 28]` over which stands what they are, what they were taken for, and how certainly."""
     found = zip(labels.tolist(), answers.tolist(), confidence.tolist(), strict=True)
-    return pictures(images, [f"{t} → {a} ({c:.0%})" for t, a, c in found], columns=7, width=1.25)
+    return pictures(images, [f"{t} → {a} ({c:.0%})" for t, a, c in found], columns=7)
 
 
 def weights(before: torch.Tensor, after: torch.Tensor, count: int = 10) -> Drawn:

@@ -8,7 +8,7 @@ import torch
 from mnist_gpu.chapters import chapter_01 as lab
 from mnist_gpu.measuring import workloads
 from mnist_gpu.measuring.exercises import RIGHT, UNDECIDED, WRONG, judge
-from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, Source
+from mnist_gpu.measuring.prediction import MEASURED, SHEET, Figure, Source
 from mnist_gpu.measuring.results import Results, Timed
 
 CPU = torch.device("cpu")
@@ -100,7 +100,7 @@ def test_of_transfers_the_largest_are_drawn_and_published_ones_also_where_nothin
     pinned = [ceiling("transfer, pinned", rate, size) for rate, size in ((50, 1), (12, 256))]
     recorded = machine(ceiling("transfer, pageable", 6, 256), *pinned)
     axes, says = lab.transfers(machine(), [recorded], [h100])
-    assert [bar.get_width() for bar in axes.patches] == [6, 12] and "6 GB/s" in says and "12 (" in says
+    assert {6, 12} <= {bar.get_width() for bar in axes.patches} and "6 GB/s" in says and "12 GB/s" in says
 
 
 # The checks

@@ -3,7 +3,7 @@
 import torch
 
 from mnist_gpu.chapters import chapter_02 as lab
-from mnist_gpu.measuring.published import MEASURED, SHEET, Figure, Source
+from mnist_gpu.measuring.prediction import MEASURED, SHEET, Figure, Source
 
 
 def test_the_ceilings_of_a_step_on_published_cards_are_work_over_rate(monkeypatch):

@@ -70,8 +70,8 @@ def test_figures_say_what_they_show(monkeypatch):
     axes, says = lab.rates(CPU, mine)
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["dataloader", "memory"]
     own, recorded = says.splitlines()
-    assert "here" in own and "from 1 images/s (dataloader) to 36 (memory)" in own
-    assert "H100" in recorded and "recorded 2026-01-30" in recorded and "to 900 (memory)" in recorded
+    assert "here" in own and "dataloader 1 images/s, memory 36" in own
+    assert "H100" in recorded and "recorded 2026-01-30" in recorded and "memory 900" in recorded
 
     axes, says = lab.one_image({"ToTensor": 2e-5, "collate": 3e-5}, 1e-4)
     assert "ToTensor 20, collate 30" in says and "50% of the 100 µs" in says and "collate is largest" in says

@@ -174,7 +174,7 @@ def test_what_a_recorded_gpu_gave_is_shown_and_without_one_nothing_is_said(machi
     lab.recorded_launches(CPU)
     assert "not waiting 5 µs, waiting 2000 µs" in capsys.readouterr().out
     lab.recorded_pipelines(CPU)
-    assert "from 30,000 images/s (textbook) to 120,000 (tensors in memory)" in capsys.readouterr().out
+    assert "textbook 30,000 images/s, tensors in memory 120,000" in capsys.readouterr().out
     assert len(plt.gca().patches) == 2
     lab.recorded_maps(CPU)
     out = capsys.readouterr().out

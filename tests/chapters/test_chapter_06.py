@@ -12,7 +12,7 @@ from mnist_gpu.chapters.chapter_06 import account
 from mnist_gpu.chapters.chapter_06.account import growing_steps
 from mnist_gpu.faster import ladder
 from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK
-from mnist_gpu.measuring import timing, workloads
+from mnist_gpu.measuring import workloads
 from mnist_gpu.measuring.prediction import Limits, PredictedCard, Range, on_card
 from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.measuring.workloads import training_step
@@ -77,15 +77,15 @@ def test_every_part_of_the_account_is_done_as_often_as_there_are_steps(few_batch
 
         return noting
 
-    def alternate(sides, *, into, **options):
+    def in_turn(sides, **options):
         for Batches.part, function in sides.items():
             function()
-            into[Batches.part] = [6.0] * 3
+            yield Batches.part, [6.0] * 3
 
     for module in (workloads, ladder):
         monkeypatch.setattr(module, "make_step", noted_step)
     monkeypatch.setattr(torch.Tensor, "item", lambda self: Batches.seen.append((Batches.part, "wait")) or item(self))
-    monkeypatch.setattr(timing, "alternate", alternate)
+    monkeypatch.setattr(account, "in_turn", in_turn)
     found = list(lab.measure_account(CPU, sizes=(3,), steps=4))
     step = 128, 128
     every = {  # a training waits once more, for the end of its epoch

@@ -14,7 +14,7 @@ from mnist_gpu.chapters import chapter_07 as lab
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster import compiled_epoch
 from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, TEXTBOOK, WIDE
-from mnist_gpu.measuring.prediction import Predicted, Range
+from mnist_gpu.measuring.prediction import Range
 from mnist_gpu.measuring.results import Results, Skipped, Timed, fingerprint
 from mnist_gpu.measuring.section import measured_pairs
 from mnist_gpu.model import make_model
@@ -93,10 +93,10 @@ def test_the_figure_shows_every_machine_with_its_floor_and_predictions_as_ranges
     axes, says = lab.ladder_figure([], own)
     rows = [text.get_text() for text in axes.get_yticklabels()]
     assert rows == ["1. textbook", "14. CUDA graph of a step", "18. compiled epoch", lab.FLOOR]
-    assert [text.get_text() for text in axes.texts] == [
+    assert {text.get_text() for text in axes.texts} == {
         "2.00 s", "0.250 s, 8.00x (oneDNN)", "0.100 s (torch.mm, weights [784, H])",
         "5 to 6 s", "0.02 to 0.1 s, 50 to 300x",  # 5 / 0.1 to 6 / 0.02
-    ]  # fmt: skip
+    }  # fmt: skip
     assert "compiled epoch is 8.00 times as fast as textbook" in says
     plt.close("all")
 
@@ -131,11 +131,6 @@ def test_tables_of_other_libraries_and_of_predictions_say_who_was_right(monkeypa
     assert [line.split()[0] for line in said.splitlines()[3:7]] == ["JAX", "plain", "twin", "fastai"]
     assert "Keras: is not installed." in said and "TF32" not in said
     assert "Slower than the plain loop: fastai.\nFaster than the plain loop: JAX.\n" in said
-    times = (("ladder", 5.5), ("ladder", 7.0), ("crossover", 1.0))
-    met = [(Predicted("T4", section, TEXTBOOK, {}, Range(5.0, 6.0)), value) for section, value in times]
-    monkeypatch.setattr(lab, "outcomes", lambda machines: met)
-    lab.predictions_met()
-    assert ["NOT" in line for line in capsys.readouterr().out.splitlines()] == [False, True]
 
 
 # Many networks at once

@@ -17,11 +17,10 @@ from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.measuring import prediction
 from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.commands import run_command
-from mnist_gpu.measuring.drawing import RECORDED, Drawn, Series, bars, columns, grid, number, span
+from mnist_gpu.measuring.drawing import RECORDED, Drawn, Series, bars, columns, grid, span
 from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, checker
 from mnist_gpu.measuring.prediction import Limits, Range, predict_graph, predict_step, predictable, predicted_card
 from mnist_gpu.measuring.prediction import measured_limits as measured_limits  # for a cell
-from mnist_gpu.measuring.published import sources
 from mnist_gpu.measuring.results import Results, Timed, recorded, side_name
 from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section
 from mnist_gpu.measuring.timing import Comparison, alternate, compare, measure
@@ -147,8 +146,7 @@ def ratio_map(ratios: Sequence[Comparison | Range | float], steps: Sequence[Time
     texts = [text if claimed else f"({text})" for _, text, claimed in cells]
     axes = grid(
         wins.log2().reshape(len(rows), -1), [texts[i : i + len(widths)] for i in range(0, len(texts), len(widths))],
-        rows=rows, columns=widths, around=0.0, xlabel="hidden width", ylabel="batch size", title=title,
-        label="times as fast",
+        rows=("batch size", rows), columns=("hidden width", widths), around=0.0, title=title, label="times as fast",
     ).axes  # fmt: skip
     axes.figure.set_size_inches(1.6 + 1.15 * len(widths), 1.1 + 0.62 * len(rows))  # for the text of a range
     axes.images[0].colorbar.ax.yaxis.set_major_formatter(lambda log2, _: f"{2**log2:.2g}")
@@ -289,16 +287,8 @@ def outcomes() -> None:
     """Prints how many predictions were written down, and those of cards that were recorded since with their times."""
     when, written = prediction.written_down()
     print(f"{len(written)} predictions, {when}.")
-    rows, found = [], prediction.outcomes(recorded())
-    for (card, section, name, parameters, seconds), measured in found:
-        sizes = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in parameters.items())
-        per, unit = (1, "s") if section == "ladder" else (1e-6, "µs")
-        times = f"{span(seconds, per)} {unit}", number(measured / per), f"{measured / seconds.middle:.2f}x"
-        rows.append((f"{card}: {name}, {sizes}", *times, "yes" if measured in seconds else "NO"))
-    if rows:
-        print(columns(["what", "predicted", "measured", "of the middle", "in the range"], rows))
-        right = sum(o.measured in o.predicted.seconds for o in found)
-        print(f"{right} of {len(rows)} measured times lie in the predicted range.")
+    if said := prediction.outcomes(recorded()):
+        print(said)
 
 
 @using_threads()
@@ -317,7 +307,7 @@ def run_predict(card: str | None = None, batch_size: int = 128, hidden: int = 12
     print("Predicted for GPUs, from figures that others have published; nothing of it was measured:")
     print(predicted_steps(cards, launch, min(seconds.values()), batch_size, hidden))
     if card:
-        print("From these figures of others:", sources(prediction.figures_for(card)), sep="\n")
+        print("From these figures of others:", prediction.sources(prediction.figures_for(card)), sep="\n")
     return 0
 
 

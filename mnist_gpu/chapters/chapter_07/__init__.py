@@ -198,10 +198,8 @@ def draw_ladder(file: Path = REFERENCE / "ladder.png", add: Path | None = None) 
 
 def predictions_met() -> None:
     """Says of every predicted epoch whether what was recorded since lies in its range."""
-    for (card, section, name, _, seconds), measured in outcomes(recorded()):
-        if section == "ladder":
-            met = "in the range" if measured in seconds else "NOT in the range"
-            print(f"{card}, {name}: predicted {span(seconds)} s, recorded {number(measured)} s, {met}.")
+    if said := outcomes(recorded(), ["ladder"]):
+        print(said)
 
 
 def libraries() -> None:

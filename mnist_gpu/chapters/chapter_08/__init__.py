@@ -19,7 +19,6 @@ from mnist_gpu.chapters.chapter_08.sweeps import (
     timed,
 )
 from mnist_gpu.measuring.drawing import SIMULATED, Series, columns, lines
-from mnist_gpu.measuring.prediction import REGIMES, measured_limits, step_operations
-from mnist_gpu.measuring.published import WARP, insides, named, sources
+from mnist_gpu.measuring.prediction import REGIMES, WARP, insides, measured_limits, named, sources, step_operations
 from mnist_gpu.measuring.timing import alternate, compare_all
 from mnist_gpu.measuring.workloads import two_ceilings

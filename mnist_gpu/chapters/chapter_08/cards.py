@@ -11,7 +11,7 @@ from mnist_gpu.chapters.chapter_08.sweeps import binary
 from mnist_gpu.device import usable_cpus
 from mnist_gpu.measuring.drawing import PUBLISHED, Drawn, columns
 from mnist_gpu.measuring.operations import Operation
-from mnist_gpu.measuring.published import SHEET, WARP, Card
+from mnist_gpu.measuring.prediction import SHEET, WARP, Card
 
 
 def inside(cards: Sequence[Card]) -> str:

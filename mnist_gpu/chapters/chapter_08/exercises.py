@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from mnist_gpu.measuring.drawing import MARKERS, PALETTE
 from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Wrong, checker, compared, count_of
-from mnist_gpu.measuring.published import WARP, insides
+from mnist_gpu.measuring.prediction import WARP, insides
 from mnist_gpu.model import PIXELS, make_model
 
 MOVED = PIXELS * (1 + 4)  # bytes of an image that is normalized: of each pixel a byte is read, and four are written

@@ -8,8 +8,7 @@ import torch
 
 from mnist_gpu.faster.ladder import RUNGS
 from mnist_gpu.measuring.drawing import HATCHES, OWN, PALETTE, PREDICTED, Drawn, columns
-from mnist_gpu.measuring.prediction import BYTES, LAUNCHES, OPERATIONS, Limits, binding
-from mnist_gpu.measuring.published import Card
+from mnist_gpu.measuring.prediction import BYTES, LAUNCHES, OPERATIONS, Card, Limits, binding
 from mnist_gpu.model import step_bytes, step_flops
 
 LOADING = "loading"  # none of the three: the device waits for images

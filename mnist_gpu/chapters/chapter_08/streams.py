@@ -10,8 +10,7 @@ from mnist_gpu.checks import at_least_one
 from mnist_gpu.data import load_mnist, normalize
 from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.measuring.drawing import OWN, PREDICTED, Drawn, timeline
-from mnist_gpu.measuring.prediction import predict_graph, predicted_card
-from mnist_gpu.measuring.published import published
+from mnist_gpu.measuring.prediction import predict_graph, predicted_card, published
 from mnist_gpu.model import PIXELS, make_model
 from mnist_gpu.training import make_step
 
