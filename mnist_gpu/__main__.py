@@ -140,7 +140,9 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, RuntimeError) and not (error := memory_error(error)):
             raise
         said = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else error
-        print("\n".join([f"error: {said}", *getattr(error, "__notes__", [])]), file=sys.stderr)
+        print(f"error: {said}", file=sys.stderr)
+        if memory_error(error) and (size := options.get("batch_size")):  # what was free, the error itself says
+            print(f"Batch size {size}. Try a smaller batch, a narrower model, or --device cpu.", file=sys.stderr)
         return 2
 
 

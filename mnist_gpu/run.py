@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from mnist_gpu import checkpoint
-from mnist_gpu.checks import at_least_one, atomic_write, positive, valid_seed, writable
+from mnist_gpu.checks import at_least_one, atomic_write, positive, writable
 from mnist_gpu.data import TRAIN_IMAGES, Order, make_batches
 from mnist_gpu.device import DEFAULT_THREADS, describe, environment, need_memory, set_threads
 from mnist_gpu.faster.distributed import Group, join, make_distributed_step
@@ -67,13 +67,11 @@ def run_training(
 
     Raises:
         ValueError: a setting that cannot be, and what pick_device raises. CheckpointError, FileNotFoundError: `resume`.
-        ConnectionError: see mnist_gpu.faster.distributed.join. torch.OutOfMemoryError, MemoryError: see
-            mnist_gpu.training.train.
+        ConnectionError: see mnist_gpu.faster.distributed.join. torch.OutOfMemoryError, MemoryError.
     """
     settings = dict(locals())
     at_least_one(epochs=epochs, batch_size=batch_size, hidden=hidden, threads=threads)
     positive(lr=lr, timeout=timeout)
-    valid_seed(seed)
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum is {momentum}, but must be 0 or more and below 1")
     if every_epoch and not save:

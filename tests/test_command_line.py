@@ -98,7 +98,7 @@ def test_train_shows_a_progress_bar_on_a_terminal(tmp_path):
     assert "Finished Training" in text
 
 
-def test_the_batch_size_is_found_behind_the_progress_bar_when_memory_runs_out(few_images, monkeypatch, capsys):
+def test_the_batch_size_is_named_with_what_to_try_when_memory_runs_out(few_images, monkeypatch, capsys):
     def out_of_memory(model, optimizer):
         def step(images, labels):
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -106,10 +106,9 @@ def test_the_batch_size_is_found_behind_the_progress_bar_when_memory_runs_out(fe
         return step
 
     monkeypatch.setattr(training_run, "make_step", out_of_memory)
-    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda device: (2**20, 2**30))
     assert main(["train", "--device", "cpu", "--batch-size", "64"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: CUDA out of memory") and "Batch size 64" in error and "1024 MiB" in error
+    assert error.startswith("error: CUDA out of memory") and "Batch size 64" in error and "smaller batch" in error
 
 
 def test_memory_of_the_computer_that_runs_out_is_named_with_what_was_needed(few_images, monkeypatch, capsys):
@@ -218,8 +217,6 @@ def test_the_options_of_a_command_are_the_arguments_of_its_function_with_their_d
         (["--momentum", "nan"], "momentum is nan"),
         (["--threads", "0"], "threads is 0"),
         (["--threads", "1000000"], "threads is 1000000"),
-        (["--seed", str(2**64)], f"seed is {2**64}"),
-        (["--seed", str(-(2**63) - 1)], f"seed is {-(2**63) - 1}"),
         (["--device", "cpu", "--hidden", "1000000000"], "11,588.0 GB"),
         (["--device", "cpu", "--batch-size", "60000", "--hidden", "100000000"], "batches of 60000 images"),
         (["--device", "nonsense"], "'nonsense'"),
