@@ -6,7 +6,6 @@ import pytest
 import simulated_accelerator as sim
 import torch
 
-from mnist_gpu.chapters.chapter_08 import sweeps
 from mnist_gpu.data import PIPELINES, DeviceBatches, MemoryBatches, make_batches
 from mnist_gpu.device import pick_device
 from mnist_gpu.faster.ladder import sgd, waiting
@@ -211,25 +210,6 @@ def test_a_batch_that_does_not_fit_names_what_is_free(small):
 
 
 # Timing
-
-
-def test_conditions_are_timed_on_many_pixels_and_with_no_wait_but_for_the_clock(monkeypatch, mnist):
-    """What waits for the number of ink's pixels would measure the wait; what is small, the launches."""
-    monkeypatch.setattr(sweeps, "LARGE", 100_000)
-    seen = []
-
-    def run(sides, **options):
-        for name, side in sides.items():
-            sim.reset()
-            side()
-            seen.append((name, sim.waits()))
-        return {name: [1.0] for name in sides}
-
-    monkeypatch.setattr(sweeps, "alternate", run)
-    monkeypatch.setattr(sweeps, "seconds_of", lambda call, device: seen.append(call().numel()) or 1.0)
-    sweeps.conditions(torch.device("sim"), mnist[0][:10])
-    assert seen[0] == 13 * 10 * 784  # the least multiple that is large enough
-    assert len(seen[1:]) == 5 and not any(waits for _, waits in seen[1:])
 
 
 def clock_on_an_idle_card():
