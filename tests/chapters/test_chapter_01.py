@@ -24,9 +24,6 @@ def machine(*measured):
     return Results({"cpu_name": "AMD EPYC", "device_name": "NVIDIA T4", "device": "cuda"}, [*measured], "2026-01-31")
 
 
-# The measurement
-
-
 def test_products_and_copies_are_measured_with_one_thread_and_all_and_no_tensor_is_kept(monkeypatch):
     """Half a gigabyte of a copy that is done, while products are measured, decides how many kernels a server holds."""
 
@@ -71,9 +68,6 @@ def test_the_ceilings_are_the_fastest_product_and_the_fastest_of_the_largest_cop
     assert lab.SECTION.summary(machine(), "cuda") == []
 
 
-# The figures
-
-
 def test_rates_are_drawn_over_size_beside_published_ones_from_side_to_side():
     mine = machine(ceiling("copy", 5, 1), ceiling("copy", 40, 256))
     source = Source("A table", "https://example.org", "2026-01-31")
@@ -87,9 +81,6 @@ def test_rates_are_drawn_over_size_beside_published_ones_from_side_to_side():
     assert [text.get_text() for text in axes.texts] == ["A100", "T4"]
     said = says.splitlines()
     assert len(said) == 4 and "5 GB/s at 1, 40 at 256" in said[0] and "2,000 GB/s" in said[2]
-
-
-# The check that measures
 
 
 def test_an_order_is_measured_and_neither_equal_times_nor_nearly_equal_ones_are_held_against_it(monkeypatch):

@@ -75,7 +75,7 @@ def table(images, labels, index):
     return of_bytes[images[index].int()].unsqueeze(1), labels[index]
 
 
-def test_a_right_table_is_timed_and_pixels_that_are_computed_are_seen(monkeypatch):
+def test_a_right_table_is_timed_beside_normalize(monkeypatch):
     monkeypatch.setattr(lab, "alternate", lambda sides, **_: {"yours": [1.0] * 10, "normalize": [2.0] * 10})
     found = judge(EXERCISES["03.2"], table)
     assert found.status == RIGHT and "yours is 2.00 times as fast as normalize" in found.text

@@ -1,17 +1,9 @@
 """Chapter 04: what its figures draw and say."""
 
-import matplotlib.pyplot as plt
-import pytest
 import torch
 
 from mnist_gpu.chapters import chapter_04 as lab
 from mnist_gpu.training import Epoch, Evaluation
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def test_curves_are_of_every_batch_and_of_the_test_after_every_epoch():

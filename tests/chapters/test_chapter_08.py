@@ -13,6 +13,7 @@ from test_answers import CELLS
 from mnist_gpu.chapters import chapter_08 as lab
 from mnist_gpu.chapters.chapter_08 import sweeps
 from mnist_gpu.chapters.chapter_08.streams import ONE, ROWS, TWO, overlap, predicted_overlap, seconds_in
+from mnist_gpu.faster.ladder import RUNGS, TEXTBOOK
 from mnist_gpu.measuring.prediction import predict_graph, predicted_card
 from mnist_gpu.model import make_model, step_flops
 
@@ -28,9 +29,6 @@ def defined(cell: str, name: str, **names):
 
 def a_batch(n, device="cpu"):
     return torch.rand(n, 1, 28, 28, device=device), torch.randint(10, (n,), device=device)
-
-
-# A multiprocessor
 
 
 def test_the_lanes_wait_for_warps_or_for_memory_or_are_full():
@@ -57,9 +55,6 @@ def test_tables_of_cards_say_what_is_published_and_what_follows():
     text = lab.memories([lab.named("A100"), lab.named("T4")])
     assert row(text, "published: A100, shared memory") == ["108", "x", "164", "KiB", "20", "23,101"]
     assert row(text, "published: T4, the bus") == ["-", "-", "-"]
-
-
-# Memory
 
 
 def test_the_formula_is_what_autograd_keeps_to_the_byte_whatever_the_sizes():
@@ -123,9 +118,6 @@ def test_the_allocators_peak_is_not_below_what_is_counted(gpu):
     assert live.peak <= most < 1.2 * live.peak + 32 * 2**20  # it rounds up, and products take some work space
 
 
-# Sweeps
-
-
 def test_each_chain_of_multiply_adds_is_compiled_and_what_was_compiled_before_stays(monkeypatch):
     compiled = []
 
@@ -154,9 +146,6 @@ def test_a_kernel_is_timed_inside_a_graph(gpu):
     assert 0 < max(small) < min(large)
 
 
-# Streams
-
-
 @pytest.mark.parametrize("batch_size", [8, 65_536])  # a step is longer than a copy, or a copy than a step
 def test_a_step_waits_for_its_copy_and_the_one_before_and_a_copy_for_the_copy_before_alone(batch_size):
     events = predicted_overlap("A100", steps=4, batch_size=batch_size)
@@ -182,3 +171,8 @@ def test_a_gpus_events_are_in_order_and_each_batch_is_there_before_its_step(gpu)
     assert all(copy[1] <= step[0] + tolerance for copy, step in zip(copies, steps, strict=True)) and len(steps) == 5
     for row in (copies, steps, [e[2:4] for e in events[ONE]]):
         assert all(a[1] <= b[0] + tolerance for a, b in itertools.pairwise(row))
+
+
+def test_every_rung_but_the_textbook_relieves_something():
+    assert all(rung.relieves or rung.name == TEXTBOOK for rung in RUNGS)
+    assert {cause for rung in RUNGS for cause in rung.relieves} == {"loading", *lab.REGIMES}
