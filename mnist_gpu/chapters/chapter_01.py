@@ -73,10 +73,11 @@ def highest(results: Results, name: str, **side) -> Timed | None:
 
 def summary(results: Results, device: str) -> list[str]:
     said = []
-    for name, (size, _, unit) in AXES.items():
-        if m := highest(results, name, device=device):
-            rate = m.rate(*m.per_call) / 1e9
-            said.append(f": {name}, {size} {m.parameters[size]}: {rate:,.0f} {unit} ({m.threads} threads)")
+    if m := highest(results, "matrix product", device=device):
+        said.append(f": matrix products up to {m.rate('flop') / 1e9:,.0f} GFLOP/s ({m.threads} threads)")
+    if m := highest(results, "copy", device=device):
+        mib = m.parameters["mebibytes"]
+        said.append(f": copies of {mib} MiB at {m.rate('bytes') / 1e9:,.0f} GB/s ({m.threads} threads)")
     return said
 
 

@@ -63,7 +63,7 @@ def test_the_ceilings_are_the_fastest_product_and_the_fastest_of_the_largest_cop
     copies = [ceiling("copy", 90, 1), ceiling("copy", 20, 256), ceiling("copy", 30, 256, threads=2)]
     results = machine(*products, *copies, ceiling("copy", 99, 256, device="cpu"))
     product, copy = lab.SECTION.summary(results, "cuda")
-    assert "9 GFLOP/s (1 threads)" in product and "256: 30 GB/s (2 threads)" in copy
+    assert "9 GFLOP/s (1 threads)" in product and "256 MiB at 30 GB/s (2 threads)" in copy
     assert lab.highest(results, "copy", device="cuda", threads=1) is copies[1]
     assert lab.SECTION.summary(machine(), "cuda") == []
 
