@@ -157,7 +157,7 @@ def lines(
     if "y" in log and max(every) < 100 * min(every):  # or a tick or two would be all
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.legend(loc="upper left", bbox_to_anchor=(0, -0.18))
-    ends = ([f"{number(s.ys[j])} {ylabel} at {number(s.xs[j])}" for j in {0, len(s.xs) - 1}] for s in series)
+    ends = ([f"{number(s.ys[j])} {ylabel} at {number(s.xs[j])}" for j in sorted({0, len(s.xs) - 1})] for s in series)
     return Drawn(axis, "\n".join(f"{s.label}: {', '.join(said)}." for s, said in zip(series, ends, strict=True)))
 
 
