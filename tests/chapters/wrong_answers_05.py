@@ -18,17 +18,6 @@ def by_medians(a, b):
     return "a" if statistics.median(a) < statistics.median(b) else "b"
 
 
-@wrong("05.1", "that is no claim yet")
-def by_best_times(a, b):
-    return "a" if min(a) < min(b) else "b"
-
-
-@wrong("05.1", "should give 'neither'")
-def not_sorted(a, b):
-    ratios = [x / y for x, y in zip(a, b, strict=True)]
-    return "b" if ratios[1] > 1 else "a" if ratios[-2] < 1 else "neither"
-
-
 @wrong("05.1", "a pair")
 def not_in_pairs(a, b):
     return "a" if sorted(a)[-2] < sorted(b)[1] else "b" if sorted(b)[-2] < sorted(a)[1] else "neither"
@@ -53,11 +42,6 @@ def by_six_ratios(a, b):
 def with_ends_at_1(a, b):
     ratios = sorted(x / y for x, y in zip(a, b, strict=True))
     return "b" if ratios[1] >= 1 else "a" if ratios[-2] <= 1 else "neither"
-
-
-@wrong("05.1", 'The answer is "a", "b"')
-def nothing_said(a, b):
-    return None if claim(a, b) == "neither" else claim(a, b)
 
 
 def timed(a, b, rounds, clock, wait, *, warm=True, idle=True, ended=True, in_turn=True):
@@ -104,8 +88,3 @@ def one_after_the_other(*given):
 @wrong("05.2", "the seconds of every round")
 def one_round_too_few(a, b, rounds, clock, wait):
     return timed(a, b, rounds - 1, clock, wait)
-
-
-wrong.value("05.3", "At width 32, below the answer, more threads pay already", 128)
-wrong.value("05.3", "At width 32, below the answer", "never")
-wrong.value("05.3", "should be one of 32, 128, 512, 2048", 64)

@@ -1,19 +1,12 @@
-"""Checks of chapter 05's exercises: what ten rounds allow one to claim, a timing mended, where more threads pay."""
+"""Checks of chapter 05's exercises: what ten rounds allow one to claim, and a timing mended."""
 
 import random
 import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import torch
-
-from mnist_gpu.device import usable_cpus
-from mnist_gpu.measuring.exercises import Undecided, Wrong, compared
-from mnist_gpu.measuring.timing import Comparison, alternate, compare, compare_all
-from mnist_gpu.measuring.workloads import repeat, training_step
-
-WIDTHS = (32, 128, 512, 2048)
-SPREAD = 1.5  # an interval whose ends are farther apart is of a machine that is busy: it would be another next time
+from mnist_gpu.measuring.exercises import compared
+from mnist_gpu.measuring.timing import compare
 
 
 def decided(a: list[float], b: list[float]) -> str:
@@ -119,39 +112,3 @@ fair_times = compared(
     given=lambda ratio, rounds: f"{rounds} rounds of a function that takes {ratio:.2f} times as long as the other",
     run=times_of,
 )
-
-
-def clear(found: Comparison) -> bool:
-    """Whether a difference is shown, by an interval that a busy machine has not stretched."""
-    return found.differs and found.interval[1] < SPREAD * found.interval[0]
-
-
-def agree(one: Comparison, other: Comparison) -> bool:
-    """Whether both have the same side as the faster one."""
-    return (one.ratio > 1) == (other.ratio > 1)
-
-
-def threads_pay(answer: object) -> str:
-    if answer not in (*WIDTHS, "never"):
-        raise Wrong(f'The answer is {answer!r}, but should be one of {", ".join(map(str, WIDTHS))} or "never".')
-    if (threads := usable_cpus()) == 1:
-        raise Undecided("this computer has one usable CPU: more threads than one cannot be tried.")
-    sides = {}
-    for width in WIDTHS:
-        step = training_step(torch.device("cpu"), 128, width)
-        sides |= {(width, n): partial(repeat, step, max(1, 256 // width), n) for n in (1, threads)}
-    # Twice, since a machine that changes its speed can show a difference once that it does not show a moment later.
-    pairs = [((width, 1), (width, threads)) for width in WIDTHS]
-    once, again = ([*compare_all(alternate(sides), pairs)] for _ in range(2))
-    shown = {w: b.ratio for w, a, b in zip(WIDTHS, once, again, strict=True) if clear(a) and clear(b) and agree(a, b)}
-    found = zip(WIDTHS, again, strict=True)
-    said = " ".join(f"Width {w}: {c.times}{'' if w in shown else ' (nothing shown)'}." for w, c in found)
-    said = f"{threads} threads are so many times as fast as one: {said}"
-    first = float("inf") if answer == "never" else answer
-    if wrong := [width for width, ratio in shown.items() if ratio > 1 and width < first]:
-        raise Wrong(f"At width {wrong[0]}, below the answer, more threads pay already. {said}")
-    if wrong := [width for width, ratio in shown.items() if ratio < 1 and width >= first]:
-        raise Wrong(f"At width {wrong[-1]} more threads do not pay. {said}")
-    if (answer if answer in WIDTHS else WIDTHS[-1]) not in shown:
-        raise Undecided(f"nothing can be claimed about {answer} on this machine now. {said}")
-    return said
