@@ -61,8 +61,7 @@ def measure_account(
 def growing_steps(device: torch.device, *, factor: int = 10, largest: int = 65_536) -> dict[int, Callable]:
     """Steps on 1, 4, 16, ... images, up to one that takes `factor` times as long as the first: where a line shows.
 
-    A CPU comes there with some hundred images. A fast GPU, on which launching hides the computing of small batches,
-    needs ten thousands of them, which would keep a slow one busy for minutes.
+    A CPU needs some hundred images for that, a fast GPU, where launching hides the computing, ten thousands.
     """
     steps, n = {1: training_step(device, 1, 128)}, 1
     least = seconds_of(steps[1], device)
@@ -152,10 +151,7 @@ def parts_of(seconds, fixed, slope, pipeline):
 
 
 def disturbance(seconds: Mapping[str, float], pipeline: str) -> float | None:
-    """What loading and computing take in turn beyond the two by themselves, in seconds; None where it isn't measured.
-
-    It is no part of a step: it says what is missing where the sum of the parts falls short.
-    """
+    """What loading and computing in turn take beyond the two by themselves, in seconds; None where it isn't known."""
     step = seconds["step, waiting" if pipeline == "textbook" else "step"]
     together = seconds.get(f"load, {pipeline}, with steps")
     return None if together is None else max(0.0, together - step - seconds[f"load, {pipeline}"])
