@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pytest
@@ -60,14 +61,6 @@ def test_a_map_is_measured_on_a_gpu_too(gpu):
     assert [m.device for m in found] == ["cpu", "cpu", gpu.type] and all(min(m.seconds) > 0 for m in found)
 
 
-def test_a_program_is_started_anew_each_time():
-    program = "import os\nprint('loading')\nprint(os.getpid(), 0.5)"
-    (a, half), (b, _) = lab.fresh_starts(program, times=2)
-    assert a != b and half == 0.5
-    with pytest.raises(RuntimeError, match="no such thing"):
-        lab.fresh_starts("raise SystemExit('no such thing')")
-
-
 def test_the_steps_of_a_side_are_in_order_and_are_compared_together():
     found = [step(b, w, [b * w * t + i / 1000 for i in range(10)], t) for t in (1, 2) for w in (8, 4) for b in (3, 2)]
     one, two = (lab.steps_of(iter(found), side) for side in (ONE, TWO))
@@ -83,8 +76,7 @@ def test_a_map_has_brackets_where_nothing_is_claimed_and_says_who_wins():
     assert [c.differs for c in measured] == [True, True, False]
     axes, says = lab.ratio_map(measured, slow, "it")
     assert [t.get_text() for t in axes.texts] == [measured[0].times, measured[1].times, f"({measured[2].times})"]
-    assert "3 cells" in says and "faster in 1, slower in 1, neither in 1" in says
-    assert f"{measured[0].times} times as fast, with 1 images at width 1" in says
+    assert "faster in 1, slower in 1, neither in 1" in says and measured[0].times in says
     axes, _ = lab.ratio_map([1.5, 0.25, 1.0], slow, "predicted")
     assert [t.get_text() for t in axes.texts] == ["1.5", "0.25", "1"]
     assert axes.images[0].get_array()[0, 1] < 0 < axes.images[0].get_array()[0, 0]  # each side its colour
@@ -102,10 +94,9 @@ def test_it_is_said_how_far_a_model_is_off_and_how_often_it_knows_the_faster_sid
     limits = {ONE: Limits(2.0, INF, INF), TWO: Limits(1.0, INF, INF)}
     times = {1: ((32, 8.0), (64, 1.0), (96, 2.0), (99, 4.0)), 2: ((32, 1.0), (64, 4.0), (96, 2.0), (99, 1.0))}
     steps = [step(w, 1, [s] * 10, t) for t, each in times.items() for w, s in each]
-    assert lab.off_by(model, limits[ONE], steps[:3]) == "off by a factor of 2.00 (median) and at most 4.0"
     lab.judge_model(model, limits, steps)
     out = capsys.readouterr().out
-    assert f"{TWO}: " in out and "factor of 1.50 (median) and at most 4.0" in out
+    assert f"{TWO}: " in out and "factor of 1.50 (median), at most 4.0" in out
     # Of three cells the second wins two; the model names it everywhere.
     assert "Of the 3 cells" in out and "the right one in 2;" in out and "would get 2." in out
     lab.judge_model(model, {ONE: limits[ONE]}, steps)
@@ -113,7 +104,9 @@ def test_it_is_said_how_far_a_model_is_off_and_how_often_it_knows_the_faster_sid
 
 
 def test_the_command_predicts_every_card_or_one(monkeypatch, capsys):
-    monkeypatch.setattr(lab, "step_here", lambda batch, hidden: {1: 9e-4, 2: 5e-4})
+    taken = lambda size: 9e-4 if size == (1, 1) else 1e-3 / torch.get_num_threads()  # noqa: E731
+    monkeypatch.setattr(lab, "training_step", lambda device, *size: size)
+    monkeypatch.setattr(lab, "measure", lambda size: SimpleNamespace(median=taken(size)))
     lab.run_predict()
     out = capsys.readouterr().out
     assert [line[:9].strip() for line in out.splitlines() if line.endswith("x")] == predictable()

@@ -3,7 +3,6 @@
 import itertools
 import math
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -16,7 +15,6 @@ from mnist_gpu.device import cpu_name, usable_cpus, using_threads
 from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.measuring import prediction
 from mnist_gpu.measuring.busy import watched
-from mnist_gpu.measuring.commands import run_command
 from mnist_gpu.measuring.drawing import Drawn, columns, grid, span
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker
 from mnist_gpu.measuring.prediction import Limits, predict_graph, predict_step, predictable, predicted_card
@@ -30,15 +28,6 @@ from mnist_gpu.model import make_model, step_bytes, step_flops
 from mnist_gpu.training import Epoch, make_step
 
 CPU = torch.device("cpu")
-
-
-# Wrong timings, and the fair one
-
-
-def fresh_starts(program: str, times: int = 3) -> list[list[float]]:
-    """The numbers in the last line that a Python program prints, started so often, each time as a new process."""
-    said = [run_command([sys.executable, "-c", program]).splitlines()[-1] for _ in range(times)]
-    return [[float(text) for text in line.split()] for line in said]
 
 
 def sides_of(device: torch.device) -> dict[str, tuple[torch.device, int]]:
@@ -57,9 +46,6 @@ def training(on: torch.device, threads: int, kind: str = "device") -> Callable[[
         return train_part((model, make_step(model, sgd(model)), batches), steps=100)
 
     return run
-
-
-# From which size on it pays
 
 
 @watched
@@ -108,34 +94,28 @@ def ratio_map(ratios: Sequence[Comparison | float], steps: Sequence[Timed], titl
     rows, widths = (sorted({m.parameters[name] for m in steps}) for name in ("batch_size", "hidden"))
     wins = torch.tensor([ratio if claimed else 1.0 for ratio, _, claimed in cells], dtype=torch.float64)
     texts = [text if claimed else f"({text})" for _, text, claimed in cells]
-    axes = grid(
+    axes, says = grid(
         wins.log2().reshape(len(rows), -1), [texts[i : i + len(widths)] for i in range(0, len(texts), len(widths))],
         rows=rows, columns=widths, around=0.0, xlabel="hidden width", ylabel="batch size", title=title,
         label="times as fast",
-    ).axes  # fmt: skip
+    )  # fmt: skip
     axes.images[0].colorbar.ax.yaxis.set_major_formatter(lambda log2, _: f"{2**log2:.2g}")
     faster, slower = int((wins > 1).sum()), int((wins < 1).sum())
-    (_, text, _), step = max(zip(cells, steps, strict=True), key=lambda pair: pair[0])
-    at = "{batch_size} images at width {hidden}".format(**step.parameters)
     counts = f"of {len(cells)} cells faster in {faster}, slower in {slower}, neither in {len(cells) - faster - slower}"
-    return Drawn(axes, f"{title}: {counts}. At best {text} times as fast, with {at}.")
-
-
-# A model of launches, operations and bytes: seconds, from a side's limits, batch_size= and hidden=
-
-
-def off_by(model: Callable[..., float], limits: Limits, steps: Sequence[Timed]) -> str:
-    """By which factors, 1 or more, measured steps take longer or shorter than the model says."""
-    ratios = [model(limits, **m.parameters) / m.median for m in steps]
-    off = [max(ratio, 1 / ratio) for ratio in ratios]
-    return f"off by a factor of {statistics.median(off):.2f} (median) and at most {max(off):.1f}"
+    return Drawn(axes, f"{title}: {counts}. {says}")
 
 
 def judge_model(model: Callable[..., float], limits: Mapping[str, Limits], measured: Sequence[Timed]) -> None:
-    """Prints how far the model is off the steps of one side or two, and how often it knows which of them wins."""
+    """Prints how far the model is off the steps of one side or two, and how often it knows which of them wins.
+
+    `model(limits, batch_size=..., hidden=...)` gives the seconds of a step.
+    """
     steps = {side: steps_of(measured, side) for side in limits}
     for side, own in steps.items():
-        print(f"{side}: predicted times are {off_by(model, limits[side], own)}")
+        ratios = [model(limits[side], **m.parameters) / m.median for m in own]
+        off = [max(ratio, 1 / ratio) for ratio in ratios]
+        said = f"off by a factor of {statistics.median(off):.2f} (median), at most {max(off):.1f}"
+        print(f"{side}: predicted times are {said}")
     *_, base, other = [*steps] * 2
     decided = []  # (whether the other wins, whether the model says so)
     for m, cell in zip(steps[base], compared_steps(steps[base], steps[other]), strict=True):
@@ -147,18 +127,6 @@ def judge_model(model: Callable[..., float], limits: Mapping[str, Limits], measu
     print(f"always naming the same side would get {max(wins, len(decided) - wins)}.")
 
 
-# A GPU that is not here
-
-
-def step_here(batch_size: int, hidden: int) -> dict[int, float]:
-    """Seconds of a training step on this computer's CPU, measured, by the number of threads."""
-    found = {}
-    for threads in thread_counts(CPU):
-        with using_threads(threads):
-            found[threads] = measure(training_step(CPU, batch_size, hidden)).median
-    return found
-
-
 @using_threads()
 def run_predict(card: str | None = None, batch_size: int = 128, hidden: int = 128) -> None:
     """Prints a table of a training step on GPUs that are not here, beside this computer's CPU, which is measured.
@@ -167,10 +135,11 @@ def run_predict(card: str | None = None, batch_size: int = 128, hidden: int = 12
     """
     at_least_one(batch_size=batch_size, hidden=hidden)
     cards = [predicted_card(name) for name in ([card] if card else predictable())]
-    launch, seconds = step_here(1, 1)[1], step_here(batch_size, hidden)
-    threads = min(seconds, key=seconds.get)
-    here = seconds[threads]
-    rows = []
+    launch, rows, seconds = measure(training_step(CPU, 1, 1)).median, [], {}
+    for threads in thread_counts(CPU):
+        with using_threads(threads):
+            seconds[threads] = measure(training_step(CPU, batch_size, hidden)).median
+    threads, here = min(seconds.items(), key=lambda found: found[1])
     for there in cards:
         times = predict_step(there, launch, batch_size, hidden), predict_graph(there, batch_size, hidden)
         rows.append((there.name, *(text for t in times for text in (span(t, 1e-6), f"{span(t.gain_over(here))}x"))))

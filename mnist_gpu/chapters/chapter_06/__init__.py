@@ -5,13 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from torch.profiler import profile
 
-from mnist_gpu.chapters.chapter_06.account import SECTION as SECTION
-from mnist_gpu.chapters.chapter_06.account import disturbance
-from mnist_gpu.chapters.chapter_06.account import line_of as line_of
-from mnist_gpu.chapters.chapter_06.account import measure_account as measure_account
-from mnist_gpu.chapters.chapter_06.account import measure_disturbance as measure_disturbance
-from mnist_gpu.chapters.chapter_06.exercises import EXERCISES as EXERCISES
-from mnist_gpu.chapters.chapter_06.exercises import check as check
+from mnist_gpu.chapters.chapter_06.account import SECTION, line_of, measure_account, measure_disturbance  # noqa: F401
+from mnist_gpu.chapters.chapter_06.exercises import EXERCISES, check  # noqa: F401
 from mnist_gpu.measuring import drawing
 from mnist_gpu.measuring.drawing import OWN, PREDICTED, Drawn, Series, lines, number, stacked
 from mnist_gpu.measuring.prediction import BYTES, Limits, binding
@@ -38,26 +33,20 @@ def line_fit(measured: Mapping[str, Timed], fixed: float, slope: float) -> Drawn
     return Drawn(axis, f"fixed {1e6 * fixed:.0f} µs per step, and {1e6 * slope:.2f} µs per image")
 
 
-def account_bar(parts: Mapping[str, float], seconds: Mapping[str, float], pipeline: str, where: str) -> Drawn:
-    """The parts of a step beside the whole, and which parts are smaller than what their sum is off by."""
-    row, whole, total = f"{pipeline}, {where}", seconds[f"whole, {pipeline}"], sum(parts.values())
-    shares = {f"{name} ({part / total:.0%})": 1e6 * part for name, part in parts.items()}
-    axes, says = stacked({row: shares}, unit="µs per step", wholes={row: 1e6 * whole})
+def account_bar(parts: Mapping[str, float], whole: float, name: str) -> Drawn:
+    """The parts of a step beside the whole, seconds, and which parts are smaller than what their sum is off by."""
+    total = sum(parts.values())
+    shares = {f"{part} ({seconds / total:.0%})": 1e6 * seconds for part, seconds in parts.items()}
+    axes, says = stacked({name: shares}, unit="µs per step", wholes={name: 1e6 * whole})
     gap = abs(whole - total)
-    unseen = [name for name, part in parts.items() if 0 < part < gap]
+    unseen = [part for part, seconds in parts.items() if 0 < seconds < gap]
     than = f"more than {', '.join(unseen)}" if unseen else "less than any of its parts"
     says += f"\nMeasured as a whole: {number(1e6 * whole)} µs. The sum is off by {number(1e6 * gap)} µs: {than}."
-    extra = disturbance(seconds, pipeline)
-    if extra is not None:
-        says += f"\nLoading and computing in turn take {number(1e6 * extra)} µs more than the two by themselves."
     return Drawn(axes, says)
 
 
 def timeline(watched: profile, first: str, *, named: int = 12) -> Drawn:
     """The events from the beginning of the one called `first` on, the `named` longest with their names."""
-
-    def where(event) -> str:  # "CPU", or a GPU's type: "CUDA"
-        return str(event.device_type).rpartition(".")[2]
 
     def own(name: str) -> bool:  # the profiler's: a name given to a range of time, or its buffers being requested
         return name.startswith(("step ", "ProfilerStep")) or name in ("Activity Buffer Request", "Buffer Flush")
@@ -66,13 +55,14 @@ def timeline(watched: profile, first: str, *, named: int = 12) -> Drawn:
         parent = event.cpu_parent
         return 0 if parent is None or own(parent.name) else 1 + depth(parent)
 
-    step = next(e for e in watched.events() if e.name == first and where(e) == "CPU")
+    step = next(e for e in watched.events() if e.name == first and e.device_type.name == "CPU")
     events = []
     for e in watched.events():
-        begin, end = e.time_range.start / 1e6, e.time_range.end / 1e6
+        begin, end, row = e.time_range.start / 1e6, e.time_range.end / 1e6, e.device_type.name
         if end > begin >= step.time_range.start / 1e6 and not own(e.name):
-            row = "CPU, backward" if where(e) == "CPU" and e.thread != step.thread else where(e)
-            events.append((row, e.name.split("#")[0], begin, end, depth(e) if where(e) == "CPU" else 0))
+            level = depth(e) if row == "CPU" else 0
+            row = "CPU, backward" if row == "CPU" and e.thread != step.thread else row
+            events.append((row, e.name.split("#")[0], begin, end, level))
     return drawing.timeline(events, named=named)
 
 
