@@ -133,10 +133,7 @@ def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Dr
 
 
 def draw_ladder(file: Path = REFERENCE / "ladder.png", add: Path | None = None) -> int:
-    """Draws the speed ladder of all recorded machines as a PNG file, and predictions for some cards.
-
-    `add` is a results file that is not among the recorded ones. Raises ValueError if none is recorded.
-    """
+    """Draws the ladder of all recorded machines and of the results file `add` as a PNG. ValueError if there is none."""
     writable(file)
     plt.switch_backend("agg")  # a file is wanted, no window
     figure = ladder_figure(recorded() + ([read(add)] if add else [])).axes.figure
