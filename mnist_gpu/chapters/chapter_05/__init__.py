@@ -94,15 +94,17 @@ def ratio_map(ratios: Sequence[Comparison | float], steps: Sequence[Timed], titl
     rows, widths = (sorted({m.parameters[name] for m in steps}) for name in ("batch_size", "hidden"))
     wins = torch.tensor([ratio if claimed else 1.0 for ratio, _, claimed in cells], dtype=torch.float64)
     texts = [text if claimed else f"({text})" for _, text, claimed in cells]
-    axes, says = grid(
+    axes = grid(
         wins.log2().reshape(len(rows), -1), [texts[i : i + len(widths)] for i in range(0, len(texts), len(widths))],
         rows=rows, columns=widths, around=0.0, xlabel="hidden width", ylabel="batch size", title=title,
         label="times as fast",
-    )  # fmt: skip
+    ).axes  # fmt: skip
     axes.images[0].colorbar.ax.yaxis.set_major_formatter(lambda log2, _: f"{2**log2:.2g}")
     faster, slower = int((wins > 1).sum()), int((wins < 1).sum())
     counts = f"of {len(cells)} cells faster in {faster}, slower in {slower}, neither in {len(cells) - faster - slower}"
-    return Drawn(axes, f"{title}: {counts}. {says}")
+    (_, text, _), step = max(zip(cells, steps, strict=True), key=lambda pair: pair[0])
+    at = "{batch_size} images at width {hidden}".format(**step.parameters)
+    return Drawn(axes, f"{title}: {counts}. At best {text} times as fast, with {at}.")
 
 
 def judge_model(model: Callable[..., float], limits: Mapping[str, Limits], measured: Sequence[Timed]) -> None:
