@@ -7,7 +7,6 @@ import random
 import signal
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -84,8 +83,6 @@ def little(monkeypatch, mnist):
 
     for module in (account, chapter_03, chapter_05, chapter_07, ladder):
         monkeypatch.setattr(module, "make_batches", few)
-    # On larger batches the number of measurements would depend on the times.
-    monkeypatch.setattr(account, "growing_steps", partial(account.growing_steps, largest=64))
     eager = [rung for rung in RUNGS if not rung.name.startswith("compiled")]
     monkeypatch.setattr(climb, "rungs", lambda names: [r for r in eager if names is None or r.name in names])
 
@@ -173,8 +170,7 @@ def above():
 CALLS = {  # and a part of it that may fail
     "repeat": (lambda: repeat(lambda: torch.rand(1), 1, 2), torch, "rand"),
     "a training": (lambda: chapter_05.training(CPU, 2)(), chapter_05, "train_part"),
-    "step_here": (lambda: chapter_05.step_here(1, 1), chapter_05, "measure"),
-    "run_predict": (lambda: chapter_05.run_predict("T4", 1, 1), chapter_05, "step_here"),
+    "run_predict": (lambda: chapter_05.run_predict("T4", 1, 1), chapter_05, "measure"),
     "measured_limits": (lambda: measured_limits(CPU, 2), prediction, "two_ceilings"),
     "Climb": (climbed, climb, "train_part"),
     "above_the_floor": (above, chapter_07, "measure"),
