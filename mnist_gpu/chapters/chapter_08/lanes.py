@@ -6,17 +6,14 @@ library computes (MKL's matrix products, and its exp, which PyTorch calls on x86
 measured here. "default" is not one lane: every 64-bit processor has vectors of four numbers, which a compiler may use.
 """
 
-import contextlib
-import multiprocessing
 import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 import torch
 
 from mnist_gpu.checks import at_least_one
 from mnist_gpu.measuring.busy import watching
+from mnist_gpu.measuring.processes import process
 from mnist_gpu.measuring.timing import compare_all, measure
 
 # float32 numbers in a vector, by what torch.backends.cpu.get_cpu_capability() answers; in every other case 128 bits.
@@ -51,30 +48,20 @@ def _round() -> dict[str, float]:
     return {name: measure(function, min_seconds=0.02).median for name, function in operations.items()}
 
 
-@contextlib.contextmanager
-def _process(setting: dict[str, str]) -> Iterator[ProcessPoolExecutor]:
-    """A warm process with one thread, started with this `setting` of CAPABILITY, or with none."""
-    before = {name: os.environ.pop(name) for name in (CAPABILITY,) if name in os.environ}
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as process:
-        os.environ.update(setting)
-        try:
-            process.submit(_round).result()  # which starts it
-        finally:
-            os.environ.pop(CAPABILITY, None)
-            os.environ.update(before)
-        yield process
-
-
 def measure_lanes(rounds: int = 10) -> Lanes:
     """Times the operations in two processes in turn, one of them told to use no wider vectors than every processor has.
 
     One thread. Raises ValueError for rounds below 1, RuntimeError (BrokenProcessPool) if a process ends early.
     """
     at_least_one(rounds=rounds)
-    with watching(), _process({}) as wide, _process({CAPABILITY: "default"}) as narrow:
+    plain = {name: value for name, value in os.environ.items() if name != CAPABILITY}
+    with watching(), process(plain) as wide, process(plain | {CAPABILITY: "default"}) as narrow:
         sides = {WITH: wide, WITHOUT: narrow}
-        capability = {s: p.submit(torch.backends.cpu.get_cpu_capability).result() for s, p in sides.items()}
-        every = [{side: process.submit(_round).result() for side, process in sides.items()} for _ in range(rounds)]
+        for call in sides.values():
+            call(torch.set_num_threads, 1)
+            call(_round)  # to warm up
+        capability = {side: call(torch.backends.cpu.get_cpu_capability) for side, call in sides.items()}
+        every = [{side: call(_round) for side, call in sides.items()} for _ in range(rounds)]
     seconds = {name: {side: [one[side][name] for one in every] for side in sides} for name in every[0][WITH]}
     return Lanes(capability, seconds)
 
