@@ -319,7 +319,7 @@ def test_a_pass_yields_the_indices_of_its_batches_and_has_trained_on_all_when_it
 @steps_and_epochs
 def test_a_model_on_the_cpu_has_no_graphs(mnist, how):
     model = make_model(16)
-    with pytest.raises(ValueError, match="'cpu'.*CUDA"):
+    with pytest.raises(ValueError, match=r"'cpu'.*CUDA"):
         captured(how, model, sgd(model), DeviceBatches(*mnist))
 
 

@@ -5,15 +5,12 @@ loop, and differs from an earlier rung in one thing. Network, order of the image
 """
 
 import os
-import re
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -26,6 +23,7 @@ from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.graphs import EpochGraph, capture
 from mnist_gpu.faster.prefetch import Prefetched
 from mnist_gpu.faster.products import onednn_missing
+from mnist_gpu.faster.with_triton import not_installed
 from mnist_gpu.faster.written_out import make_written_out_step
 from mnist_gpu.model import make_model
 from mnist_gpu.torch_private import mark_static_address
@@ -188,24 +186,10 @@ def _compiler_missing(device: torch.device) -> str | None:
     """What torch.compile lacks here: it generates C++ for CPUs and Triton kernels for GPUs."""
     if device.type == "cpu":
         name = os.environ.get("CXX", {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++"))
-        if not shutil.which(name):
-            return f"torch.compile needs a C++ compiler ({name}) on a CPU"
-        if re.search(r"[\s'\"]", folder := tempfile.gettempdir()):
-            return f"torch.compile's C++ compiler breaks at spaces and quotes, as in {folder!r}: set TMPDIR to another"
-        return None
-    if device.type == "mps":  # Metal's compiler comes with the system
-        return None
-    if device.type not in ("cuda", "xpu"):
-        return f"torch.compile generates no code for {device.type}"
-    return _triton_missing("torch.compile")
-
-
-def _triton_missing(who: str) -> str | None:
-    if not find_spec("triton"):
-        return f"{who} needs Triton on a GPU"
-    names = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]  # Triton wraps every kernel in a C program
-    found = any(map(shutil.which, names)) or sys.platform == "win32"  # where Triton brings a compiler
-    return None if found else f"{who} needs a C compiler ({' or '.join(names)}) for Triton on a GPU"
+        return None if shutil.which(name) else f"torch.compile needs a C++ compiler ({name}) on a CPU"
+    if device.type in ("cuda", "xpu"):
+        return not_installed()
+    return None if device.type == "mps" else f"torch.compile generates no code for {device.type}"
 
 
 # Where a rung can run: what a device must be, and what is said of one that is not.
@@ -243,7 +227,7 @@ class Rung:
 
 
 COMPILED = {"lacks": _compiler_missing}
-OWN_KERNELS = {"needs": "cuda", "lacks": lambda device: _triton_missing("a kernel of our own")}
+OWN_KERNELS = {"needs": "cuda", "lacks": lambda device: not_installed()}
 RUNGS = (
     Rung("textbook", textbook, None),
     Rung("two workers", two_workers, "textbook", ("loading",)),
