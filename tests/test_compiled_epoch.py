@@ -10,7 +10,7 @@ from mnist_gpu.faster.ladder import rungs
 from mnist_gpu.faster.products import PRODUCTS, usable_products
 from mnist_gpu.measuring.workloads import First
 from mnist_gpu.model import make_model
-from mnist_gpu.training import evaluate, make_step, train
+from mnist_gpu.training import make_step
 
 HERE = [p.name for p in usable_products()]
 NO_COMPILER = rungs(["compiled epoch"])[0].missing(torch.device("cpu"))
@@ -97,17 +97,13 @@ def test_the_state_has_the_strides_that_a_step_returns(batches, name, hidden, be
 
 
 @pytest.mark.parametrize("name", HERE[:2])  # both layouts
-def test_the_models_own_parameters_are_trained_saved_and_loaded(batches, groups, name):
+def test_the_models_own_parameters_are_trained_and_loaded(batches, groups, name):
     model = make_model(8)
     parameters = list(model.parameters())
     epoch = CompiledEpoch(model, batches(), products=name)
     losses_of(model, epoch.step, epoch)
     assert all(now is then for now, then in zip(model.parameters(), parameters, strict=True))
     assert all(isinstance(p, torch.nn.Parameter) and p.requires_grad for p in parameters)
-    found = evaluate(model, batches())
-    other = make_model(8, seed=1)
-    other.load_state_dict(model.state_dict())
-    assert evaluate(other, batches()) == pytest.approx(found, abs=1e-5)
     model.load_state_dict(make_model(8).state_dict())  # trains on from what was loaded
     images, labels = next(iter(batches()))
     expected = torch.nn.functional.cross_entropy(model(images), labels).item()
@@ -126,16 +122,6 @@ def test_a_part_of_an_epoch_is_its_first_steps_and_images_and_labels_stay(batche
         assert len(losses) == steps and losses == pytest.approx(expected[:steps], abs=1e-4)
     assert groups == [(1, UNROLLED, 64), (2, UNROLLED, 64)]
     assert torch.equal(ours.images, kept.images) and torch.equal(ours.labels, kept.labels)
-
-
-def test_it_is_both_seams_of_the_loop(batches, groups):
-    model, logged = make_model(8), []
-    epoch = CompiledEpoch(model, batches(), products=HERE[0])
-    history = train(model, epoch.step, epoch, log_every=5, log=lambda *line: logged.append(line))
-    assert len(epoch) == 11 and history[0].images == 664 and [line[1] for line in logged] == [5, 10]
-    losses = [epoch.step(*batch) for batch in epoch]
-    assert all(loss.dim() == 0 and not loss.requires_grad for loss in losses)
-    assert len({loss.item() for loss in losses}) == 11  # not one tensor that the next step overwrites
 
 
 # What goes wrong

@@ -299,16 +299,3 @@ def test_a_step_copies_nothing_from_the_host(monkeypatch):
         step(images, labels)
     done = {operation.name for operation in operations.seen}
     assert "stack" in done and not done & {"lift_fresh", "_to_copy", "_local_scalar_dense"}
-
-
-@pytest.mark.gpu
-@pytest.mark.cuda  # PyTorch tells of waits on NVIDIA's GPUs alone
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-def test_a_step_never_waits_for_the_gpu(monkeypatch, gpu):
-    step, images, labels = lone_step(monkeypatch, gpu)
-    step(images, labels)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        step(images, labels)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

@@ -5,9 +5,9 @@ import pytest
 import torch
 from agreement import assert_same_losses
 
-from mnist_gpu.data import DataLoaderBatches, DeviceBatches, MemoryBatches
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster import ladder
-from mnist_gpu.faster.ladder import PLAIN, RUNGS, TEXTBOOK, WIDE, Training, rungs, waiting
+from mnist_gpu.faster.ladder import PLAIN, RUNGS, TEXTBOOK, WIDE, Training, rungs
 from mnist_gpu.measuring.workloads import train_part
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
@@ -36,7 +36,7 @@ def few_images(monkeypatch, mnist):
     few, asked = (mnist[0][:1280], mnist[1][:1280]), []
 
     def make_batches(kind, device, **loading):
-        asked.append(loading)
+        asked.append((kind, loading))
         return DeviceBatches(*few, device=device)
 
     monkeypatch.setattr(ladder, "make_batches", make_batches)
@@ -78,24 +78,7 @@ def test_a_rung_trains_its_own_model_and_two_trainings_share_nothing(few_images)
 # What a rung changes
 
 
-@pytest.mark.parametrize(
-    ("name", "kind", "workers"),
-    [
-        ("textbook", DataLoaderBatches, 0),
-        ("pinned memory", DataLoaderBatches, 2),
-        ("tensors in memory", MemoryBatches, None),
-        ("uint8 on the device", DeviceBatches, None),
-        ("no wait per step", DeviceBatches, None),
-    ],
-)
-def test_the_lower_rungs_change_the_pipeline(name, kind, workers):
-    batches = named(name).make(CPU, 16).batches
-    assert type(batches) is kind and len(batches) == 469
-    if workers is not None:
-        assert batches.loader.num_workers == workers
-
-
-def test_rungs_wait_pin_and_fuse_as_they_say(few_images, monkeypatch):
+def test_rungs_load_wait_and_fuse_as_they_say(few_images, monkeypatch):
     waits, made, item, sgd = [], [], torch.Tensor.item, torch.optim.SGD
     monkeypatch.setattr(torch.Tensor, "item", lambda self: waits.append(1) or item(self))
     monkeypatch.setattr(torch.optim, "SGD", lambda *a, **options: made.append(sgd(*a, **options)) or made[-1])
@@ -115,16 +98,11 @@ def test_rungs_wait_pin_and_fuse_as_they_say(few_images, monkeypatch):
     assert set(counts.values()) == {0, 10}
     assert fused == {name: name in WIDE for name in fused} and len(fused) > 5
     few_images.clear()
-    for name in NAMES[:6]:
+    for name in NAMES[:7]:
         named(name).make(CPU, 16)
-    pins = [name for name, loading in zip(NAMES[:6], few_images, strict=True) if loading.get("pin_memory")]
-    assert pins == ["pinned memory", "prefetch on a side stream"]
-
-
-def test_waiting_returns_the_loss_of_the_step():
-    losses = [torch.tensor(1.5), torch.tensor(2.5)]
-    step = waiting(lambda images, labels: losses[images + labels])
-    assert step(0, 0) is losses[0] and step(0, 1) is losses[1]
+    textbook = ("dataloader", {}), ("dataloader", {"workers": 2}), ("dataloader", {"workers": 2, "pin_memory": True})
+    memory = ("memory", {}), ("memory", {"pin_memory": True})
+    assert few_images == [*textbook, *memory, ("device", {}), ("device", {})]
 
 
 def test_the_step_that_becomes_a_graph_hands_out_losses_of_its_own(monkeypatch):
