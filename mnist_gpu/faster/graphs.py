@@ -146,21 +146,17 @@ def capture(step: Callable, model: nn.Module, optimizer: torch.optim.Optimizer) 
     It is captured at the first call, on that batch's shapes. A batch of another kind (the smaller last one of a pass)
     runs the plain step on the same weights. Nothing in `step` may read a tensor's value on the host.
 
-    Raises:
-        ValueError: the model is not on a CUDA device. At the first call, see `restored`. Later, the optimizer's
-            settings have changed, which a graph ignores.
+    Raises ValueError for a model that is not on a CUDA device; and at a call, what `restored` and `_graph_of` raise.
     """
     _need_cuda(model)
     graph = kind = None
 
-    def kind_of(*batch: torch.Tensor) -> list[tuple]:
-        return [(t.shape, t.dtype, t.device) for t in batch]
-
-    def captured(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def captured(*batch: torch.Tensor) -> torch.Tensor:
         nonlocal graph, kind
+        given = [(t.shape, t.dtype, t.device) for t in batch]
         if graph is None:
-            graph, kind = _graph_of(step, (images, labels), model, optimizer), kind_of(images, labels)
-        return (graph if kind_of(images, labels) == kind else step)(images, labels)
+            graph, kind = _graph_of(step, batch, model, optimizer), given
+        return (graph if given == kind else step)(*batch)
 
     return captured
 

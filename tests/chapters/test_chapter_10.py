@@ -75,7 +75,7 @@ def test_the_reason_of_a_worker_is_not_hidden_behind_torchruns_report():
 def test_another_training_is_not_measured(monkeypatch):
     monkeypatch.setattr(lab, "run_command", lambda command: "Busy.\n{'difference': 0.1}\n")
     with pytest.raises(RuntimeError, match=r"2 processes: another training.* 0\.1"):
-        lab.measured_by(2)
+        lab.measured_by(2, widths=[8])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no signal that kills")

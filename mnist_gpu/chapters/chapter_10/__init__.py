@@ -48,9 +48,9 @@ def torchrun(processes: int, *arguments, restarts: int = 0) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", *map(str, (*options, *arguments))]
 
 
-def measured_by(processes: int, *, widths: Sequence[int] = (128, 512, 2048), device: str = "cpu") -> SimpleNamespace:
+def measured_by(processes: int, *, widths: Sequence[int]) -> SimpleNamespace:
     """What `measure_scaling` gives with so many processes. Raises RuntimeError, with their reason, if they fail."""
-    said = run_command(torchrun(processes, "-m", __name__, device, *widths))
+    said = run_command(torchrun(processes, "-m", __name__, *widths))
     found = SimpleNamespace(**ast.literal_eval(said.strip().splitlines()[-1]))
     if not found.difference < 0.02:
         raise RuntimeError(f"{processes} processes: another training, its losses differ by up to {found.difference}")

@@ -1,4 +1,4 @@
-"""`torchrun ... -m mnist_gpu.chapters.chapter_10 DEVICE WIDTH ...`: rank 0 prints what all of them have measured."""
+"""`torchrun ... -m mnist_gpu.chapters.chapter_10 WIDTH ...`: rank 0 prints what all of them have measured."""
 
 import sys
 
@@ -10,7 +10,7 @@ from mnist_gpu.measuring.busy import watching
 if __name__ == "__main__":
     set_threads(1)
     # To each rank the others are busy neighbours. Whether the machine is busy is said by the program that starts them.
-    with watching(say=lambda busy: None), join(sys.argv[1]) as joined:
-        measured = measure_scaling(joined, [int(width) for width in sys.argv[2:]])
+    with watching(say=lambda busy: None), join("cpu") as joined:
+        measured = measure_scaling(joined, [int(width) for width in sys.argv[1:]])
         if joined.first:
             print(measured)

@@ -59,12 +59,20 @@ def save_watched(answer: Callable, path: Path, old: bool, full: bool) -> None:
     def look(*_) -> None:
         now = path.read_bytes() if path.exists() else None
         if now not in (before, new):
-            has = f"has {len(now):,} of {len(new):,} bytes" if now is not None else "does not exist"
-            broken.append(f"{path.name} {has} for a moment")
+            broken.append("does not exist" if now is None else f"has {len(now):,} of {len(new):,} bytes")
+
+    def write(file) -> None:
+        """Writes to a path or an open file, until the disk is full."""
+        with contextlib.nullcontext(file) if hasattr(file, "write") else open(file, "wb") as opened:
+            opened.write(new[:700])
+            opened.flush()
+            if full:
+                raise OSError(28, "No space left on device")
+            opened.write(new[700:])
 
     sys.setprofile(look)  # not settrace, which debuggers and what measures coverage use
     try:
-        answer(path, partial(write_in_two_parts, new, full))
+        answer(path, write)
     except OSError:
         raised = True
         if not full:
@@ -72,23 +80,14 @@ def save_watched(answer: Callable, path: Path, old: bool, full: bool) -> None:
     finally:
         sys.setprofile(profiler)
     if broken:
-        raise Wrong(f"{'With the disk full, ' * full}{broken[0]}: a crash then leaves that.")
+        disk = "With the disk full, " if full else ""
+        raise Wrong(f"{disk}{path.name} {broken[0]} for a moment: a crash then leaves that.")
     if full and not raised:
         raise Wrong("The disk is full before write is done, but the error does not reach the training.")
     left = ", ".join(sorted(file.name for file in path.parent.iterdir()))
     if not full and (left != path.name or path.read_bytes() != new):
         which = "new" if path.read_bytes() == new else "old"
         raise Wrong(f"Afterwards {path.name} is the {which} checkpoint, and the folder has: {left}.")
-
-
-def write_in_two_parts(new: bytes, full: bool, file) -> None:
-    """What `save` is given: writes to a path or an open file, until the disk is full."""
-    with contextlib.nullcontext(file) if hasattr(file, "write") else open(file, "wb") as opened:
-        opened.write(new[:700])
-        opened.flush()
-        if full:
-            raise OSError(28, "No space left on device")
-        opened.write(new[700:])
 
 
 def batches_over_ranks() -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
