@@ -61,18 +61,9 @@ def save_watched(answer: Callable, path: Path, old: bool, full: bool) -> None:
         if now not in (before, new):
             broken.append("does not exist" if now is None else f"has {len(now):,} of {len(new):,} bytes")
 
-    def write(file) -> None:
-        """Writes to a path or an open file, until the disk is full."""
-        with contextlib.nullcontext(file) if hasattr(file, "write") else open(file, "wb") as opened:
-            opened.write(new[:700])
-            opened.flush()
-            if full:
-                raise OSError(28, "No space left on device")
-            opened.write(new[700:])
-
     sys.setprofile(look)  # not settrace, which debuggers and what measures coverage use
     try:
-        answer(path, write)
+        answer(path, partial(write_in_two_parts, new, full))
     except OSError:
         raised = True
         if not full:
@@ -88,6 +79,16 @@ def save_watched(answer: Callable, path: Path, old: bool, full: bool) -> None:
     if not full and (left != path.name or path.read_bytes() != new):
         which = "new" if path.read_bytes() == new else "old"
         raise Wrong(f"Afterwards {path.name} is the {which} checkpoint, and the folder has: {left}.")
+
+
+def write_in_two_parts(new: bytes, full: bool, file) -> None:
+    """What `save` is given: writes to a path or an open file, until the disk is full."""
+    with contextlib.nullcontext(file) if hasattr(file, "write") else open(file, "wb") as opened:
+        opened.write(new[:700])
+        opened.flush()
+        if full:
+            raise OSError(28, "No space left on device")
+        opened.write(new[700:])
 
 
 def batches_over_ranks() -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
