@@ -1,6 +1,7 @@
 """How the package is built: five groups, arrows between them in one direction, rooms apart, no circles, short files."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,6 @@ PACKAGE = Path(mnist_gpu.__file__).parent
 ROOF = {"__main__", "benchmark", "gpu", "run"}
 LAYERS = ("training", "faster", "measuring", "chapters", "roof")  # each may use itself, and those before it
 LONG_TODAY = {  # functions of more than 40 lines, to be shortened: then their names go
-    "mnist_gpu.faster.distributed.join", "mnist_gpu.faster.graphs.capture",
     "mnist_gpu.run.run_training",
 }  # fmt: skip
 
@@ -106,8 +106,31 @@ def test_functions_are_short():
     assert long == LONG_TODAY
 
 
+def private_parts(tree: ast.AST) -> list[str]:
+    """What a file uses of PyTorch without a public name: `torch.x._y`, imported or as an attribute."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            found.append(ast.unparse(node))
+    return [name for name in found if re.match(r"torch\.(\w+\.)*_(?!_)", name)]
+
+
+def test_private_parts_of_pytorch_are_used_in_one_file():
+    at = {module: parts for module, tree in TREES.items() if (parts := private_parts(tree))}
+    assert "torch.utils._pytree.tree_leaves" in at.pop("mnist_gpu.torch_private")
+    assert at == {}
+    assert private_parts(ast.parse("import torch._dynamo; torch.ops.mkldnn._x; torch.__version__")) == [
+        "torch._dynamo", "torch.ops.mkldnn._x",
+    ]  # fmt: skip
+
+
 def test_the_training_brings_no_instrument_along():
     code = "import sys, mnist_gpu.training; print(*sys.modules, sep='\\n')"
     loaded = subprocess.check_output([sys.executable, "-c", code], cwd=PACKAGE.parent, encoding="utf-8").split()
     assert "mnist_gpu.training" in loaded
     assert [m for m in loaded if m == "matplotlib" or (m in FILES and layer(m) > 0)] == []
+    assert "mnist_gpu.torch_private" not in loaded
