@@ -166,7 +166,7 @@ def everything(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(ladder.sys, "platform", "linux")
     monkeypatch.setattr(ladder.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(ladder, "not_installed", lambda: None)
+    monkeypatch.setattr(ladder, "triton_missing", lambda: None)
     monkeypatch.setattr(ladder, "onednn_missing", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
 
@@ -199,7 +199,7 @@ def test_compiling_for_a_cpu_needs_a_compiler(everything, monkeypatch, platform,
 
 
 def test_compiling_for_a_gpu_needs_triton(everything, monkeypatch):
-    monkeypatch.setattr(ladder, "not_installed", lambda: "Triton is not installed")
+    monkeypatch.setattr(ladder, "triton_missing", lambda: "Triton is not installed")
     lacking = missing(CUDA)
     assert lacking.keys() == CPU_ONLY | {*COMPILED, REDUCED, *OWN} and "Triton" in lacking[OWN[0]]
     assert missing(CPU).keys() == NVIDIA_ONLY | TF32 and not set(COMPILED) & missing(MPS).keys()

@@ -23,7 +23,7 @@ from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.graphs import EpochGraph, capture
 from mnist_gpu.faster.prefetch import Prefetched
 from mnist_gpu.faster.products import onednn_missing
-from mnist_gpu.faster.with_triton import not_installed
+from mnist_gpu.faster.with_triton import triton_missing
 from mnist_gpu.faster.written_out import make_written_out_step
 from mnist_gpu.model import make_model
 from mnist_gpu.torch_private import mark_static_address
@@ -188,7 +188,7 @@ def _compiler_missing(device: torch.device) -> str | None:
         name = os.environ.get("CXX", {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++"))
         return None if shutil.which(name) else f"torch.compile needs a C++ compiler ({name}) on a CPU"
     if device.type in ("cuda", "xpu"):
-        return not_installed()
+        return triton_missing()
     return None if device.type == "mps" else f"torch.compile generates no code for {device.type}"
 
 
@@ -227,7 +227,7 @@ class Rung:
 
 
 COMPILED = {"lacks": _compiler_missing}
-OWN_KERNELS = {"needs": "cuda", "lacks": lambda device: not_installed()}
+OWN_KERNELS = {"needs": "cuda", "lacks": lambda device: triton_missing()}
 RUNGS = (
     Rung("textbook", textbook, None),
     Rung("two workers", two_workers, "textbook", ("loading",)),
