@@ -16,6 +16,7 @@ COMPILED = ["compiled model", "compiled step"]
 EPOCH = "compiled epoch"  # on a CPU alone
 REDUCED = "compiled step, reduce-overhead"  # on an NVIDIA GPU alone
 OWN = ["kernels of our own", "kernels of our own, as a CUDA graph"]  # there, too
+WEBGPU = [rung.name for rung in RUNGS if rung.hardware == "webgpu"]
 EAGER = [rung for rung in RUNGS if not rung.missing(CPU) and rung.name not in [*COMPILED, EPOCH]]
 
 
@@ -44,6 +45,11 @@ def few_images(monkeypatch, mnist):
 
 
 # Every rung is the same training
+
+
+def test_a_webgpu_that_is_missing_says_why(everything, monkeypatch):
+    monkeypatch.setattr(ladder, "webgpu_missing", lambda: "there is no driver")
+    assert [name for name, why in missing(CPU).items() if why == "there is no driver"] == WEBGPU
 
 
 @pytest.mark.parametrize("rung", EAGER, ids=lambda rung: rung.name)
@@ -146,7 +152,8 @@ def test_the_rung_of_tf32_leaves_the_setting_as_it_was_also_after_an_error(monke
 
 def test_rungs_come_in_the_order_of_the_ladder_each_after_the_one_that_it_changes():
     assert len(set(NAMES)) == len(NAMES) and NAMES[0] == TEXTBOOK and RUNGS[0].base is None
-    assert all(rung.base in NAMES[:i] for i, rung in enumerate(RUNGS[1:], start=1))
+    others = [rung for rung in RUNGS if rung.base or rung.hardware != "webgpu"]  # which begins a ladder of its own
+    assert all(rung.base in NAMES[: NAMES.index(rung.name)] for rung in others[1:])
     assert {PLAIN, *WIDE} <= set(NAMES) and rungs() == list(RUNGS)
     assert [r.name for r in rungs(iter(["TF32", PLAIN, PLAIN, TEXTBOOK]))] == [TEXTBOOK, PLAIN, "TF32"]
     with pytest.raises(ValueError, match=r"moon, sky.*textbook, two workers, .*oneDNN"):
@@ -168,12 +175,13 @@ def everything(monkeypatch):
     monkeypatch.setattr(ladder.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(ladder, "triton_missing", lambda: None)
     monkeypatch.setattr(ladder, "onednn_missing", lambda: None)
+    monkeypatch.setattr(ladder, "webgpu_missing", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
 
 
 TF32 = {"TF32"}
 NVIDIA_ONLY = {REDUCED, "CUDA graph of a step", "CUDA graph of an epoch", "prefetch on a side stream", *OWN}
-CPU_ONLY = {"backward written out", "written out, oneDNN", EPOCH}
+CPU_ONLY = {"backward written out", "written out, oneDNN", EPOCH, *WEBGPU}
 
 
 @pytest.mark.parametrize(("capability", "lacking"), [((7, 5), TF32), ((8, 0), set()), ((12, 0), set())])

@@ -23,11 +23,13 @@ from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.graphs import EpochGraph, capture
 from mnist_gpu.faster.prefetch import Prefetched
 from mnist_gpu.faster.products import onednn_missing
+from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
 from mnist_gpu.faster.with_triton import triton_missing
 from mnist_gpu.faster.written_out import make_written_out_step
 from mnist_gpu.model import make_model
 from mnist_gpu.torch_private import mark_static_address
 from mnist_gpu.training import make_step
+from mnist_gpu.webgpu.gpu import the_gpu, webgpu_missing
 
 # torch.compile recommends TF32 on cards that have it: here both precisions are measured.
 warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
@@ -182,6 +184,16 @@ def graph_of_own_kernels(device, hidden=128):
     return Training(model, epoch.step, epoch)
 
 
+def webgpu_epoch(device, hidden=128, submissions="epoch"):
+    model = make_model(hidden)
+    optimizer = sgd(model)
+    epoch = WebGPUEpoch(the_gpu(), model, optimizer, make_batches("device"), submissions)
+    return Training(model, epoch.step, epoch)
+
+
+webgpu_steps = partial(webgpu_epoch, submissions="step")
+
+
 def _compiler_missing(device: torch.device) -> str | None:
     """What torch.compile lacks here: it generates C++ for CPUs and Triton kernels for GPUs."""
     if device.type == "cpu":
@@ -219,6 +231,7 @@ class Rung:
     # Largest allowed difference of a batch's loss from the plain loop's, in nats. float32 agrees to 1e-6 until rounding
     # decides whether a ReLU lets an input through: then to 5e-3. bfloat16 rounds to 8 bits.
     tolerance: float = 0.02
+    hardware: str = ""  # whose times they are, as in a results file, where it isn't the device that PyTorch has
 
     def missing(self, device: torch.device) -> str | None:
         """Why it cannot run on this device, or None."""
@@ -228,6 +241,7 @@ class Rung:
 
 COMPILED = {"lacks": _compiler_missing}
 OWN_KERNELS = {"needs": "cuda", "lacks": lambda device: triton_missing()}
+WEBGPU = {"needs": "cpu", "lacks": lambda device: webgpu_missing(), "hardware": "webgpu"}  # timed beside the CPU
 RUNGS = (
     Rung("textbook", textbook, None),
     Rung("two workers", two_workers, "textbook", ("loading",)),
@@ -252,6 +266,8 @@ RUNGS = (
     Rung("kernels of our own", own_kernels, "no wait per step", ("launches", "bytes"), **OWN_KERNELS),
     Rung("kernels of our own, as a CUDA graph", graph_of_own_kernels, "kernels of our own", ("launches", "bytes"),
          **OWN_KERNELS),
+    Rung("WebGPU, a submission a step", webgpu_steps, None, (), **WEBGPU),
+    Rung("WebGPU, a submission an epoch", webgpu_epoch, "WebGPU, a submission a step", ("launches",), **WEBGPU),
 )  # fmt: skip
 TEXTBOOK, PLAIN = "textbook", "no wait per step"
 # Measured with all of a CPU's threads, too.

@@ -23,6 +23,7 @@ from mnist_gpu.measuring.workloads import repeat, train_part
 
 # The matrix products of an epoch and nothing else, by every library and layout: the fastest is the floor.
 FLOORS = {f"products alone, {name}": products for name, products in PRODUCTS.items()}
+HARDWARE = {rung.name: rung.hardware for rung in RUNGS}
 
 
 class Climb:
@@ -41,7 +42,7 @@ class Climb:
     def reach(self, rung: Rung, make: Callable[..., Training] | None = None, **options) -> Skipped | None:
         """The first pass of a rung, made by `make` or its own function; returns why it does not count, if so."""
         reason = rung.missing(self.device) or self._first_pass(rung, make or rung.make, options)
-        return Skipped("ladder", rung.name, self.device.type, reason) if reason else None
+        return Skipped("ladder", rung.name, rung.hardware or self.device.type, reason) if reason else None
 
     def _first_pass(self, rung: Rung, make: Callable[..., Training], options: dict) -> str | None:
         try:
@@ -58,6 +59,8 @@ class Climb:
         proof = {"largest_loss_difference": max(differences), "tolerance": rung.tolerance}
         if products := getattr(training.batches, "products", None):  # which a compiled epoch has chosen
             proof["products"] = products.name
+        if gpu := getattr(training.batches, "gpu", None):  # which is none of PyTorch's devices
+            proof["hardware"] = gpu.name
         self.reached[rung.name] = training, seconds, proof
         return None
 
@@ -91,7 +94,8 @@ class Climb:
         for name, seconds in in_turn(sides, threads=self.threads, **options):
             if name != "pause":
                 _, first_use, proof = self.reached.get(name, (None, None, {}))
-                yield Timed("ladder", name, self.device.type, self.threads, seconds, sizes, work, first_use, proof)
+                where = HARDWARE.get(name) or self.device.type
+                yield Timed("ladder", name, where, self.threads, seconds, sizes, work, first_use, proof)
 
 
 @watched

@@ -80,7 +80,9 @@ class Results:
 
     def hardware(self, device: str) -> str:
         """The name of the hardware that a measurement ran on, for a legend."""
-        return self.environment["cpu_name"] if device == "cpu" else self.environment["device_name"]
+        if device == "webgpu":  # which is none of PyTorch's devices: each of its measurements names the hardware
+            return next((m.proof["hardware"] for m in self.measurements if "hardware" in m.proof), "a GPU")
+        return self.environment["cpu_name" if device == "cpu" else "device_name"]
 
     def whose(self, timed: "Timed", *, recorded: bool = True) -> str:
         """For a legend: the hardware and its threads; of a recorded machine also when, and how busy it was."""
@@ -98,7 +100,9 @@ class Results:
 
 
 def side_name(device: str, threads: int) -> str:
-    """ "CPU with 2 threads", or the type of the GPU: "CUDA"."""
+    """ "CPU with 2 threads", "WebGPU", or the type of the GPU: "CUDA"."""
+    if device == "webgpu":
+        return "WebGPU"
     return f"CPU with {threads} thread" + "s" * (threads > 1) if device == "cpu" else device.upper()
 
 

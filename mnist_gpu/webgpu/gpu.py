@@ -264,6 +264,15 @@ def adapters() -> tuple[list[Adapter], str]:
     return every, f"{missing}. A container sees no GPU unless it is given one"
 
 
+def webgpu_missing() -> str | None:
+    """Why there is no GPU to compute on through WebGPU, or None. Software counts only if MNIST_GPU_WEBGPU names it."""
+    found, reason = adapters()
+    choice = os.environ.get(CHOICE, "").lower()
+    if choice:
+        reason = "" if any(choice in a.name.lower() for a in found) else f"none is called {choice!r}"
+    return f"needs a GPU through WebGPU: {reason}" if reason else None
+
+
 @functools.cache
 def _opened(name: str) -> Gpu:
     return Gpu(name)

@@ -4,6 +4,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from agreement import assert_same_losses
@@ -43,6 +44,18 @@ def test_the_ladder_is_measured_with_all_threads_too_and_on_a_wide_network(monke
         asked.clear()
         monkeypatch.setattr(lab, "usable_cpus", lambda cpus=cpus: cpus)
         assert list(lab.LADDER.measure(torch.device(device), steps=7, rounds=3)) == [] and asked == expected
+
+
+def test_a_gpu_through_webgpu_is_compared_with_the_cpu_and_its_two_ways_with_each_other():
+    there = [
+        timed(name, s, "webgpu", hardware="Iris Xe") for name, s in (("WebGPU, a step", 4.5), ("WebGPU, all", 0.9))
+    ]
+    found = machine(timed(TEXTBOOK, 9.0), timed(PLAIN, 2.25), *there)
+    said = lab.LADDER.summary(found, "webgpu")
+    assert len(said) == 5 and found.hardware("webgpu") == "Iris Xe"
+    assert "WebGPU, all is 10.0 times as fast as textbook" in said[1] and "5.00" in said[4] and "2.00" in said[2]
+    assert "Iris Xe" in lab.ladder_figure([], found).says
+    plt.close("all")
 
 
 def test_rungs_are_compared_with_the_textbook_and_the_floor_with_the_plain_loop_and_the_fastest():

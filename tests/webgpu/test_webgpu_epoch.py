@@ -1,19 +1,23 @@
 """Training on a GPU through WebGPU, against the plain loop."""
 
 import copy
+import functools
 
 import numpy
 import pytest
 import torch
-from guarded import Guarded
+from guarded import Guarded, any_adapter
 
 from mnist_gpu.data import DeviceBatches
-from mnist_gpu.faster.ladder import Training, sgd
+from mnist_gpu.faster.ladder import RUNGS, Training, sgd
 from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
+from mnist_gpu.measuring.climb import Climb
+from mnist_gpu.measuring.results import Results
 from mnist_gpu.measuring.workloads import First
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step, train
-from mnist_gpu.webgpu.gpu import WebGPUError
+from mnist_gpu.webgpu import gpu as gpu_module
+from mnist_gpu.webgpu.gpu import WebGPUError, the_gpu
 
 
 def silent(*_):
@@ -52,6 +56,18 @@ def test_thirty_steps_give_the_losses_and_weights_of_the_plain_loop(gpu, batch_s
     for ours, theirs in zip(there.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-4)
     assert guarded.intact()
+
+
+def test_its_rungs_are_proved_and_timed_beside_the_cpus_and_name_their_hardware(monkeypatch):
+    monkeypatch.setenv("MNIST_GPU_WEBGPU", name := any_adapter())
+    monkeypatch.setattr(gpu_module, "_opened", functools.cache(gpu_module.Gpu))
+    climb = Climb(torch.device("cpu"), hidden=16, steps=4)
+    own = [rung for rung in RUNGS if rung.hardware == "webgpu"]
+    assert len(own) == 2 and [climb.reach(rung) for rung in own] == [None, None]
+    for timed in climb.measure(floor=False, rounds=2):
+        assert timed.device == "webgpu" and timed.proof["largest_loss_difference"] < 1e-5
+        assert timed.proof["hardware"] == name and name in Results({}, [timed], "").whose(timed)
+    the_gpu().close()
 
 
 def test_part_of_an_epoch_trains_on_no_more(gpu):

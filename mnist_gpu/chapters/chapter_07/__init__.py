@@ -59,6 +59,13 @@ def pairs(times: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
 
 
 def summary(results: Results, device: str) -> list[str]:
+    if device == "webgpu":  # timed in turn with the CPU
+        measured = results.select("ladder", hidden=128, threads=1)
+        own = [m.name for m in measured if m.device == device]
+        sides = [(first, name) for first in (TEXTBOOK, PLAIN, *own[:1]) for name in own if name != first]
+        return [
+            f", ladder: {one}" for one in compare_in_turn((m for m in measured if m.device in ("cpu", device)), sides)
+        ]
     found = comparisons(results, device, "ladder", pairs, hidden=128, threads=1)
     return found + comparisons(
         results, device, "ladder", lambda times: [(WIDE[0], name) for name in times], ", width 2048", hidden=2048
