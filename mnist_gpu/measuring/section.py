@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from mnist_gpu.measuring.results import Results, Skipped, Timed, compare_in_turn
 
 # Of the sections that time their sides in turn. Ten pairs are enough for up to 25 comparisons made together; four are
-# enough for none, so a section whose summary compares takes ten also for a look.
+# enough for none, so a section whose summary compares takes ten also for a look: fewer make no record either.
 ROUNDS, QUICK_ROUNDS = {"rounds": 10}, {"rounds": 4}
 
 

@@ -6,6 +6,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Annotated
 
 import torch
 
@@ -302,7 +303,11 @@ def outcomes() -> None:
 
 
 @using_threads()
-def run_predict(card: str | None = None, batch_size: int = 128, hidden: int = 128) -> int:
+def run_predict(
+    card: Annotated[str | None, "one card, such as T4; without it, all", {"nargs": "?"}] = None,
+    batch_size: Annotated[int, "images per step"] = 128,
+    hidden: Annotated[int, "width of the hidden layer"] = 128,
+) -> int:
     """Prints what a training step would take on a GPU that is not here, and on this computer's CPU, which is measured.
 
     Raises ValueError for an unknown card or sizes below 1.

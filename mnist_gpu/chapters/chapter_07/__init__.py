@@ -6,6 +6,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import matplotlib.pyplot as plt
 import torch
@@ -181,7 +182,10 @@ def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Dr
     return Drawn(axes, says)
 
 
-def draw_ladder(file: Path = REFERENCE / "ladder.png", add: Path | None = None) -> int:
+def draw_ladder(
+    file: Annotated[Path, "a PNG file", {"nargs": "?"}] = REFERENCE / "ladder.png",
+    add: Annotated[Path | None, "a results file that is not among the recorded ones"] = None,
+) -> int:
     """Draws the speed ladder of all recorded machines as a PNG file, and predictions for some cards.
 
     `add` is a results file that is not among the recorded ones. Raises ValueError if none is recorded.
