@@ -64,8 +64,7 @@ def plan(device: torch.device, quick: bool, only: Iterable[str] | None, on: str 
     Where ten rounds take longer than LIMIT there are fewer, but never fewer than a look has: what its comparisons need.
     """
     devices = {"cpu": [CPU], "gpu": [device]}.get(on) or dict.fromkeys([CPU, device])
-    names = [(name, here) for here, name in product(devices, only or SECTIONS)]
-    names = [(name, here) for name, here in names if here == device or not SECTIONS[name].once]
+    names = [(n, here) for here, n in product(devices, only or SECTIONS) if here == device or not SECTIONS[n].once]
     epochs = cache(epoch_seconds)
     for most in range(10, 0, -1):
         found = []

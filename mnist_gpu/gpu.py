@@ -18,7 +18,7 @@ import psutil
 
 from mnist_gpu import benchmark
 from mnist_gpu.checks import positive
-from mnist_gpu.device import describe, device_name, pick_device, using_threads
+from mnist_gpu.device import describe, device_name, pick_device
 from mnist_gpu.measuring import prediction, results
 from mnist_gpu.measuring.commands import own_environment
 
@@ -39,12 +39,11 @@ finally:
 def parts(folder: Path, record: Path, on: str) -> list[tuple[str, int, list]]:
     """What there is to do on "gpu" or "cpu": a name, seconds at most (for a GPU), and the arguments of Python."""
     bench = ["-m", "mnist_gpu", "benchmark", "--record", record, "--append", "--on"]
-    others = [f"--only={name}" for name in benchmark.SECTIONS if name != "ladder"]
     return [
         ("doctor", 60, ["-m", "mnist_gpu", "doctor"]),
         ("tests", 150, [*TESTS.split(), f"--junitxml={folder / 'tests.xml'}"]),
         ("ladder", 300, [*bench, on, "--only=ladder"]),
-        ("benchmark", 150, [*bench, on, *others]),
+        ("benchmark", 150, [*bench, on, *(f"--only={name}" for name in benchmark.SECTIONS if name != "ladder")]),
         ("figure", 60, ["-m", "mnist_gpu", "figure", folder / "ladder.png", "--add", record]),
         *((f"chapter-{path.name[:2]}", 180, ["-c", EXECUTE, path, folder / path.name]) for path in CHAPTERS),
         *[("cpu", 600, [*bench, "cpu"])] * (on == "gpu"),
@@ -67,14 +66,12 @@ def do(arguments: list, seconds: float, log: Path) -> tuple[str, str]:
                 family = [process, *process.children(recursive=True)]
                 process.send_signal(signal.SIGINT) if os.name == "posix" else process.terminate()
                 psutil.wait_procs([process], timeout=GRACE)
-                for one in family:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        one.kill()
+                for one in psutil.wait_procs(family, timeout=0)[1]:  # those that are still alive
+                    one.kill()
                 psutil.wait_procs(family, timeout=GRACE)
     return status, log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
 
 
-@using_threads()
 def run(
     folder: Annotated[Path, "where everything goes; given again, it goes on", {"nargs": "?"}] = Path("gpu-results"),
     minutes: Annotated[float, "how long it may take"] = 10.0,
@@ -83,10 +80,9 @@ def run(
     positive(minutes=minutes)
     end = time.monotonic() + 60 * minutes - GRACE - 5  # to stop the last part, and for the summary
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's shell makes what it starts with & deaf to it
-    device, folder, failed = pick_device(), folder.resolve(), False
-    print(describe(device))
-    folder.mkdir(parents=True, exist_ok=True)
-    record = folder / (re.sub("[^a-z0-9]+", "-", device_name(device).lower()).strip("-") + ".json")
+    print(describe(device := pick_device()))
+    (folder := folder.resolve()).mkdir(parents=True, exist_ok=True)
+    failed, record = False, folder / (re.sub("[^a-z0-9]+", "-", device_name(device).lower()).strip("-") + ".json")
     try:
         for name, seconds, arguments in parts(folder, record, "cpu" if device.type == "cpu" else "gpu"):
             mark, log, seconds = folder / f"{name}.passed", folder / f"{name}.log", min(seconds, end - time.monotonic())

@@ -8,18 +8,17 @@ that index cannot be reached, pip installs PyPI's build. This file needs nothing
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = {"encoding": "utf-8", "errors": "replace"}  # what programs say
-SECONDS = 120  # that uv may look for a build before it is given up
 
 
 def backend() -> str:
     """The build to ask uv for: the one it chooses, or, for a card that only CUDA 12.6's have code for, that.
 
-    uv looks at the driver and not at the card. PyTorch's builds for CUDA 13 hold no code below compute capability 7.5,
-    and those for CUDA 12.6 none from 10.0 on.
+    uv looks at the driver alone. CUDA 13's builds hold no code below compute capability 7.5, 12.6's none from 10.0 on.
     """
     try:
         command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
@@ -32,24 +31,21 @@ def backend() -> str:
 
 def install(python: Path) -> None:
     """Installs requirements.txt for this Python. Raises CalledProcessError if that fails."""
-
-    def run(*arguments, **options):
-        return subprocess.run([python, "-m", *arguments], cwd=ROOT, check=True, **options)
-
-    wanted, heard = ["-r", "requirements.txt"], {"capture_output": True, **TEXT}
+    run, heard = partial(subprocess.run, cwd=ROOT, check=True), {"capture_output": True, **TEXT}
+    pip, wanted = [python, "-m", "pip", "install", "--disable-pip-version-check"], ["-r", "requirements.txt"]
+    uv = [python, "-m", "uv", "pip", "install", "--python", str(python), f"--torch-backend={backend()}", *wanted]
     try:
-        run("pip", "install", "--disable-pip-version-check", "uv", **heard)
-        command = ["uv", "pip", "install", "--python", str(python), f"--torch-backend={backend()}", *wanted]
+        run([*pip, "uv"], **heard)
         # First a look, without the usual retries: that an index cannot be reached is clear within seconds.
         quick = os.environ | {"UV_HTTP_RETRIES": "0", "UV_HTTP_CONNECT_TIMEOUT": "5"}
-        run(*command, "--dry-run", env=quick, timeout=SECONDS, **heard)
+        run([*uv, "--dry-run"], env=quick, timeout=120, **heard)
     except (OSError, subprocess.SubprocessError) as failure:
         said = (getattr(failure, "stderr", None) or str(failure)).strip().splitlines()
         reason = next((line.strip() for line in said if "Failed to fetch" in line), said[0] if said else "no reason")
         print(f"PyTorch's own index is not used ({reason}): installing the build of pip's index.", flush=True)
-        run("pip", "install", "--quiet", "--disable-pip-version-check", *wanted)
+        run([*pip, "--quiet", *wanted])
     else:
-        run(*command, "--quiet")
+        run([*uv, "--quiet"])
 
 
 def main() -> int:

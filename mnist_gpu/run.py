@@ -113,28 +113,23 @@ class Training:
         return self
 
     def write_json(self) -> None:
-        epochs = []
-        for e, t in zip(self.history, self.tests, strict=False):
-            means = {"loss": e.loss, "images_per_s": e.images_per_s}
-            epochs.append(asdict(e) | means | {"test_loss": t.loss, "test_accuracy": t.accuracy})
-        measured_on = environment(self.group.device)
-        content = {"configuration": self.configuration, "environment": measured_on, "epochs": epochs}
+        pairs = zip(self.history, self.tests, strict=False)
+        epochs = [asdict(e) | {"test_loss": t.loss, "test_accuracy": t.accuracy} for e, t in pairs]
+        content = {"configuration": self.configuration, "environment": environment(self.group.device), "epochs": epochs}
         with atomic_write(self.settings["json"]) as file:
             file.write((json.dumps(content, indent=1) + "\n").encode())
 
     def save(self) -> None:
         """A checkpoint from which `resume` goes on to the very same weights."""
         random = {"order": self.batches.order.generator.get_state(), "torch": torch.get_rng_state()}
-        history, tests = [asdict(e) for e in self.history], [list(t) for t in self.tests]
-        extra = {"epoch": len(history), "random": random, "history": history, "tests": tests}
-        save_to, configuration = self.settings["save"], self.configuration
-        checkpoint.save(save_to, self.model, self.optimizer, configuration=configuration, **extra)
+        found = {"history": [asdict(e) for e in self.history], "tests": [list(t) for t in self.tests]}
+        found |= {"epoch": len(self.history), "random": random, "configuration": self.configuration}
+        checkpoint.save(self.settings["save"], self.model, self.optimizer, **found)
 
     def resume(self) -> None:
-        """Puts a checkpoint's state in place on every rank, and its history.
+        """Puts a checkpoint's state and history in place on every rank; without the file that `save` is to write, none.
 
-        Where `save` names the same file and it is not there yet, training begins at the beginning: one command starts,
-        and after a failure goes on. Raises CheckpointError if the file is another training's, FileNotFoundError.
+        Raises CheckpointError if it is another training's, FileNotFoundError.
         """
         path, share = self.settings["resume"], self.group.share
         if self.settings["save"] == path and not share(path.exists()):

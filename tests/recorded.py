@@ -1,8 +1,8 @@
 """CUDA graphs where there is no GPU: `torch.cuda`'s names for them, on the CPU.
 
-A graph is the list of PyTorch's operations called while it was recorded; a replay does them again, into the same memory.
-Unlike on a GPU, what is recorded is also done, and Triton's kernels are not seen. An operation that CUDA refuses makes
-the end of the recording fail, too, and leaves its stream the current one, as in torch.cuda.graph.
+A graph is the list of PyTorch's operations called while it was recorded; a replay does them again, into the same
+memory. Unlike on a GPU, what is recorded is also done, and Triton's kernels are not seen. An operation that CUDA
+refuses makes the end of the recording fail, too, and leaves its stream the current one, as in torch.cuda.graph.
 """
 
 import contextlib

@@ -8,8 +8,7 @@ import torch
 
 from mnist_gpu import benchmark
 from mnist_gpu.benchmark import CPU, LIMIT, SECTIONS, epoch_seconds, plan, summary
-from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK, WIDE
-from mnist_gpu.measuring.climb import FLOORS
+from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK
 from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped, Timed, read, write
 
 CUDA = torch.device("cuda")
@@ -146,27 +145,11 @@ def test_a_record_that_is_cut_short_anywhere_and_continued_has_all_that_was_meas
     assert go(at, most=4) == whole == go(most=4)
 
 
-def test_the_summary_names_the_highest_rates_and_compares_with_the_textbook():
-    floor = next(iter(FLOORS))
-    ceilings = [
-        ("matrix product", {"size": 64}, {"flop": 5e9}), ("matrix product", {"size": 128}, {"flop": 7e9}),
-        ("copy", {"mebibytes": 1}, {"bytes": 90e9}), ("copy", {"mebibytes": 256}, {"bytes": 20e9}),
-    ]  # fmt: skip
-    times = [
-        ("pipelines", "dataloader", "cpu", 6.0, 128), ("pipelines", "memory", "cpu", 1.0, 128),
-        ("ladder", TEXTBOOK, "cpu", 8.0, 128), ("ladder", PLAIN, "cpu", 2.0, 128), ("ladder", floor, "cpu", 1.0, 128),
-        ("ladder", WIDE[0], "cpu", 9.0, 2048), ("ladder", WIDE[1], "cpu", 3.0, 2048),
-        ("ladder", TEXTBOOK, "cuda", 5.0, 128), ("ladder", PLAIN, "cuda", 1.0, 128),
-    ]  # fmt: skip
-    measured = [Timed("ceilings", name, "cpu", 1, [1.0], *more) for name, *more in ceilings]
-    measured += [Timed(section, name, on, 1, [s] * 10, {"hidden": hidden}) for section, name, on, s, hidden in times]
+def test_the_summary_has_the_lines_of_every_device_and_what_was_skipped():
+    times = [("cpu", TEXTBOOK, 8.0), ("cpu", PLAIN, 2.0), ("cuda", TEXTBOOK, 5.0), ("cuda", PLAIN, 1.0)]
+    measured = [Timed("ladder", name, on, 1, [seconds] * 10, {"hidden": 128}) for on, name, seconds in times]
     skipped = [Skipped("ladder", "TF32", "cpu", "needs an NVIDIA GPU")]
     environment = {"cpu_name": "AMD EPYC", "device_name": "NVIDIA H200"}
-    lines = summary(Results(environment, measured, "2026-01-31", skipped=skipped)).splitlines()
-    parts = [
-        ("cpu", " 7 GFLOP/s"), ("cpu", " 20 GB/s"), ("cpu", "memory is 6.00 times as fast as dataloader"),
-        ("cpu", f"{PLAIN} is 4.00 times as fast as {TEXTBOOK}"), ("cpu", f"{floor} is 8.00 times as fast"),
-        ("cpu", f"{floor} is 2.00 times as fast as {PLAIN}"), ("cpu", f"{WIDE[1]} is 3.00 times as fast as {WIDE[0]}"),
-        ("NVIDIA H200 (cuda)", f"{PLAIN} is 5.00 times as fast as {TEXTBOOK}"), ("TF32", "needs an NVIDIA GPU"),
-    ]  # fmt: skip
-    assert all(where in line and part in line for line, (where, part) in zip(lines, parts, strict=True))
+    cpu, gpu, last = summary(Results(environment, measured, "2026-01-31", skipped=skipped)).splitlines()
+    assert "AMD EPYC" in cpu and f"{PLAIN} is 4.00 times as fast as {TEXTBOOK}" in cpu
+    assert "NVIDIA H200" in gpu and "5.00 times" in gpu and "TF32" in last and "needs an NVIDIA GPU" in last

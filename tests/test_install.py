@@ -9,9 +9,7 @@ import pytest
 
 from mnist_gpu import install
 
-UNREACHABLE = """error: Request failed
-  cause: Failed to fetch: https://example.org/whl/cpu/torch/
-  cause: dns error"""
+UNREACHABLE = "error: Request failed\n  cause: Failed to fetch: https://example.org/whl/cpu/torch/\n  cause: dns error"
 
 
 @pytest.fixture
@@ -34,17 +32,11 @@ def computer(monkeypatch):
     return here
 
 
-@pytest.mark.parametrize(
-    ("smi", "backend"),
-    [
-        (None, "auto"),
-        ("8.6\n", "auto"),
-        ("6.1\n7.5\n", "cu126"),
-        ("6.0\n12.0\n", "auto"),  # no build has code for both
-        ('Field "compute_cap" is not a valid field to query.\n', "auto"),
-        ("", "auto"),
-    ],
-)
+NO_FIELD = 'Field "compute_cap" is not a valid field to query.\n'
+CARDS = [("8.6\n", "auto"), ("6.1\n7.5\n", "cu126"), ("6.0\n12.0\n", "auto"), (NO_FIELD, "auto"), ("", "auto")]
+
+
+@pytest.mark.parametrize(("smi", "backend"), [(None, "auto"), *CARDS])  # no build has code for the third
 def test_uv_chooses_the_build_except_for_a_card_that_only_older_builds_have_code_for(computer, capfd, smi, backend):
     computer.smi = smi
     assert install.main() == 0

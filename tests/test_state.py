@@ -20,7 +20,7 @@ from mnist_gpu.chapters.chapter_06 import account
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.device import using_threads
 from mnist_gpu.faster import ladder
-from mnist_gpu.faster.ladder import PLAIN, RUNGS, Rung, plain
+from mnist_gpu.faster.ladder import RUNGS, Rung, plain
 from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.measuring import climb, timing, workloads
 from mnist_gpu.measuring.climb import Climb
@@ -29,7 +29,7 @@ from mnist_gpu.measuring.workloads import repeat, train_part
 
 CPU = torch.device("cpu")
 BEFORE = 3  # threads: no measurement here takes so many
-# Of the sections that are there: as little as they can do. One that is added runs with its quick settings.
+# As little as the sections can do. One that is added runs with its quick settings.
 LITTLE = {
     "ceilings": {"sizes": (8,), "mebibytes": (1,), "seconds": 0.001},
     "pipelines": {"batches": 2, "rounds": 1},
@@ -105,11 +105,10 @@ def test_a_section_puts_back_what_it_changes_before_it_hands_anything_over(name,
             assert state() == before
 
 
-def test_sides_in_turn_have_the_threads_asked_for_or_those_that_are_set(before):
+def test_sides_in_turn_have_the_threads_asked_for_or_those_that_are_set():
     for threads, used in ((2, 2), (None, BEFORE)):
         seen = []
-        for _ in in_turn({"a": lambda seen=seen: seen.append(torch.get_num_threads())}, rounds=2, threads=threads):
-            assert state() == before
+        list(in_turn({"a": lambda seen=seen: seen.append(torch.get_num_threads())}, rounds=2, threads=threads))
         assert seen == [used] * 3
 
 
@@ -129,17 +128,9 @@ def test_threads_are_set_for_a_block_and_put_back(before):
     assert state() == before
 
 
-def climbed():
-    upwards = Climb(CPU, 8, steps=2, threads=2)
-    upwards.show(PLAIN)
-    assert upwards.reach(Rung("again", plain, None)) is None
-    assert [m.threads for m in upwards.measure(rounds=1, floor=False)] == [2, 2]
-
-
 CALLS = {  # and a part of it that may fail
     "repeat": (lambda: repeat(lambda: torch.rand(1), 1, 2), torch, "rand"),
-    "a training": (lambda: chapter_05.training(CPU, 2)(), chapter_05, "train_part"),
-    "Climb": (climbed, climb, "train_part"),
+    "Climb": (lambda: Climb(CPU, 8, steps=2, threads=2).reach(Rung("it", plain, None)), climb, "train_part"),
     "benchmark": (lambda: benchmark.run(only=["ceilings"]), benchmark, "measure"),
 }
 

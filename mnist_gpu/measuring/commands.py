@@ -15,10 +15,7 @@ REPORT = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/", re.MULTILINE)
 
 
 def own_environment() -> dict[str, str]:
-    """The environment for a program that finds this very package, wherever it is started.
-
-    What it prints, and what it starts prints, is in UTF-8, whatever the system's code page.
-    """
+    """For a program that finds this very package, and prints in UTF-8 whatever the system's code page is."""
     path = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
 
