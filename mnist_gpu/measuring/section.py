@@ -14,8 +14,8 @@ ROUNDS, QUICK_ROUNDS = {"rounds": 10}, {"rounds": 4}
 class Section:
     """A part of the benchmark: measured in a chapter's room, and a line in mnist_gpu.benchmark."""
 
-    # Called with the device, the settings, and, where it takes rounds, `progress` (see timing.alternate). It yields one by
-    # one, so that what is finished is kept when a run is interrupted.
+    # Called with the device, the settings, and, where it takes rounds, `progress` (see timing.alternate). It yields one
+    # measurement at a time, so that what is finished is kept when a run is interrupted.
     measure: Callable[..., Iterator[Timed | Skipped]]
     full: dict = field(default_factory=dict)  # settings of a record
     quick: dict = field(default_factory=dict)  # settings of a look
