@@ -66,18 +66,22 @@ def test_a_machine_that_is_twice_as_slow_is_told_twice_the_time_but_for_what_is_
     monkeypatch.setattr(benchmark, "epoch_seconds", lambda device: [12.0, 1.0])
     for name, seconds in fixed.items():
         assert total(only=[name]) - seconds == pytest.approx(2 * (here[name] - seconds))
+    for one in ([12.0, 0.5], [6.0, 1.0]):  # either of the two alone counts, too
+        monkeypatch.setattr(benchmark, "epoch_seconds", lambda device, one=one: one)
+        assert total() > sum(here.values())
 
 
-@pytest.mark.parametrize("slower", [1, 2.1, 30])
-def test_rounds_go_down_to_what_the_statistics_need_and_not_below(monkeypatch, slower):
-    monkeypatch.setattr(benchmark, "epoch_seconds", lambda device: [6.0 * slower, 0.5 * slower])
-    planned = plan(CPU, False, None, None)
-    rounds = {name: settings["rounds"] for name, _, settings, _ in planned if "rounds" in settings}
-    compared = {name for name in rounds if SECTIONS[name].quick["rounds"] == 10}
-    assert compared == {"pipelines", "ladder"} and all(rounds[name] == 10 for name in compared)
-    others = {rounds[name] for name in rounds.keys() - compared}
-    assert others == {10} if slower == 1 else others == {4} if slower == 30 else 4 <= min(others) < 10
-    assert (sum(seconds for *_, seconds in planned) <= LIMIT) == (slower < 30)
+def test_rounds_go_down_to_what_the_statistics_need_and_not_below(monkeypatch):
+    def planned(limit):
+        monkeypatch.setattr(benchmark, "LIMIT", limit)
+        found = [(name, settings.get("rounds"), seconds) for name, _, settings, seconds in plan(CPU, False, None, None)]
+        return sum(seconds for *_, seconds in found), {name: rounds for name, rounds, _ in found if rounds}
+
+    (most, ten), (least, fewest) = planned(LIMIT * 100), planned(0)
+    assert set(ten.values()) == {10} and fewest == {name: SECTIONS[name].quick["rounds"] for name in ten}
+    assert fewest["ladder"] == fewest["pipelines"] == 10 and min(fewest.values()) == 4
+    seconds, rounds = planned(between := (most + least) / 2)
+    assert seconds <= between and 4 < min(rounds.values()) < 10 and all(rounds[n] >= fewest[n] for n in ten)
 
 
 def test_it_says_how_long_it_takes_before_the_first_section_and_at_the_end(fake_sections, capsys):

@@ -182,8 +182,7 @@ def test_a_bad_argument_of_train_is_named_before_anything_is_done(
 def test_what_is_no_command_or_choice_is_refused_with_status_2(capsys, arguments):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
-    assert caught.value.code == 2
-    assert "usage: python -m mnist_gpu" in capsys.readouterr().err
+    assert caught.value.code == 2 and "usage: python -m mnist_gpu" in capsys.readouterr().err
 
 
 def test_missing_data_are_named_with_the_remedy_by_train_and_doctor(tmp_path, monkeypatch, capsys, no_network):

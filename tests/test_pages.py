@@ -8,7 +8,7 @@ import pytest
 
 from mnist_gpu.chapters.chapter_10 import torchrun
 from mnist_gpu.gpu import do
-from mnist_gpu.measuring.commands import run_command, why
+from mnist_gpu.measuring.commands import run_command
 
 # Pages that lack some sign which the commands print: those of China and Japan, and that of a minimal system.
 PAGES = {
@@ -67,7 +67,6 @@ def test_a_command_that_fails_shows_its_status_and_the_end_of_what_it_said():
         run_command([sys.executable, "-c", code])
     said = str(caught.value)
     assert "status 3" in said and said.endswith("line 98\nline 99") and "line 50" not in said
-    assert why(" \n")
 
 
 def test_a_training_by_two_processes_that_fails_gives_the_first_ones_reason(tmp_path, monkeypatch):
