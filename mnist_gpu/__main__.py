@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = vars(parser(*arguments[:1]).parse_args(arguments))
     try:
         outcome = options.pop("run")(**options)
-        return getattr(outcome, "status", outcome)
+        return getattr(outcome, "status", outcome) or 0
     except KeyboardInterrupt:  # where the command has nothing to keep, or has kept it
         print("interrupted", file=sys.stderr)
         return 130
@@ -62,7 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, RuntimeError) and not (error := memory_error(error)):
             raise
         said = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else error
-        print("\n".join([f"error: {said}", *getattr(error, "__notes__", [])]), file=sys.stderr)
+        print(f"error: {said}", file=sys.stderr)
+        if memory_error(error) and (size := options.get("batch_size")):  # what was free, the error itself says
+            print(f"Batch size {size}. Try a smaller batch, a narrower model, or --device cpu.", file=sys.stderr)
         return 2
 
 

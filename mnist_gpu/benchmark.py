@@ -153,7 +153,6 @@ def summary(found: Results) -> str:
     return "\n".join(lines)
 
 
-def exercises(keep: Annotated[bool, "from now on keep that, in a small file beside the notebooks"] = False) -> int:
+def exercises(keep: Annotated[bool, "from now on keep that, in a small file beside the notebooks"] = False) -> None:
     """Lists the chapters' exercises, and which of them the reader has answered; `keep` begins to keep that."""
     listing(EXERCISES, keep)
-    return 0

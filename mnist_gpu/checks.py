@@ -22,29 +22,19 @@ def positive(**values: float) -> None:
             raise ValueError(f"{name} is {value!r}, but must be a number greater than 0")
 
 
-def valid_seed(seed: int) -> None:
-    """Raises ValueError unless `seed` is a whole number that PyTorch's generators take."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**64:
-        raise ValueError(f"seed is {seed!r}, but must be a whole number from -2^63 to 2^64 - 1")
-
-
 def writable(path: str | Path | None) -> None:
     """Raises ValueError if `path` cannot be a file to write: found out now rather than after the work."""
     folder = Path(path or ".").resolve().parent
-    if path and not folder.is_dir():
-        raise ValueError(f"cannot write {path}: there is no folder {folder}")
-    if path and Path(path).is_dir():
-        raise ValueError(f"cannot write {path}: it is a folder")
-    if path and not os.access(folder, os.W_OK):
-        raise ValueError(f"cannot write {path}: the folder {folder} is not yours to write to, or is read-only")
+    if path and (Path(path).is_dir() or not os.access(folder, os.W_OK)):
+        raise ValueError(f"cannot write {path}: it is a folder, or there is no folder {folder} that you may write to")
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """A binary file to write to, which becomes `path` when the block ends well, and is removed when it does not.
 
-    It is a temporary file in the same folder, synced to the disk and then renamed: whatever happens, `path` is the
-    whole old file or the whole new one. Raises OSError if the folder cannot be written, or the disk is full.
+    A temporary file in the same folder, synced and then renamed: `path` is always the whole old file or the whole new
+    one. Raises OSError if the folder cannot be written, or the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -55,8 +45,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:  # of a write it names no file
-        before = "The file that was there before is unchanged." if path.exists() else "Nothing was written."
-        raise type(error)(error.errno, f"{error.strerror or error}: cannot write {path}. {before}") from error
+        raise type(error)(error.errno, f"{error.strerror or error}: cannot write {path}") from error
     finally:
         with contextlib.suppress(OSError):  # where nothing can be written, nothing can be removed
             temporary.unlink(missing_ok=True)

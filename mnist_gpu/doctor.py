@@ -1,6 +1,6 @@
 """What is here, what is wrong with it, and what to do about it: `python -m mnist_gpu doctor`.
 
-An examination is a generator of findings; `@examination` adds it to those that `diagnose` makes.
+An examination is a generator of findings; `EXAMINATIONS` lists those that `diagnose` makes.
 """
 
 import contextlib
@@ -11,30 +11,21 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 import torch
 
 from mnist_gpu.data import load_mnist
-from mnist_gpu.device import (
-    accelerator,
-    describe,
-    ends_its_process,
-    environment,
-    kernel_error,
-    nvidia_smi,
-    pick_device,
-    usable_cpus,
-)
-from mnist_gpu.why_no_gpu import GPU_BYTES_NEEDED, OTHERS, PYTORCH, why_no_gpu, why_no_kernel
+from mnist_gpu.device import accelerator, describe, device_name, environment, kernel_error, pick_device, usable_cpus
+from mnist_gpu.why_no_gpu import GPU_MIB_NEEDED, OTHERS, PYTORCH, why_no_gpu, why_no_kernel
 
-# Intel's and LLVM's OpenMP, one program under two names, which does not bear a second copy beside it, such as that of
-# conda's numpy beside PyTorch's own. GCC's (libgomp), which PyTorch brings on Linux, gets on with them.
+# Intel's and LLVM's OpenMP, one program under two names, does not bear a second copy of itself. GCC's (libgomp) does.
 LLVMS_OPENMP = re.compile(r"lib(iomp5|omp)(md|140\.x86_64)?(-\w+)?\.(dll|so|dylib)", re.IGNORECASE)
 
 
@@ -48,19 +39,10 @@ class Finding:
 
 
 ok, note, error = (partial(Finding, level) for level in ("ok", "note", "error"))
-EXAMINATIONS: list[Callable[[], Iterator[Finding]]] = []
-
-
-def examination(function: Callable) -> Callable:
-    EXAMINATIONS.append(function)
-    return function
 
 
 def diagnose(device: str = "auto") -> list[Finding]:
-    """Examines the machine, and training on `device`; the last finding says whether training works.
-
-    It runs a real kernel on the device, since `torch.cuda.is_available()` is also true where none can run.
-    """
+    """Examines the machine, and training on `device`; the last finding says whether training works."""
     findings = [finding for examine in EXAMINATIONS for finding in examine()]
     try:
         picked = pick_device(device)
@@ -83,14 +65,10 @@ def report(findings: list[Finding]) -> str:
 
 
 def collectable(findings: list[Finding], device: str = "auto") -> str:
-    """The findings, and what `device` is, as one line of JSON: many machines' lines make a file of JSON Lines.
-
-    Where `device` cannot be used, the environment is the CPU's. `host` is the computer's name in its network.
-    """
-    try:
+    """The findings, the computer's name and environment (the CPU's if `device` can't be used) as one line of JSON."""
+    picked = torch.device("cpu")
+    with contextlib.suppress(ValueError):  # a finding says so
         picked = pick_device(device)
-    except ValueError:  # a finding says so
-        picked = torch.device("cpu")
     here = environment(picked) | {"host": platform.node()}
     found = [dataclasses.asdict(f) for f in findings]
     return json_format.dumps({"works": works(findings), "environment": here, "findings": found})
@@ -102,8 +80,7 @@ def run(
 ) -> int:
     """Prints the report, or one line of JSON; 0 if training works, else 1.
 
-    The JSON stands alone on standard output, for a script that collects it over ssh. So it needs no file, as that of
-    `train --json` does, whose standard output has the losses. What else would be printed goes to standard error.
+    Only the JSON goes to standard output, for a script that collects it over ssh; the rest goes to standard error.
     """
     with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
         findings = diagnose(device)
@@ -112,89 +89,66 @@ def run(
     return 0 if works(findings) else 1
 
 
-@examination
 def gpu() -> Iterator[Finding]:
-    found = accelerator()
-    failure = (ends_its_process(found) or kernel_error(found)) if found else None
-    if failure:
+    if (found := accelerator()) is None:
+        healthy = ok("No GPU is here. Every chapter works without one and shows recorded results beside.")
+        yield note(*reason) if (reason := why_no_gpu()) else healthy
+        return
+    if failure := kernel_error(found):
         yield note(*why_no_kernel(found, failure))
         return
-    if found is None:
-        reason = why_no_gpu()
-        healthy = ok("No GPU is here. Every chapter works without one and shows recorded results beside.")
-        yield note(*reason) if reason else healthy
-        return
-    module = getattr(torch, found.type)
-    name = module.get_device_name() if hasattr(module, "get_device_name") else found.type
-    yield ok(f"{torch.accelerator.device_count()} GPU(s) of type {found.type}, a kernel runs: {name}.")
+    yield ok(f"{torch.accelerator.device_count()} GPU(s) of type {found.type}, a kernel runs: {device_name(found)}.")
     if found.type == "cuda":
-        major, minor = torch.cuda.get_device_capability()
-        driver = next((g["driver_version"] for g in nvidia_smi()[0]), "unknown")
+        e = environment(found)
         built = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}"
-        yield ok(f"Compute capability {major}.{minor}, driver {driver}, PyTorch built for {built}.")
-        free, total = torch.cuda.mem_get_info()
-        if free < GPU_BYTES_NEEDED:
-            text = f"GPU memory is nearly full: {free / 2**20:.0f} of {total / 2**20:.0f} MiB are free"
-            yield note(f"{text}, and a notebook needs about {GPU_BYTES_NEEDED / 2**20:.0f}.", OTHERS)
-        else:
-            yield ok(f"GPU memory: {free / 2**30:.1f} of {total / 2**30:.1f} GiB are free.")
+        yield ok(f"Compute capability {e['capability']}, driver {e['driver'] or 'unknown'}, PyTorch built for {built}.")
+        free, total = (n / 2**20 for n in torch.cuda.mem_get_info())
+        memory = f"GPU memory: {free:,.0f} of {total:,.0f} MiB are free"
+        full = note(f"{memory}, and a notebook needs about {GPU_MIB_NEEDED}.", OTHERS)
+        yield full if free < GPU_MIB_NEEDED else ok(f"{memory}.")
 
 
-@examination
 def threads() -> Iterator[Finding]:
     set_to, cpus = torch.get_num_threads(), usable_cpus()
-    if set_to <= cpus:
-        yield ok(f"{set_to} thread(s) for {cpus} usable CPU(s).")
-    else:
-        yield note(
-            f"PyTorch would use {set_to} threads, but this process may use only {cpus} CPU(s); threads that wait "
-            "for each other then take the time of those that work.",
-            f"Set OMP_NUM_THREADS={cpus} or less, or call torch.set_num_threads; this course sets 1 by itself.",
-        )
+    text = f"{set_to} thread(s) for {cpus} usable CPU(s)"
+    remedy = f"Set OMP_NUM_THREADS={cpus} or less, or call torch.set_num_threads; this course sets 1 by itself."
+    slow = note(f"{text}: threads that wait for each other take the time of those that work.", remedy)
+    yield slow if set_to > cpus else ok(f"{text}.")
 
 
-@examination
 def openmp() -> Iterator[Finding]:
-    """In conda's numpy there may be a second one beside PyTorch's; importing PyTorch has imported it."""
-    found = sorted(str(path) for path in _loaded_libraries() if LLVMS_OPENMP.match(path.name))
+    """Conda's numpy may bring a second runtime beside PyTorch's; importing PyTorch has imported it."""
+    found = sorted(str(path) for path in loaded_libraries() if LLVMS_OPENMP.fullmatch(path.name))
     if len(found) > 1:
         yield note(
-            f"{len(found)} OpenMP runtimes are in this process: {', '.join(found)}. Used both, they may end it "
-            'with "OMP: Error #15". A notebook says then only that its kernel died.',
+            f"{len(found)} OpenMP runtimes are in this process: {', '.join(found)}. If both are used, they may end it "
+            'with "OMP: Error #15", and a notebook says only that its kernel died.',
             "Install all packages from one place: the course in a virtual environment of its own, outside conda "
             "(`make lab`). KMP_DUPLICATE_LIB_OK=TRUE, which the error names, may give wrong results.",
         )
 
 
-def _loaded_libraries() -> set[Path]:
-    """The files of the libraries that this process has loaded, links resolved: of two names of one there is one."""
-    if sys.platform == "linux":
-        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
-        found = [line.split(maxsplit=5)[5] for line in lines if "/" in line]
-    elif sys.platform == "darwin":
+def loaded_libraries() -> set[Path]:
+    """The files of the libraries in this process, links resolved: of two names of one there is one."""
+    if sys.platform == "darwin":  # where psutil does not tell
         system = ctypes.CDLL(None)
         system._dyld_get_image_name.restype = ctypes.c_char_p
         found = [os.fsdecode(system._dyld_get_image_name(i)) for i in range(system._dyld_image_count())]
     else:
-        import psutil  # here: it costs some milliseconds, and every command imports the doctor
-
         found = [part.path for part in psutil.Process().memory_maps()]
     return {Path(path).resolve() for path in found}
 
 
-@examination
 def torchvision() -> Iterator[Finding]:
     try:
         yield ok(f"torchvision {import_module('torchvision').__version__} goes with this torch.")
     except Exception as failure:  # what a torchvision of another build raises depends on where they differ
         yield note(
-            f"torchvision cannot be imported: {failure}. It is needed by chapters 03 and 04, and by the textbook's "
-            "data pipeline.",
+            f"torchvision cannot be imported: {failure}. Chapters 03 and 04 and the textbook's data pipeline need it.",
             f"Uninstall torch and torchvision, and install both in one command, from one place: {PYTORCH}",
         )
 
 
-@examination
 def data() -> Iterator[Finding]:
     try:
         for train in (True, False):
@@ -202,3 +156,6 @@ def data() -> Iterator[Finding]:
         yield ok("MNIST is here, and its checksums are right.")
     except (OSError, ValueError) as failure:
         yield error(f"MNIST cannot be read: {failure}", "See data/README.md.")
+
+
+EXAMINATIONS = (gpu, threads, openmp, torchvision, data)

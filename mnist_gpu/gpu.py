@@ -94,7 +94,6 @@ def run(
     except KeyboardInterrupt:
         print("interrupted; keeping what is finished")
     if record.exists():
-        print("", benchmark.summary(found := results.read(record)), sep="\n")
-        for (card, _, what, sizes, (low, high)), measured in prediction.outcomes([found]):
-            print(f"{card}, {what}, {sizes}: predicted {low:.2g} to {high:.2g} s, measured {measured:.3g} s")
+        found = results.read(record)
+        print("", benchmark.summary(found), prediction.outcomes([found]), sep="\n")
     return int(failed)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mnist_gpu.checks import at_least_one, valid_seed
+from mnist_gpu.checks import at_least_one
 from mnist_gpu.device import need_memory
 
 PIXELS = 28 * 28
@@ -12,11 +12,7 @@ CLASSES = 10
 
 
 class MLP(nn.Module):
-    """Flatten 28 x 28, linear 784 -> hidden, ReLU, linear hidden -> 10: images `[B, 1, 28, 28]` to logits `[B, 10]`.
-
-    Raises:
-        ValueError: hidden below 1; images of another shape.
-    """
+    """Flatten 28 x 28, linear 784 -> hidden, ReLU, linear hidden -> 10: images `[B, 1, 28, 28]` to logits `[B, 10]`."""
 
     def __init__(self, hidden: int = 128):
         super().__init__()
@@ -33,14 +29,9 @@ class MLP(nn.Module):
 def make_model(hidden: int = 128, seed: int = 0, device: torch.device | str = "cpu") -> MLP:
     """An MLP whose initial weights depend on `seed` alone: they are drawn on the CPU, then moved to `device`.
 
-    PyTorch's global random state is left as it was.
-
-    Raises:
-        ValueError: hidden below 1; seed beyond 64 bits; and what `device` may raise.
-        MemoryError: the weights need more memory than is free on this computer.
+    PyTorch's global random state is left as it was. Raises MemoryError if the weights need more than is free.
     """
     at_least_one(hidden=hidden)
-    valid_seed(seed)
     need_memory(4 * parameter_count(hidden), f"weights of a network of width {hidden}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs' generators, too
@@ -55,33 +46,19 @@ def parameter_count(hidden: int = 128) -> int:
 def step_flops(batch_size: int = 128, hidden: int = 128) -> tuple[int, int]:
     """Floating-point operations of one training step: (forward, backward), matrix products alone.
 
-    A product of [m, k] and [k, n] counts 2 m k n (a multiplication and an addition each). Backward needs every layer's
-    weight gradient, as large as its forward product, and the hidden activations' gradient, but not the images'.
+    A product of [m, k] and [k, n] counts 2 m k n. Backward has one for each layer's weight gradient, as large as in the
+    forward pass, and one for the gradient of the hidden activations, but none for the images'.
     """
     first, second = 2 * batch_size * PIXELS * hidden, 2 * batch_size * hidden * CLASSES
     return first + second, first + second + second
 
 
 def step_bytes(batch_size: int = 128, hidden: int = 128) -> int:
-    """Bytes that one training step in float32 reads and writes if every operation goes to memory for its operands.
-
-    Operation by operation: linear, ReLU, linear, softmax and loss, their backward counterparts, and SGD with momentum
-    as three operations (scale the momentum, add the gradient, update the parameter). Caches can only make it less.
-    """
+    """Bytes that one training step in float32 reads and writes if every operation goes to memory for its operands."""
     images, activations, logits = batch_size * PIXELS, batch_size * hidden, batch_size * CLASSES
-    weights_1, weights_2 = PIXELS * hidden + hidden, hidden * CLASSES + CLASSES
-    forward = (
-        (images + weights_1 + activations)  # linear
-        + 2 * activations  # ReLU: read, write
-        + (activations + weights_2 + logits)  # linear
-        + 2 * logits  # log-softmax and loss
-    )
-    backward = (
-        2 * logits  # gradient of the logits: read, write
-        + (logits + activations + weights_2)  # weight gradient of the second layer
-        + (logits + weights_2 + activations)  # gradient of the activations
-        + 3 * activations  # ReLU backward: read two, write one
-        + (images + activations + weights_1)  # weight gradient of the first layer
-    )
-    update = (2 + 3 + 3) * (weights_1 + weights_2)
+    linear_1 = images + PIXELS * hidden + hidden + activations  # as many for its weights' gradient
+    linear_2 = activations + hidden * CLASSES + CLASSES + logits  # as many for both of its gradients
+    forward = linear_1 + 2 * activations + linear_2 + 2 * logits  # linear, ReLU, linear, softmax and loss
+    backward = 2 * logits + 2 * linear_2 + 3 * activations + linear_1  # a ReLU's reads two tensors and writes one
+    update = (2 + 3 + 3) * parameter_count(hidden)  # scale the momentum, add the gradient, update the parameter
     return 4 * (forward + backward + update)

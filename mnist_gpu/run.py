@@ -12,7 +12,7 @@ from typing import Annotated
 import torch
 
 from mnist_gpu import checkpoint
-from mnist_gpu.checks import at_least_one, atomic_write, positive, valid_seed, writable
+from mnist_gpu.checks import at_least_one, atomic_write, positive, writable
 from mnist_gpu.data import PIPELINES, TRAIN_IMAGES, make_batches
 from mnist_gpu.device import DEFAULT_THREADS, describe, environment, set_threads
 from mnist_gpu.faster.distributed import Group, join, make_distributed_step
@@ -48,7 +48,6 @@ def run_training(
     settings = dict(locals())
     at_least_one(epochs=epochs, batch_size=batch_size, hidden=hidden, threads=threads)
     positive(lr=lr, timeout=timeout)
-    valid_seed(seed)
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum is {momentum}, but must be 0 or more and below 1")
     if every_epoch and not save:

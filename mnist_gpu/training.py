@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mnist_gpu.checks import at_least_one
-from mnist_gpu.device import memory_error, synchronize
+from mnist_gpu.device import synchronize
 
 
 @dataclass(frozen=True)
@@ -71,25 +71,10 @@ def make_step(model: nn.Module, optimizer: torch.optim.Optimizer, autocast=None)
     return step
 
 
-def train(
-    model: nn.Module,
-    step: Callable,
-    batches: Iterable,
-    *,
-    epochs: int = 1,
-    log_every: int = 100,
-    log: Callable[[int, int, float], None] = print_loss,
-    history: list[Epoch] | None = None,
-) -> list[Epoch]:
-    """Trains for `epochs` passes over `batches`, and returns the history: one Epoch a pass.
+def train(model, step, batches, *, epochs=1, log_every=100, log=print_loss, history=None) -> list[Epoch]:
+    """Trains for `epochs` passes over `batches`, and returns the history: one Epoch a pass. May raise LossNotFinite.
 
-    Pass a list as `history` to go on from where it ends, and to keep what is finished whatever happens: every epoch is
-    appended when it is done, so an interrupt or an error loses only the epoch it falls in.
-
-    Raises:
-        ValueError: epochs or log_every below 1; no batches.
-        LossNotFinite: the loss is NaN or infinite at a log point or at the end of an epoch.
-        torch.OutOfMemoryError, MemoryError: a GPU's, the computer's memory ran out; with a note on what to try.
+    Pass a list as `history` to go on from where it ends, and to keep the finished epochs if one is interrupted.
     """
     at_least_one(epochs=epochs, log_every=log_every)
     history = [] if history is None else history
@@ -99,15 +84,14 @@ def train(
         losses, logged, count = [], [], 0
         synchronize(device)
         start = time.perf_counter()
-        with explain_out_of_memory(device, batches):
-            for i, (images, labels) in enumerate(batches, start=1):
-                losses.append(step(images, labels))  # stays on the device: .item() here would wait for it every step
-                count += len(labels)
-                if i % log_every == 0:
-                    logged.append(finite_mean(losses[-log_every:], epoch, i))  # the one wait per log_every steps
-                    log(epoch, i, logged[-1])
-            finite_mean(losses, epoch, len(losses))  # an epoch may end between two log points
-            synchronize(device)
+        for i, (images, labels) in enumerate(batches, start=1):
+            losses.append(step(images, labels))  # stays on the device: .item() here would wait for it every step
+            count += len(labels)
+            if i % log_every == 0:
+                logged.append(finite_mean(losses[-log_every:], epoch, i))  # the one wait per log_every steps
+                log(epoch, i, logged[-1])
+        finite_mean(losses, epoch, len(losses))  # an epoch may end between two log points
+        synchronize(device)
         seconds = time.perf_counter() - start
         history.append(Epoch(epoch, torch.stack(losses).tolist(), logged, count, seconds))
     return history
@@ -117,56 +101,24 @@ def finite_mean(losses: list[torch.Tensor], epoch: int, i: int) -> float:
     """The mean of 0-d tensors as a number. Raises LossNotFinite if it is none, ValueError if there are no losses."""
     if not losses:
         raise ValueError("batches yielded nothing: one pass over it must give at least one (images, labels)")
-    mean = torch.stack(losses).mean().item()
-    if not math.isfinite(mean):
-        raise LossNotFinite(
-            f"the loss is {mean} at epoch {epoch}, step {i}. Finished epochs are in the history. Usual causes: a "
-            f"learning rate that is too high (try a tenth of it), images that are not normalized, too little precision."
-        )
-    return mean
-
-
-@contextlib.contextmanager
-def explain_out_of_memory(device: torch.device, batches: Iterable):
-    """Adds to an error of memory that ran out what a reader needs to know: batch size, free memory, what to try."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        found = memory_error(error)
-        if found is None:
-            raise
-        while inner := getattr(batches, "iterable", None) or getattr(batches, "batches", None):
-            batches = inner  # wrapped in a progress bar, or cut short
-        size = getattr(getattr(batches, "order", None), "batch_size", "unknown")
-        if isinstance(found, MemoryError):
-            found.add_note(f"Batch size {size}. Try a smaller batch or a narrower model, or shut down other notebooks.")
-        else:
-            free, total = torch.accelerator.get_memory_info(device)
-            found.add_note(
-                f"Batch size {size}; {free / 2**20:.0f} of the device's {total / 2**20:.0f} MiB were free. Try a "
-                "smaller batch or a narrower model, shut down other notebooks that use this GPU, or train with "
-                "device='cpu'."
-            )
-        raise found from (None if found is error else error)
+    if math.isfinite(mean := torch.stack(losses).mean().item()):
+        return mean
+    raise LossNotFinite(
+        f"the loss is {mean} at epoch {epoch}, step {i}. Finished epochs are in the history. Usual causes: a learning "
+        f"rate that is too high (try a tenth of it), images that are not normalized, too little precision."
+    )
 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Iterable) -> Evaluation:
-    """Mean cross-entropy in nats and share of right answers over one pass of `batches`; the model is left in its mode.
-
-    Raises ValueError if there are no batches.
-    """
+    """How well `model` does on one pass of `batches`; it is left in its mode."""
     training, images_seen = model.training, 0
     loss = right = 0.0  # become tensors on the device; read once, at the end
     model.eval()
-    try:
-        for images, labels in batches:
-            logits = model(images)
-            loss += F.cross_entropy(logits, labels, reduction="sum")
-            right += (logits.argmax(1) == labels).sum()
-            images_seen += len(labels)
-    finally:
-        model.train(training)
-    if not images_seen:
-        raise ValueError("batches yielded nothing: there is nothing to evaluate on")
+    for images, labels in batches:
+        logits = model(images)
+        loss += F.cross_entropy(logits, labels, reduction="sum")
+        right += (logits.argmax(1) == labels).sum()
+        images_seen += len(labels)
+    model.train(training)
     return Evaluation(float(loss) / images_seen, float(right) / images_seen)

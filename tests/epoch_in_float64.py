@@ -20,20 +20,15 @@ from mnist_gpu.training import make_step, train
 
 class Case(NamedTuple):
     kind: str
-    train: bool
     batch_size: int
-
-    @property
-    def images(self) -> int:
-        return 60_000 if self.train else 10_000
+    images: int = 10_000
 
 
 CASES = {
-    "batches of 128": Case("device", False, 128),
-    "batches of 127": Case("device", True, 127),  # divides by nothing; the last batch of a pass has 56 images
+    "batches of 127": Case("device", 127, 60_000),  # divides by nothing; the last batch of a pass has 56 images
     # One image is left to the last batch, so that of several ranks some have none.
-    "a rank without images": Case("device", False, 3333),
-    "a rank without images, dataloader": Case("dataloader", False, 3333),
+    "a rank without images": Case("device", 3333),
+    "a rank without images, dataloader": Case("dataloader", 3333),
 }
 
 
@@ -45,7 +40,7 @@ def one_rank(path: Path, rank: int, processes: int, port: int) -> None:
     losses = {}
     with join("cpu") as group:
         for name, case in CASES.items():
-            batches = make_batches(case.kind, case.train, case.batch_size, part=group.part)
+            batches = make_batches(case.kind, case.images == 60_000, case.batch_size, part=group.part)
             model = make_model(32).double()
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
             step = (make_distributed_step if group.processes > 1 else make_step)(group.wrap(model), optimizer)
@@ -57,9 +52,8 @@ def one_rank(path: Path, rank: int, processes: int, port: int) -> None:
 
 
 def losses_of(path: Path, processes: int, port: int) -> dict[str, list[float]]:
-    """The losses of CASES, batch by batch, by that many processes; forked where that is possible, since a process that
-    imports PyTorch anew takes longer for that than for the training."""
-    context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
+    """The losses of CASES, batch by batch, by that many processes."""
+    context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")  # no import of PyTorch anew
     ranks = [context.Process(target=one_rank, args=(path, rank, processes, port)) for rank in range(processes)]
     for rank in ranks:
         rank.start()

@@ -118,18 +118,17 @@ def fails(error):
 @pytest.mark.parametrize(
     ("error", "named"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory"), ("CUDA out of memory", "1024 MiB")),
-        (lambda: torch.empty(2**60), ("4,611,686,018.4 GB",)),  # as an operation on large tensors would
+        (torch.OutOfMemoryError("CUDA out of memory"), "CUDA out of memory"),
+        (lambda: torch.empty(2**60), "4,611,686,018.4 GB"),  # as an operation on large tensors would
     ],
 )
 def test_memory_that_runs_out_is_named_with_the_batch_size_and_what_to_try(
     few_images, monkeypatch, capsys, error, named
 ):
     monkeypatch.setattr(training_run, "make_step", fails(error))
-    monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda device: (2**20, 2**30))
     assert main(["train", "--device", "cpu", "--batch-size", "64"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: ") and all(part in said for part in (*named, "Batch size 64", "smaller batch"))
+    assert said.startswith("error: ") and all(part in said for part in (named, "Batch size 64", "smaller batch"))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), KeyError("x")])
@@ -159,7 +158,6 @@ def test_training_needs_no_network():
         (["--lr", "-1"], "lr is -1.0", "greater than 0"),
         (["--momentum", "1"], "momentum is 1.0", "below 1"),
         (["--threads", "1000000"], "threads is 1000000", "CPUs"),
-        (["--seed", str(2**64)], f"seed is {2**64}", "2^64 - 1"),
         (["--device", "cpu", "--hidden", "1000000000"], "1000000000", "GB"),
         (["--device", "nonsense"], "'nonsense'", "cpu"),
         (["--json", "nowhere/b.json"], "nowhere/b.json", "no folder"),
@@ -213,8 +211,9 @@ def test_the_doctors_json_has_the_error_its_remedy_and_status_1(capsys):
 def test_a_file_that_cannot_be_written_is_an_error_before_anything_is_done(tmp_path, monkeypatch, capsys):
     """Into somebody else's folder, or onto a file system mounted read-only, a long run would lose its result."""
     monkeypatch.setattr(benchmark, "plan", lambda *a, **k: pytest.fail("it was measured"))
-    for access, path in ((True, tmp_path / "nowhere" / "a"), (True, tmp_path), (False, tmp_path / "a")):
-        monkeypatch.setattr(os, "access", lambda folder, mode, access=access: access)
+    for path in (tmp_path / "nowhere" / "a", tmp_path, tmp_path / "a"):
+        if path == tmp_path / "a":
+            monkeypatch.setattr(os, "access", lambda folder, mode: False)
         for command in (["benchmark", "--record"], ["train", "--save"]):
             assert main([*command, str(path)]) == 2
             assert str(path) in capsys.readouterr().err

@@ -100,7 +100,7 @@ def test_the_summary_has_ratios_and_predictions_beside_what_was_recorded(session
     run(folder)
     out = capsys.readouterr().out
     assert "no wait per step is 4.00 times as fast as textbook" in out
-    assert "H200, textbook" in out and "predicted" in out and "measured 8 s" in out
+    assert "H200: textbook" in out and "predicted" in out
 
 
 def test_a_chapter_is_executed_into_the_folder_even_if_it_fails(tmp_path, log):

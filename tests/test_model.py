@@ -5,23 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from mnist_gpu.data import Order, normalize
 from mnist_gpu.model import MLP, make_model, parameter_count, step_bytes, step_flops
 
-SIZES = [(1, 1), (7, 3), (128, 128), (96, 128), (32, 512), (300, 2048)]
+SIZES = [(1, 1), (96, 128), (300, 2048)]
 
 
-def test_a_network_that_does_not_fit_into_memory_is_refused_before_it_is_made(monkeypatch):
-    with pytest.raises(MemoryError, match=r"weights of a network of width 1000000000: 3,180\.0 GB are needed, but"):
+def test_a_network_that_does_not_fit_into_memory_is_refused_before_it_is_made():
+    with pytest.raises(MemoryError, match=r"width 1000000000: 3,180\.0 GB"):
         make_model(10**9)
-
-
-@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 1.5, True])
-def test_a_seed_that_no_generator_takes_is_named(seed):
-    for made in (lambda: make_model(seed=seed), lambda: Order(10, seed=seed)):
-        with pytest.raises(ValueError, match=f"seed is {seed}, but must be a whole number from"):
-            made()
-    make_model(seed=2**64 - 1)
 
 
 def test_forward_is_the_matrix_computation_written_out():
@@ -33,13 +24,8 @@ def test_forward_is_the_matrix_computation_written_out():
     assert (hidden == 0).any()  # the ReLU cut something off, so it was tested
 
 
-@pytest.mark.parametrize("hidden", [1, 10, 128, 2048])
-def test_parameter_count_counts_the_models_parameters(hidden):
-    assert parameter_count(hidden) == sum(p.numel() for p in MLP(hidden).parameters())
-
-
 def test_the_textbooks_network_has_101_770_parameters():
-    assert parameter_count() == 101_770
+    assert parameter_count() == 101_770 and parameter_count(7) == sum(p.numel() for p in MLP(7).parameters())
     assert [list(p.shape) for p in MLP().parameters()] == [[128, 784], [128], [10, 128], [10]]
 
 
@@ -75,35 +61,16 @@ def test_step_bytes_equal_a_reckoning_tensor_by_tensor(batch_size, hidden):
     assert step_bytes(batch_size, hidden) == 4 * numbers
 
 
-def test_an_untrained_network_guesses_its_loss_is_ln_10(mnist_test):
-    images, labels = mnist_test
-    with torch.no_grad():
-        loss = F.cross_entropy(make_model()(normalize(images)), labels).item()
-    assert loss == pytest.approx(math.log(10), abs=0.1)
-
-
-@pytest.mark.parametrize("shape", [(5, 28, 28), (5, 784), (5, 3, 28, 28), (5, 1, 32, 32), (784,)])
+@pytest.mark.parametrize("shape", [(5, 784), (5, 3, 28, 28)])
 def test_images_of_another_shape_are_named(shape):
     with pytest.raises(ValueError, match=r"images are \[" + ", ".join(map(str, shape)) + r"\], but must be"):
         MLP()(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("hidden", [0, -1, 1.5, True])
-def test_a_bad_width_is_named(hidden):
-    with pytest.raises(ValueError, match=f"hidden is {hidden!r}"):
-        make_model(hidden)
-
-
-def test_the_seed_alone_decides_the_initial_weights():
+def test_the_seed_alone_decides_the_initial_weights_and_the_global_random_state_is_left_alone():
     weights = []
     for state in (1, 2):
-        torch.manual_seed(state)
+        before = torch.manual_seed(state).get_state()
         weights.append(make_model(seed=5).hidden.weight)
-    assert torch.equal(*weights)
-    assert not torch.equal(make_model(seed=6).hidden.weight, weights[0])
-
-
-def test_making_a_model_leaves_the_global_random_state_as_it_was():
-    before = torch.get_rng_state()
-    make_model(seed=5)
-    assert torch.equal(torch.get_rng_state(), before)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(*weights) and not torch.equal(make_model(seed=6).hidden.weight, weights[0])

@@ -26,14 +26,12 @@ EXAMPLE = Results(
 )
 
 
-def test_what_is_written_is_read_back_equal(tmp_path):
-    write(tmp_path / "results.json", EXAMPLE)
-    found = read(tmp_path / "results.json")
-    assert found == EXAMPLE
-    assert [s.reason for s in found.skipped] == ["needs an NVIDIA GPU", "failed: ä"]
-    assert found.measurements[0].first_use_seconds == 2.5 and found.measurements[0].proof == {"loss": 0.5}
-    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
-    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["format"] == FORMAT
+def test_what_is_written_is_read_back_equal_and_everybody_can_read_it(tmp_path):
+    path = tmp_path / "results.json"
+    write(path, EXAMPLE)
+    assert read(path) == EXAMPLE and [p.name for p in tmp_path.iterdir()] == ["results.json"]
+    assert json.loads(path.read_text(encoding="utf-8"))["format"] == FORMAT
+    assert os.name != "posix" or stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 def again(measurements=(), skipped=()):
@@ -50,11 +48,9 @@ def test_an_old_measurement_gives_way_to_the_same_one_with_as_many_rounds_or_mor
     assert found == [EXAMPLE.measurements[0], kept, *EXAMPLE.measurements[2:], replace(account, run=1)]
 
 
-@pytest.mark.parametrize("changed", [{"device": "cuda"}, {"threads": 2}, {"parameters": {"hidden": 64}}, {"name": "x"}])
+@pytest.mark.parametrize("changed", [{"device": "mps"}, {"threads": 2}, {"parameters": {"hidden": 64}}, {"name": "x"}])
 def test_another_measurement_of_the_section_takes_no_old_ones_place(changed):
     other = replace(EXAMPLE.measurements[1], seconds=[5.0] * 9, **changed)
-    if changed.get("device"):
-        other = replace(other, parameters={"hidden": 2048})
     assert results.merged(EXAMPLE, again([other])).measurements == [*EXAMPLE.measurements, replace(other, run=1)]
 
 
@@ -88,16 +84,10 @@ def test_only_what_one_run_has_timed_in_turn_is_compared():
 
 def test_results_of_another_machine_or_kind_are_not_merged():
     other = replace(EXAMPLE, environment=EXAMPLE.environment | {"driver": "580", "memory_bytes": 1})
-    with pytest.raises(ValueError, match="of another machine or program: memory_bytes, driver differ"):
+    with pytest.raises(ValueError, match="memory_bytes, driver"):
         results.merged(EXAMPLE, other)
-    with pytest.raises(ValueError, match="one of these results is a record, the other a quick look"):
+    with pytest.raises(ValueError, match="quick"):
         results.merged(EXAMPLE, replace(EXAMPLE, quick=False))
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs the file permissions of POSIX")
-def test_a_results_file_can_be_read_by_everybody(tmp_path):
-    write(tmp_path / "results.json", EXAMPLE)
-    assert stat.S_IMODE((tmp_path / "results.json").stat().st_mode) == 0o644
 
 
 def content(**changes):
@@ -106,80 +96,57 @@ def content(**changes):
     return {**whole, **changes}
 
 
-def with_seconds(*seconds):
-    return content(measurements=[{**content()["measurements"][0], "seconds": list(seconds)}])
-
-
 def test_the_smallest_results_file_is_read(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(content()), encoding="utf-8")
     found = read(tmp_path / "results.json")
-    assert found.measurements == [Timed("ladder", "device", "cpu", 1, [1.0])]
-    assert found.skipped == [] and found.measurements[0].proof == {}  # older files have neither
+    assert found.measurements == [Timed("ladder", "device", "cpu", 1, [1.0])] and found.skipped == []
+
+
+def damaged(**changes):
+    return content(measurements=[{**content()["measurements"][0], **changes}])
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "",
-        "not JSON",
         "[1, 2]",
-        "3",
-        "null",
         "{}",
+        "\0",
         json.dumps(content())[:-30],
         json.dumps(content(format="mnist_gpu results 0")),
         json.dumps({k: v for k, v in content().items() if k != "environment"}),
-        json.dumps({k: v for k, v in content().items() if k != "measurements"}),
         json.dumps(content(measurements=[{"section": "ladder"}])),
-        json.dumps(content(measurements=[{**content()["measurements"][0], "colour": "red"}])),
         json.dumps(content(measurements=7)),
-        json.dumps(content(skipped=7)),
         json.dumps(content(skipped=[{"section": "ladder", "name": "TF32", "device": "cpu"}])),
-        json.dumps(with_seconds()),
-        json.dumps(with_seconds(1.0, 0.0)),
-        json.dumps(with_seconds(-1.0)),
-        json.dumps(with_seconds(1.0, float("nan"))),
-        json.dumps(with_seconds(1.0, float("inf"))),
-        json.dumps(with_seconds("fast")),
+        *(json.dumps(damaged(seconds=seconds)) for seconds in ([], [1.0, 0.0], [float("nan")], [float("inf")], "fast")),
     ],
 )
 def test_a_file_that_is_no_results_file_is_named(tmp_path, text):
     path = tmp_path / "foreign.json"
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(b"\xff\xfe\x00\x81" if text == "\0" else text.encode())
     with pytest.raises(ValueError) as caught:
         read(path)
     assert str(path) in str(caught.value) and FORMAT in str(caught.value)
-
-
-def test_bytes_that_are_no_text_are_named(tmp_path):
-    (tmp_path / "foreign.json").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ValueError, match=r"foreign\.json is not a results file"):
-        read(tmp_path / "foreign.json")
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"foreign\.json"):
+        recorded(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nothing\.json"):
         read(tmp_path / "nothing.json")
 
 
-def no_space(handle):
-    raise OSError("no space left on device")
-
-
 def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    def no_space(handle):
+        raise OSError("no space left on device")
+
     path = tmp_path / "results.json"
     write(path, EXAMPLE)
     before = path.read_bytes()
+    with pytest.raises(TypeError):  # what JSON does not know
+        write(path, Results({"device": object()}, [], "2026-01-31"))
     monkeypatch.setattr(checks.os, "fsync", no_space)
     with pytest.raises(OSError, match="no space left"):
         write(path, EXAMPLE)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["results.json"]
-
-
-def test_values_that_json_does_not_know_leave_nothing_behind(tmp_path):
-    with pytest.raises(TypeError):
-        write(tmp_path / "results.json", Results({"device": object()}, [], "2026-01-31"))
-    assert not list(tmp_path.iterdir())
 
 
 def test_select_finds_by_section_name_fields_and_parameters():
@@ -191,23 +158,13 @@ def test_select_finds_by_section_name_fields_and_parameters():
     assert EXAMPLE.select("ladder", "step") == EXAMPLE.select("pipelines") == EXAMPLE.select("ladder", size=1) == []
 
 
-def test_median_and_rates_come_from_the_raw_times():
+def test_median_rates_and_epochs_come_from_the_raw_times():
     gpu = EXAMPLE.measurements[0]
-    assert gpu.median == pytest.approx(0.55)
-    assert gpu.rate("images") == pytest.approx(200)
+    assert gpu.median == pytest.approx(0.55) and gpu.rate("images") == pytest.approx(200)
     # Of ten times the second smallest, 0.2 s, and the second largest, 0.9 s.
     assert gpu.rate_interval("images") == pytest.approx((110 / 0.9, 110 / 0.2))
-
-
-def test_times_are_scaled_to_an_epoch_of_60000_images():
     measured = Timed("ladder", "plain", "cpu", 1, [0.5, 0.25], per_call={"images": 6000})
     assert measured.per_epoch() == pytest.approx([5.0, 2.5])
-    with pytest.raises(KeyError, match="images"):
-        Timed("ceilings", "copy", "cpu", 1, [0.5], per_call={"bytes": 1}).per_epoch()
-
-
-def test_a_measurement_is_named_by_the_hardware_it_ran_on():
-    assert EXAMPLE.hardware("cuda") == "NVIDIA H200" and EXAMPLE.hardware("cpu") == "AMD EPYC"
 
 
 def test_recorded_reads_the_files_of_a_folder_in_order(tmp_path):
@@ -216,9 +173,6 @@ def test_recorded_reads_the_files_of_a_folder_in_order(tmp_path):
     (tmp_path / "notes.txt").write_text("not a result", encoding="utf-8")
     assert [r.date for r in recorded(tmp_path)] == ["2026-01-01", "2026-02-02"]
     assert recorded(tmp_path / "nowhere") == []
-    (tmp_path / "c.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"c\.json"):
-        recorded(tmp_path)
 
 
 def test_machines_that_have_nothing_else_than_this_one_may_be_left_out(tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ import random
 import signal
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -71,8 +70,6 @@ def little(monkeypatch, mnist):
 
     for module in (account, chapter_03, chapter_05, chapter_07, ladder):
         monkeypatch.setattr(module, "make_batches", few)
-    # On larger batches the number of measurements would depend on the times.
-    monkeypatch.setattr(account, "growing_steps", partial(account.growing_steps, largest=64))
     eager = [rung for rung in RUNGS if not rung.name.startswith("compiled")]
     monkeypatch.setattr(climb, "rungs", lambda names: [r for r in eager if names is None or r.name in names])
 

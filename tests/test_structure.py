@@ -12,7 +12,6 @@ ROOF = {"__main__", "benchmark", "gpu", "run"}
 LAYERS = ("training", "faster", "measuring", "chapters", "roof")  # each may use itself, and those before it
 LONG_TODAY = {  # functions of more than 40 lines, to be shortened: then their names go
     "mnist_gpu.faster.distributed.join", "mnist_gpu.faster.graphs.capture",
-    "mnist_gpu.faster.kernels.make_kernel_step", "mnist_gpu.faster.written_out.make_written_out_step",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from mnist_gpu.measuring.timing import (
     compare,
     compare_all,
     fewest_pairs,
+    in_turn,
     interval,
     measure,
     rounded,
@@ -40,41 +41,25 @@ def test_alternate_runs_the_sides_in_turn_and_times_each_call():
     assert "".join(order) == "ab" + "ab" * 3  # the first of each is the warm-up
 
 
-@pytest.mark.parametrize("warmup", [0, 2])
-def test_alternate_warms_each_side_up_as_often_as_asked(warmup):
-    calls = []
-    seconds = alternate({"a": lambda: calls.append(1)}, rounds=3, warmup=warmup)
-    assert len(calls) == 3 + warmup and len(seconds["a"]) == 3
-
-
-def test_alternate_waits_for_the_device_before_and_after_each_timed_call(monkeypatch):
+def test_it_waits_for_the_device_before_and_after_each_timed_call_and_warms_up_as_asked(monkeypatch):
     events = []
     monkeypatch.setattr(timing, "synchronize", lambda device: events.append(f"wait {device}"))
     sides = {"a": lambda: events.append("a")}
-    alternate(sides, rounds=1, warmup=0, device="cuda", clock=lambda: events.append("clock") or 1.0)
-    assert events == ["wait cuda", "clock", "a", "wait cuda", "clock"]
+    alternate(sides, rounds=1, warmup=2, device="cuda", clock=lambda: events.append("clock") or 1.0)
+    assert events == ["a", "a", "wait cuda", "clock", "a", "wait cuda", "clock"]
 
 
-def test_alternate_shows_its_rounds_to_the_progress_bar():
+def test_rounds_are_shown_to_the_progress_bar_and_there_is_at_least_one():
     seen = []
-
-    def progress(iterable):
-        for i in iterable:
-            seen.append(i)
-            yield i
-
-    alternate({"a": lambda: None}, rounds=3, progress=progress)
+    alternate({"a": lambda: None}, rounds=3, progress=lambda rounds: (seen.append(i) or i for i in rounds))
     assert seen == [0, 1, 2]
+    for rounds in (0, 2.5):
+        with pytest.raises(ValueError, match=f"rounds is {rounds}"):
+            alternate({"a": lambda: None}, rounds=rounds)
 
 
-@pytest.mark.parametrize("rounds", [0, -1, 2.5])
-def test_alternate_needs_at_least_one_round(rounds):
-    with pytest.raises(ValueError, match=f"rounds is {rounds}"):
-        alternate({"a": lambda: None}, rounds=rounds)
-
-
-def test_whoever_holds_the_dictionary_has_the_finished_rounds_of_an_interrupted_run():
-    clock, calls, seconds = Clock(), [], {}
+def test_an_interrupted_run_gives_the_rounds_that_it_has_finished():
+    clock, calls, found = Clock(), [], {}
 
     def side():
         calls.append(1)
@@ -83,14 +68,9 @@ def test_whoever_holds_the_dictionary_has_the_finished_rounds_of_an_interrupted_
         clock.now += 2.0
 
     with pytest.raises(KeyboardInterrupt):
-        alternate({"a": side, "b": lambda: None}, rounds=5, warmup=0, clock=clock, into=seconds)
-    assert seconds == {"a": [2.0, 2.0], "b": [0.0, 0.0]}
-
-
-def test_alternate_returns_the_dictionary_it_was_given_with_new_times():
-    seconds = {"a": [9.0], "other": [8.0]}
-    found = alternate({"a": lambda: None}, rounds=2, clock=Clock(), into=seconds)
-    assert found is seconds == {"a": [0.0, 0.0], "other": [8.0]}
+        for name, seconds in in_turn({"b": lambda: None, "a": side}, rounds=5, warmup=0, clock=clock):
+            found[name] = seconds
+    assert found == {"b": [0.0, 0.0], "a": [2.0, 2.0]}
 
 
 # Ranks, counted from 1, of the order statistics that enclose the median with at least 95 % confidence: tables of
@@ -107,12 +87,9 @@ def test_the_interval_goes_between_the_tabulated_order_statistics(n, low, high):
     assert interval(values) == (low, high)
 
 
-def test_more_confidence_takes_a_wider_interval():
+def test_more_confidence_takes_a_wider_interval_and_nothing_has_none():
     values = [float(i) for i in range(1, 11)]
     assert [interval(values, c) for c in (0.5, 0.89, 0.95, 0.99)] == [(4, 7), (3, 8), (2, 9), (1, 10)]
-
-
-def test_an_interval_of_nothing_is_an_error():
     with pytest.raises(ValueError, match="at least one value"):
         interval([])
 
@@ -127,43 +104,32 @@ def test_a_clear_difference_is_claimed_in_both_directions(a, b, ratio):
     assert found.differs and found.pairs == 10
     assert found.ratio == pytest.approx(ratio) and found.interval == pytest.approx((ratio, ratio))
     faster, slower = ("gpu", "cpu") if ratio > 1 else ("cpu", "gpu")
-    assert str(found) == f"{faster} is 4.00 times as fast as {slower} (interval 4.00 to 4.00, 10 pairs)."
+    said = str(found)
+    assert said.index(faster) < said.index("4.00 times") < said.index(slower) and "4.00 to 4.00" in said
 
 
 def test_the_ratio_and_its_interval_are_those_of_the_pairs():
     found = compare({"a": [2.0, 4.0, 9.0], "b": [1.0, 1.0, 3.0]}, "a", "b")
     assert found.ratio == 3.0 and found.interval == (2.0, 4.0)
-
-
-def test_the_interval_is_turned_over_with_the_ratio():
-    found = compare({"a": [1.0] * 6, "b": [2.0, 4.0, 4.0, 4.0, 4.0, 5.0]}, "a", "b")
-    assert str(found) == "a is 4 times as fast as b (interval 2.0 to 5.0, 6 pairs)."
-
-
-def test_pairs_show_a_difference_where_both_sides_vary_together():
-    """A machine that slows down slows both: the times of the two overlap, and every ratio says the same."""
+    turned = str(compare({"a": [1.0] * 6, "b": [2.0, 4.0, 4.0, 4.0, 4.0, 5.0]}, "a", "b"))
+    assert "4 times" in turned and "2.0 to 5.0" in turned
+    # A machine that slows down slows both: the times of the two overlap, and every ratio says the same.
     a = [1.0, 1.3, 1.6, 1.9, 2.2, 2.5]
     assert compare({"a": a, "b": [1.1 * s for s in a]}, "a", "b").differs
 
 
-def test_nothing_is_claimed_where_the_interval_holds_1():
-    found = compare({"a": [1.0, 1.2, 1.4, 1.6, 3.0, 3.2], "b": [1.1, 1.3, 1.5, 1.7, 2.9, 3.1]}, "a", "b")
-    assert not found.differs and "fast" not in str(found)
-    assert str(found) == "No difference shown between a and b (interval 0.967 to 1.10, 6 pairs)."
-
-
-def test_nothing_is_claimed_where_the_interval_touches_1():
-    assert not compare({"a": [1.0, 2.0, 2.0, 2.0, 2.0, 2.0], "b": [1.0] * 6}, "a", "b").differs
-
-
-@pytest.mark.parametrize("pairs", [1, 3, 5])
-def test_nothing_is_claimed_from_too_few_pairs(pairs):
-    found = compare({"a": [100.0] * pairs, "b": [1.0] * pairs}, "a", "b")
-    assert not found.differs and f"{pairs} pairs are too few (at least 6)" in str(found)
-
-
-def test_six_pairs_are_enough_for_one_comparison():
-    assert compare({"a": [100.0] * 6, "b": [1.0] * 6}, "a", "b").differs
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        ([1.0, 1.2, 1.4, 1.6, 3.0, 3.2], [1.1, 1.3, 1.5, 1.7, 2.9, 3.1], "0.967 to 1.10"),  # 1 is in it
+        ([1.0, 2.0, 2.0, 2.0, 2.0, 2.0], [1.0] * 6, "1.00 to 2.0"),  # and here its end
+        ([100.0] * 5, [1.0] * 5, "at least 6"),
+        ([100.0], [1.0], "at least 6"),
+    ],
+)
+def test_nothing_is_claimed_where_the_interval_holds_1_or_from_too_few_pairs(a, b, said):
+    found = compare({"a": a, "b": b}, "a", "b")
+    assert not found.differs and "times as fast" not in str(found) and said in str(found)
 
 
 def test_comparisons_made_together_need_more_pairs_and_wider_intervals():
@@ -191,42 +157,30 @@ def test_equal_sides_are_seldom_claimed_to_differ():
     [
         ((97.71, 84.08, 147.0), ("100", "84", "147")),
         ((11.99, 11.34, 12.57), ("12.0", "11.3", "12.6")),
-        ((1.44, 1.41, 1.46), ("1.44", "1.41", "1.46")),
         ((1.004, 1.002, 1.005), ("1.004", "1.002", "1.005")),
         ((1.3, 1.02, 1.9), ("1.3", "1.02", "1.90")),
         ((0.0123456, 0.0123, 0.0124), ("0.0123", "0.0123", "0.0124")),
         ((1543.0, 1400.0, 1800.0), ("1,500", "1,400", "1,800")),
         ((20.0, 1.0, 500.0), ("20", "1", "500")),
-        ((4.0, 4.0, 4.0), ("4.00", "4.00", "4.00")),
     ],
 )
 def test_a_number_is_shown_with_the_digits_that_its_interval_leaves_it(values, texts):
     assert rounded(*values) == texts
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "message"),
-    [
-        ([1.0, 2.0], [1.0], "'a' has 2 values and 'b' 1"),
-        ([], [], "'a' has 0 values and 'b' 0"),
-        ([1.0, 0.0], [1.0, 1.0], "not above 0"),
-        ([1.0, 1.0], [1.0, -1.0], "not above 0"),
-    ],
-)
-def test_times_that_cannot_be_compared_are_an_error(a, b, message):
-    with pytest.raises(ValueError, match=message):
-        compare({"a": a, "b": b}, "a", "b")
+def test_times_that_cannot_be_compared_are_an_error():
+    for a, b, message in (([1.0, 2.0], [1.0], "'a' .* 2 .* 'b' 1"), ([], [], "0"), ([1.0, 1.0], [1.0, 0.0], "above 0")):
+        with pytest.raises(ValueError, match=message):
+            compare({"a": a, "b": b}, "a", "b")
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_measure_times_calls_with_the_threads_that_are_set_and_leaves_them(threads):
-    torch.set_num_threads(threads)
+def test_measure_times_calls_with_the_threads_that_are_set_and_leaves_them():
+    torch.set_num_threads(threads := 2)
     used = []
-    found = measure(lambda: used.append(torch.get_num_threads()), min_seconds=0.01, label="append")
+    found = measure(lambda: used.append(torch.get_num_threads()), min_seconds=0.01)
     assert torch.get_num_threads() == threads and set(used) == {threads}
     assert found.times and min(found.times) > 0 and found.median > 0
     assert len(used) >= len(found.times) * found.number_per_run
-    assert found.title == "append"
 
 
 @pytest.mark.parametrize(("each", "calls"), [(0.001, 20), (0.5, 1)])

@@ -1,20 +1,20 @@
 """Chapter 01: the two ceilings of a device, what a transfer costs, and clocks that stop too soon."""
 
-import copy
 import datetime
 import math
 import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import combinations
 
 import torch
 
 from mnist_gpu.device import environment, pick_device, using_threads
 from mnist_gpu.measuring.busy import watched
-from mnist_gpu.measuring.drawing import OWN, PUBLISHED, RECORDED, Drawn, Series, bars, lines, number, timeline
+from mnist_gpu.measuring.drawing import OWN, PUBLISHED, RECORDED, Drawn, Series, lines, number
 from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Undecided, Wrong, checker, compared
-from mnist_gpu.measuring.published import Figure
+from mnist_gpu.measuring.prediction import Figure
 from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.measuring.section import Section
 from mnist_gpu.measuring.timing import alternate, compare_all, measure
@@ -55,7 +55,7 @@ def measure_ceilings(
 
 def _product(n: int, device: torch.device) -> Callable[[], object]:
     """A product of two n x n matrices, into a third."""
-    a, b = torch.rand(n, n, device=device), torch.rand(n, n, device=device)
+    a, b = torch.rand(2, n, n, device=device)
     return partial(torch.mm, a, b, out=torch.empty_like(a))
 
 
@@ -65,24 +65,19 @@ def _copy(mib: int, source: torch.device | str, target: torch.device, **memory) 
     return partial(torch.empty_like(there, device=target, pin_memory=False).copy_, there)
 
 
-def _rate(m: Timed) -> float:
-    """FLOP/s or bytes/s."""
-    return m.rate(*m.per_call)
-
-
 def highest(results: Results, name: str, **side) -> Timed | None:
     """The fastest product, or copy of the largest size, which no cache holds: of one side, or of all."""
     measured = results.select("ceilings", name, **side)
-    return max(measured, key=lambda m: (m.parameters.get("mebibytes"), _rate(m)), default=None)
+    return max(measured, key=lambda m: (m.parameters.get("mebibytes"), m.rate(*m.per_call)), default=None)
 
 
 def summary(results: Results, device: str) -> list[str]:
     said = []
     if m := highest(results, "matrix product", device=device):
-        said.append(f": matrix products up to {_rate(m) / 1e9:,.0f} GFLOP/s ({m.threads} threads)")
+        said.append(f": matrix products up to {m.rate('flop') / 1e9:,.0f} GFLOP/s ({m.threads} threads)")
     if m := highest(results, "copy", device=device):
         mib = m.parameters["mebibytes"]
-        said.append(f": copies of {mib} MiB at {_rate(m) / 1e9:,.0f} GB/s ({m.threads} threads)")
+        said.append(f": copies of {mib} MiB at {m.rate('bytes') / 1e9:,.0f} GB/s ({m.threads} threads)")
     return said
 
 
@@ -95,50 +90,27 @@ def ceilings_here(device: torch.device) -> Results:
     return Results(environment(device), measured, datetime.date.today().isoformat(), quick=True)
 
 
-def _series(results: Results, measured: Sequence[Timed], xs: Sequence, own: bool) -> Series:
-    """Rates of one side, in 1e9 a second, with their intervals."""
-    ends = [[end / 1e9 for end in m.rate_interval(*m.per_call)] for m in measured]
-    ys, kind = [_rate(m) / 1e9 for m in measured], OWN if own else RECORDED
-    return Series(results.whose(measured[0], recorded=not own), kind, xs, ys, *zip(*ends, strict=True))
-
-
 def rates(name: str, mine: Results, others: Sequence[Results], published: Sequence[Figure]) -> Drawn:
     """Rate over size of a ceiling, of every device and number of threads, the reader's and recorded ones.
 
-    `published` figures are of no size: a card's reach from side to side, its highest, with its name, and its lowest.
+    `published` figures, one of each card, are of no size: a line from side to side, with the card's name.
     """
     size, xlabel, unit = AXES[name]
     series = []
     for results in (mine, *others):
         for device, threads in dict.fromkeys((m.device, m.threads) for m in results.select("ceilings", name)):
             measured = results.select("ceilings", name, device=device, threads=threads)
-            series.append(_series(results, measured, [m.parameters[size] for m in measured], results is mine))
-    count, sizes = len(series), sorted({x for s in series for x in s.xs})
-    ends = (sizes[0], sizes[-1])
-    cards = list(dict.fromkeys(f.card for f in sorted(published, key=lambda f: f.value)))
-    for card in cards:
-        figures = [f for f in published if f.card == card]
-        said = ", ".join(f"{number(f.value / 1e9)} {unit} ({f.kind})" for f in figures)
-        high, low = (most(f.value for f in figures) / 1e9 for most in (max, min))
-        series.append(Series(f"{card}, {said}", PUBLISHED, (*ends, *ends[::-1]), (high, high, low, low)))
-    axis, says = lines(series, xlabel=xlabel, ylabel=unit)
-    axis.set_xticks(sizes)
-    axis.set_xticks([], minor=True)
-    for i, (card, s) in enumerate(zip(cards, series[count:], strict=True)):
-        at = (8 + 44 * (i % 2), -3)  # in points: beside its neighbour's name, not over it
-        axis.annotate(card, (ends[1], s.ys[0]), at, textcoords="offset points", fontsize=8)
-    return Drawn(axis, "\n".join([*says.splitlines()[:count], *(f"{s.label}." for s in series[count:])]))
-
-
-def transfers(mine: Results, others: Sequence[Results], published: Sequence[Figure]) -> Drawn:
-    """Large copies from the host to a GPU as bars: the reader's, recorded ones, and pinned ones measured by others."""
-    kinds = ("transfer, pageable", "transfer, pinned")
-    series = []
-    for results in (mine, *others):
-        if measured := [m for kind in kinds if (m := highest(results, kind))]:
-            series.append(_series(results, measured, [m.name for m in measured], results is mine))
-    series += [Series(f"{f.card} ({f.kind})", PUBLISHED, kinds[1:], [f.value / 1e9]) for f in published]
-    return bars(series, unit="GB/s", log=True, title="Large copies from the host to the GPU")
+            xs, ys = [m.parameters[size] for m in measured], [m.rate(*m.per_call) / 1e9 for m in measured]
+            ends = [[end / 1e9 for end in m.rate_interval(*m.per_call)] for m in measured]
+            who, kind = results.whose(measured[0], recorded=results is not mine), OWN if results is mine else RECORDED
+            series.append(Series(who, kind, xs, ys, *zip(*ends, strict=True)))
+    sides = [most(x for s in series for x in s.xs) for most in (min, max)]
+    cards = [Series(f"{f.card} ({f.kind})", PUBLISHED, sides, [f.value / 1e9] * 2) for f in published]
+    axis, says = lines(series + cards, xlabel=xlabel, ylabel=unit)
+    for f in published:
+        axis.annotate(f.card, (sides[1], f.value / 1e9), (8, -3), textcoords="offset points", fontsize=8)
+    said = [f"{card.label}: {number(card.ys[0])} {unit}." for card in cards]
+    return Drawn(axis, "\n".join([*says.splitlines()[: len(series)], *said]))
 
 
 class VirtualDevice:
@@ -146,57 +118,30 @@ class VirtualDevice:
 
     def __init__(self, asking: int, work: int, pending: int):
         self.asking, self.work, self.setup = asking, work, random.randrange(2000, 5000)  # setup: of the first call
-        self.now = random.randrange(10**6)
+        self.now = random.randrange(1, 10**6)
         self.done = self.now + pending  # when the queue will be empty
-        self.events, self.readings = [("device", "work of an earlier user", self.now, self.done)], []
 
     def operation(self) -> None:
-        start, setup, self.setup = self.now, self.setup, 0
-        self.now += self.asking + setup
-        begin = max(self.done, self.now)
-        self.done = begin + self.work
-        self.events += [("Python", "asking", start, self.now), ("device", "the work", begin, self.done)]
+        self.now += self.asking + self.setup
+        self.setup = 0
+        self.done = max(self.done, self.now) + self.work
 
     def wait(self) -> None:
         self.now = max(self.now, self.done)
 
     def clock(self) -> float:
-        self.readings.append(self.now)
         return 1e-6 * self.now
 
-    def seconds(self, steps: str) -> float:
-        """Between two readings, on a copy of this device: of "owcowc", a call, waiting, the clock, and so on."""
-        device = copy.deepcopy(self)
-        for step in steps:
-            {"o": device.operation, "w": device.wait, "c": device.clock}[step]()
-        return 1e-6 * (device.readings[1] - device.readings[0])
 
-    def draw(self) -> None:
-        """What Python and the device did, and what was between two readings of the clock."""
-        readings = zip(self.readings[::2], self.readings[1::2], strict=False)
-        spans = [("your clock", "measured", *span) for span in readings]
-        events = [(*names, 1e-6 * a, 1e-6 * b, 0) for *names, a, b in sorted(spans[:6] + self.events[:12]) if b > a]
-        timeline(events, named=len(events), since="the beginning").show()
+def between(steps: str) -> Callable[[VirtualDevice], float]:
+    """Seconds between two readings of the clock: of "owcowc", a call, waiting, the clock, and so on."""
 
+    def seconds(device: VirtualDevice) -> float:
+        does = {"o": device.operation, "w": device.wait, "c": device.clock}
+        start, end = [reading for step in steps if (reading := does[step]())]
+        return end - start
 
-MISTAKEN = {  # what wrong clocks do, and what is said of it
-    "owcoc": "When the clock was stopped, work was still in the queue: it timed the asking.",
-    "ocowc": "When the clock was started, work of the warm-up was still in the queue.",
-    "cowc": "The first call of the operation is in it, which sets things up.",
-}
-
-
-def check_clock(answer: Callable) -> str:
-    devices = [VirtualDevice(random.randrange(5, 20), random.randrange(100, 900), pending) for pending in (700, 0, 90)]
-    devices += [VirtualDevice(40, 20, 0), VirtualDevice(300, 0, 0)]  # asking takes longer; a CPU, which has no queue
-    for device in devices:
-        wrong = {device.seconds(steps): text for steps, text in MISTAKEN.items()}
-        right, found = device.seconds("owcowc"), answer(device.operation, device.wait, device.clock)
-        if not math.isclose(found, right, rel_tol=1e-6):
-            other = "Are these seconds, of one call alone, between two readings of the clock?"
-            hint = next((text for seconds, text in wrong.items() if math.isclose(found, seconds)), other)
-            raise Wrong(f"It gives {found:.6f} s, but a warm call takes {right:.6f} s. {hint}", device.draw)
-    return f"Nothing but the one call is in the time, on {len(devices)} devices with a virtual clock."
+    return seconds
 
 
 COSTS = {  # of the four pieces of work
@@ -205,56 +150,36 @@ COSTS = {  # of the four pieces of work
     "sum": "1024**2 operations, 13 MB",
     "matrix times vector": "2 * 1024**2 operations, 4 MB",
 }
-STARTING = "starting alone"  # an operation on a single number
-
-
-def seconds_per_call(device: torch.device) -> dict[str, list[float]]:
-    """Of the four, and of starting an operation: timed in turn, each into a tensor that is there already."""
-    a, b, out = torch.rand(3, 1024, 1024, device=device)
-    large, copied = torch.rand(2, 4 * 2**20, device=device)
-    calls = {  # how many of them make a round, on a CPU
-        "product": (1, partial(torch.mm, a, b, out=out)),
-        "copy": (2, partial(copied.copy_, large)),
-        "sum": (5, partial(torch.add, a, b, out=out)),
-        "matrix times vector": (10, partial(torch.mv, a, b[0], out=out[0])),
-        STARTING: (100, partial(torch.add, a[0, :1], b[0, :1], out=out[0, :1])),
-    }
-    counts = {name: count if device.type == "cpu" else 10 * count for name, (count, _) in calls.items()}
-    sides = {name: partial(repeat, call, counts[name]) for name, (_, call) in calls.items()}
-    seconds = alternate(sides, rounds=12, device=device)  # twelve: six comparisons together may then lose a round each
-    return {name: [s / counts[name] for s in values] for name, values in seconds.items()}
 
 
 def measured_order(answer: list[str]) -> str:
-    """What the measurement says of an order of the four. Raises Wrong, or Undecided where no two can be told apart."""
-    seconds = seconds_per_call(pick_device())
-    typical = {name: statistics.median(values) for name, values in seconds.items()}
-    # Below that, it is the starting that takes the time, and neither of the two ceilings says in which order.
-    started = {name for name in COSTS if typical[name] < 3 * typical[STARTING]}
-    pairs = [(answer[i + apart], answer[i]) for apart in (1, 2, 3) for i in range(4 - apart)]  # neighbours first
-    differing = [c for c in compare_all(seconds, pairs) if c.differs and not started.issuperset(c.names)]
-    for c in differing:
-        if c.ratio < 1:
+    """Times the four in turn, ten calls a round. Raises Wrong where one is put before a clearly faster one."""
+    device = pick_device()
+    a, b, out = torch.rand(3, 1024, 1024, device=device)
+    large, copied = torch.rand(2, 4 * 2**20, device=device)
+    calls = [
+        partial(torch.mm, a, b, out=out),
+        partial(copied.copy_, large),
+        partial(torch.add, a, b, out=out),
+        partial(torch.mv, a, b[0], out=out[0]),
+    ]
+    sides = {name: partial(repeat, call, 10) for name, call in zip(COSTS, calls, strict=True)}
+    seconds = alternate(sides, rounds=12, device=device)  # twelve: six comparisons together may then lose a round each
+    found = compare_all(seconds, combinations(answer[::-1], 2))
+    if not any(c.differs for c in found):
+        raise Undecided("nothing can be claimed on this machine now: no two of the times can be told apart.")
+    for c in found:
+        if c.differs and c.interval[1] < 0.8:  # two that are hardly more than started may come in any order
             slow, fast = c.names
             work = f"The {fast}: {COSTS[fast]}; the {slow}: {COSTS[slow]}. Divide both by the two ceilings."
             raise Wrong(f"The {fast} is put before the {slow}, but {c} {work}")
-    times = ", ".join(f"{name} {1e6 * typical[name]:,.0f} µs" for name in answer)
-    if not differing:
-        raise Undecided(f"nothing can be claimed on this machine now: no two of the times can be told apart ({times}).")
-    if len(started) > 1:
-        names = " and the ".join(sorted(started))
-        times += f". The {names} take little more than their start: any order of them passes"
+    times = ", ".join(f"{name} {1e5 * statistics.median(seconds[name]):,.0f} µs" for name in answer)
     return f"Measured: {times}."
 
 
-WORKS, NO_KERNEL = 64**3, "no kernel image is available for execution on the device"
-
-
-def sums() -> list[tuple[list[float | None]]]:
-    """What the devices of some computers give for the sum of the product; None where they stop with an error."""
-    few = [[], [WORKS], [None], [None, WORKS], [None, 0, math.nan, math.inf], [math.nan, WORKS], [WORKS, None, WORKS]]
-    kinds = (WORKS, WORKS, None, 0, WORKS - 64, math.nan, math.inf)
-    return [(given,) for given in [*few, *(random.choices(kinds, k=random.randrange(2, 7)) for _ in range(40))]]
+WORKS = 64**3
+# What the devices of some computers give for the sum of the product; None where they stop with an error.
+SUMS = (WORKS, WORKS, None, 0, WORKS - 64, math.nan, math.inf)
 
 
 def first(good: Callable[[float | None], bool], given: list[float | None]) -> str:
@@ -265,19 +190,32 @@ def first(good: Callable[[float | None], bool], given: list[float | None]) -> st
 def picked(answer: Callable, given: list[float | None]) -> object:
     def compute(device: str) -> float:
         if (found := given[int(device[4:])]) is None:
-            raise RuntimeError(NO_KERNEL)
+            raise RuntimeError("no kernel image is available for execution on the device")
         return float(found)
 
     return answer([f"gpu:{i}" for i in range(len(given))], compute)
 
 
 EXERCISES = (
-    Exercise("01.1", WRITE, "A clock for work that is only asked for", check_clock),
+    Exercise("01.1", WRITE, "A clock for work that is only asked for", compared(
+        between("owcowc"),
+        lambda: [(VirtualDevice(*random.choices(range(5, 900), k=2), pending),) for pending in (700, 0, 90, 0, 300)],
+        run=lambda answer, device: answer(device.operation, device.wait, device.clock),
+        given=lambda device: f"Asking takes {device.asking} µs, the work {device.work} µs; in seconds",
+        hints=(
+            (between("owcoc"), "When the clock was stopped, work was still in the queue: it timed the asking."),
+            (between("ocowc"), "When the clock was started, work of the warm-up was still in the queue."),
+            (between("cowc"), "The first call of the operation is in it, which sets things up."),
+        ),
+        why=lambda device, found: "Are these seconds, of one call, between two readings of the clock?",
+    )),
     Exercise("01.2", PREDICT, "What takes longest?", compared(
         lambda: sorted(COSTS), lambda: [()], run=sorted, then=measured_order, given=lambda: "These four, each once",
     )),
     Exercise("01.3", MEND, "A device that is there and cannot compute", compared(
-        partial(first, lambda found: found == WORKS), sums, run=picked,
+        partial(first, lambda found: found == WORKS),
+        lambda: [([],), ([None],), *((random.choices(SUMS, k=random.randrange(2, 7)),) for _ in range(40))],
+        run=picked,
         given=lambda given: f"Where the devices give {given} (None: an error)",
         hints=(
             (partial(first, bool), "Is the number looked at that it gives?"),

@@ -10,14 +10,15 @@ from itertools import islice
 import torch
 from tqdm.auto import tqdm
 
-from mnist_gpu.data import PIPELINES, DataLoaderBatches, make_batches, normalize
+from mnist_gpu.data import PIPELINES, make_batches, normalize
 from mnist_gpu.device import environment, pick_device
 from mnist_gpu.measuring.busy import watched
-from mnist_gpu.measuring.drawing import OWN, RECORDED, Drawn, Series, bars, number, pictures, stacked, timeline
-from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Undecided, Wrong, checker, compared
+from mnist_gpu.measuring.drawing import OWN, RECORDED, Drawn, Series, bars, number, pictures, stacked
+from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Wrong, checker, compared
+from mnist_gpu.measuring.operations import Operations
 from mnist_gpu.measuring.results import Results, Timed, recorded
 from mnist_gpu.measuring.section import ROUNDS, Section, comparisons
-from mnist_gpu.measuring.timing import Comparison, alternate, compare_all, in_turn, measure
+from mnist_gpu.measuring.timing import alternate, compare_all, in_turn, measure
 from mnist_gpu.measuring.workloads import endless, repeat, training_step
 
 
@@ -69,10 +70,9 @@ def digits(images: torch.Tensor, labels: torch.Tensor) -> Drawn:
 
 def one_image(parts: Mapping[str, float], whole: float) -> Drawn:
     """What the parts of preparing an image take, in seconds, beside what was measured as a whole."""
-    row, title = {name: 1e6 * seconds for name, seconds in parts.items()}, "One image in the textbook's pipeline"
-    axes, says = stacked({"an image": row}, unit="µs", wholes={"an image": 1e6 * whole}, least=0, title=title)
-    largest, sums = max(parts, key=parts.get), sum(parts.values()) / whole
-    return Drawn(axes, f"{says}\nThat is {sums:.0%} of the {number(1e6 * whole)} µs as a whole; {largest} is largest.")
+    row = {name: 1e6 * seconds for name, seconds in parts.items()}
+    axes, says = stacked({"an image": row}, unit="µs", wholes={"an image": 1e6 * whole})
+    return Drawn(axes, f"{says}\nAs a whole {number(1e6 * whole)} µs; {max(parts, key=parts.get)} takes most.")
 
 
 def rates(device: torch.device, mine: Results) -> Drawn:
@@ -85,23 +85,14 @@ def rates(device: torch.device, mine: Results) -> Drawn:
             name, kind = results.whose(found[0], recorded=results is not mine), OWN if results is mine else RECORDED
             xs, ys = [m.name for m in found], [m.rate("images") for m in found]
             series.append(Series(name, kind, xs, ys, lows, highs))
-    return bars(series, unit="images/s", title="Making batches, nothing else", log=True)
-
-
-def about_pinning(device: torch.device, found: Sequence[Comparison]) -> str:
-    """The comparisons of pinned pipelines, and what to make of them where nothing is pinned."""
-    said = [str(one) for one in found]
-    if device.type not in ("cuda", "xpu"):
-        said.append(f"For a device of type {device.type} nothing is pinned: each pipeline was compared with itself.")
-        if any(one.differs for one in found):
-            said.append("And yet a difference shows: the same program at other addresses. Trust none that small.")
-    return "\n".join(said)
+    return bars(series, unit="images/s", title="Making batches, nothing else")
 
 
 def _orders() -> Iterator[tuple]:
-    sizes = [(23, 7), *((random.randrange(10, 40), random.randrange(5, 9)) for _ in range(6))]
-    for n, size in [*sizes, (24, 8), (8, 8), (5, 8), (1, 8), (7, 1)]:  # a multiple of the batch, less than one, ones
-        yield torch.arange(n)[:, None], torch.randint(10, (n,)), torch.randperm(n), size
+    """Images, their labels, an order of some or all of them, and the size of a batch."""
+    sizes = [(23, 23, 7), (30, 17, 5), (24, 24, 8), (5, 5, 8), (1, 1, 8), (7, 7, 1)]  # less than a batch; batches of 1
+    for n, some, size in [*sizes, *((40, random.randrange(10, 41), random.randrange(5, 9)) for _ in range(6))]:
+        yield torch.arange(n)[:, None], torch.randint(10, (n,)), torch.randperm(n)[:some], size
 
 
 def _in_batches(images, labels, order, size) -> list[torch.Tensor]:
@@ -121,36 +112,23 @@ def _normalized(images, labels, index) -> tuple[torch.Tensor, torch.Tensor]:
     return normalize(images.index_select(0, index)), labels.index_select(0, index)
 
 
+ARITHMETIC = ("add", "sub", "rsub", "mul", "div", "lerp", "addcmul", "addcdiv")
+
+
 def _bits_and_speed(answer: Callable) -> str:
-    """Of a table that is right but for rounding: whether it is that to the last bit, and how fast."""
-    given, textbook = next(_indices([128])), "the textbook"
-    images, right = answer(*given)[0], _normalized(*given)[0]
+    """Of an answer that is right but for rounding: the same bits, with nothing computed for each pixel? How fast?"""
+    given = next(_indices([128]))
+    with Operations() as operations:
+        images = answer(*given)[0]
+    right = _normalized(*given)[0]
     if images.dtype != right.dtype or not torch.equal(images, right):
         off = f"{images.dtype}, up to {(images - right).abs().max():.0e} from the textbook's torch.float32"
-        raise Wrong(f"Nearly: the pixels are {off}. A quotient is rounded once, a product with a reciprocal twice.")
-    stream = endless(DataLoaderBatches(given[0].cpu(), given[1].cpu(), device=right.device))
-    sides = {textbook: lambda: next(stream)}
-    sides |= {n: partial(repeat, partial(f, *given), 20) for n, f in (("yours", answer), ("normalize", _normalized))}
-    seconds = alternate(sides, device=right.device)
-    seconds[textbook] = [20 * s for s in seconds[textbook]]
-    faster, beside = compare_all(seconds, [(textbook, "yours"), ("normalize", "yours")])
-    if not faster.differs:
-        raise Undecided(f"the batches are the same, but nothing can be claimed on this machine now. {faster}")
-    if faster.ratio < 1:
-        raise Wrong(f"The batches are the same, but {faster} What is still done image by image?")
-    return f"The same bits. Measured: {faster} And {beside}"
-
-
-def draw_workers(load: int, train: int, found: object) -> None:
-    """Too few workers and the training that waits for them; or the fewest that are enough, where it is not too few."""
-    enough, end, events = -(-load // train), 0.0, []
-    workers = int(found) if found in range(1, enough) else enough
-    for k in range(max(6, 3 * workers)):  # worker k % workers prepares batch k; the training takes them in their order
-        ready = 1e-6 * load * (k // workers + 1)
-        begin, end = max(end, ready), max(end, ready) + 1e-6 * train
-        events.append((f"worker {k % workers + 1}", "load", ready - 1e-6 * load, ready, 0))
-        events.append(("training", "train", begin, end, 0))
-    timeline(sorted(events), named=len(events), since="the first worker began").show()
+        raise Wrong(f"Nearly: the pixels are {off}. Make the table by one division by 127.5, in float32.")
+    if computed := [o.name for o in operations.seen if o.bytes >= right.nbytes and o.name.strip("_") in ARITHMETIC]:
+        raise Wrong(f"The bits are right, but {computed[0]} still computes {right.numel():,} numbers. Look them up.")
+    sides = {"yours": partial(repeat, partial(answer, *given), 20)}
+    sides["normalize"] = partial(repeat, partial(_normalized, *given), 20)
+    return f"The same bits. {compare_all(alternate(sides, device=right.device), [('normalize', 'yours')])[0]}"
 
 
 EXERCISES = (
@@ -162,7 +140,8 @@ EXERCISES = (
             (lambda x, y, order, n: _in_batches(x, y, order[: len(order) // n * n], n), "The last batch is missing."),
             (lambda x, y, order, n: _in_batches(x, y, torch.cat([order, order[: -len(order) % n]]), n),
              "The last batch is smaller; filled up, it has images that come twice."),
-            (lambda x, y, order, n: _in_batches(x, y[order.argsort()], order, n), "The labels are of other images."),
+            (lambda x, y, order, n: list(torch.stack([order, y[: len(order)]]).split(n, dim=1)),
+             "The labels are of other images."),
         ],
     )),
     Exercise("03.2", WRITE, "A table instead of arithmetic", compared(
@@ -173,19 +152,6 @@ EXERCISES = (
             (lambda x, y, at: (normalize(x)[at, 0], y[at]), "A dimension is missing: [B, 1, 28, 28]."),
             (lambda x, y, at: (normalize(x)[at], y[: len(at)]), "The labels are not those of the images at index."),
         ],
-    )),
-    Exercise("03.3", PREDICT, "How many workers are enough", compared(
-        lambda load, train: -(-load // train),
-        # A multiple, fewer than one, exactly one, just above a multiple; and others.
-        lambda: [(900, 300), (300, 900), (500, 500), (901, 300),
-                 *((random.randrange(200, 3000), random.randrange(100, 900)) for _ in range(20))],
-        given=lambda load, train: f"Loading {load} µs a batch and training {train} µs",
-        hints=[
-            (lambda load, train: max(1, load // train), "With so few the training still waits for every batch."),
-            (lambda load, train: load // train + 1, "With one fewer it would not wait either."),
-        ],
-        why=lambda load, train, found: None if isinstance(found, int) else "A number of workers is a whole number.",
-        draw=draw_workers,
     )),
 )  # fmt: skip
 check = checker(EXERCISES)

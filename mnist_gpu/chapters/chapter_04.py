@@ -7,52 +7,40 @@ from itertools import product
 
 import matplotlib.pyplot as plt
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm, parameters_to_vector
+from torch.nn.utils import parameters_to_vector
 
 from mnist_gpu.device import pick_device
 from mnist_gpu.measuring.drawing import PALETTE, Drawn, grid, pictures
-from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker, compared, same
+from mnist_gpu.measuring.exercises import MEND, Exercise, checker, compared, same
 from mnist_gpu.measuring.operations import Operations
 from mnist_gpu.training import Epoch, Evaluation, evaluate, make_step
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-class Curves:
-    """Training loss and test accuracy, redrawn as training goes on: `update(history, tests)` after an epoch."""
-
-    def __init__(self):
-        self.figure, (self.left, self.right) = plt.subplots(1, 2, figsize=(9, 3.2))
-        plt.close(self.figure)  # shown through its display handle alone
-        self.handle = None
-
-    def update(self, history: Sequence[Epoch], tests: Sequence[Evaluation]) -> None:
-        """Takes what was measured so far, a test for every epoch."""
-        self.left.clear()
-        self.right.clear()
-        losses, numbers = [loss for e in history for loss in e.losses], [e.number for e in history]
-        epochs = torch.linspace(0, len(history), len(losses) + 1)[1:]  # when each batch was finished
-        self.left.plot(epochs, losses, color=PALETTE[5], linewidth=0.6, label="a batch")
-        self.left.plot(numbers, [t.loss for t in tests], color=PALETTE[1], marker="s", label="test set")
-        self.left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
-        self.left.legend()
-        self.right.plot(numbers, [100 * t.accuracy for t in tests], color=PALETTE[0], marker="o")
-        self.right.set(xlabel="epoch", ylabel="test accuracy (%)", xticks=numbers)
-        if self.handle is None:
-            from IPython.display import display
-
-            self.handle = display(self.figure, display_id=True)
-        else:
-            self.handle.update(self.figure)
+def curves(history: Sequence[Epoch], tests: Sequence[Evaluation]) -> Drawn:
+    """The training loss of every batch, and loss and accuracy of the test after every epoch."""
+    left, right = plt.subplots(1, 2, figsize=(9, 3.2))[1]
+    losses, numbers = [loss for e in history for loss in e.losses], [e.number for e in history]
+    epochs = torch.linspace(0, len(history), len(losses) + 1)[1:]  # when each batch was finished
+    left.plot(epochs, losses, color=PALETTE[5], linewidth=0.6, label="a batch")
+    left.plot(numbers, [t.loss for t in tests], color=PALETTE[1], marker="s", label="test set")
+    left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
+    left.legend()
+    right.plot(numbers, [100 * t.accuracy for t in tests], color=PALETTE[0], marker="o")
+    right.set(xlabel="epoch", ylabel="test accuracy (%)", xticks=numbers)
+    both = zip(history, tests, strict=True)
+    said = [f"After epoch {e.number}: test loss {t.loss:.3f}, accuracy {t.accuracy:.1%}." for e, t in both]
+    return Drawn(left, "\n".join([said[0], said[-1]]))
 
 
 def confusion(matrix: torch.Tensor) -> Drawn:
     """Counts `[10, 10]`, row: true digit, column: predicted digit; the right answers on the diagonal are left pale."""
     wrong, texts = matrix.clone().fill_diagonal_(0), [[str(count) for count in row] for row in matrix.tolist()]
-    title, names = "Test images by true and predicted digit", {"xlabel": "predicted digit", "ylabel": "true digit"}
-    drawn = grid(wrong, texts, rows=range(10), columns=range(10), title=title, label="wrong answers", **names)
+    title, sides = "Test images by true and predicted digit", {"rows": "true digit", "columns": "predicted digit"}
+    sides = {side: (what, range(10)) for side, what in sides.items()}
+    drawn = grid(wrong, texts, title=title, label="wrong answers", **sides)
     drawn.axes.figure.set_size_inches(6.4, 5)
     true, predicted = divmod(int(wrong.argmax()), 10)
     return drawn._replace(says=f"The commonest: {wrong.max()} times a {true} was taken for a {predicted}.")
@@ -61,7 +49,7 @@ def confusion(matrix: torch.Tensor) -> Drawn:
 def mistakes(images: torch.Tensor, labels: torch.Tensor, answers: torch.Tensor, confidence: torch.Tensor) -> Drawn:
     """Images `[N, 28, 28]` over which stands what they are, what they were taken for, and how certainly."""
     found = zip(labels.tolist(), answers.tolist(), confidence.tolist(), strict=True)
-    return pictures(images, [f"{t} → {a} ({c:.0%})" for t, a, c in found], columns=7, width=1.25)
+    return pictures(images, [f"{t} → {a} ({c:.0%})" for t, a, c in found], columns=7)
 
 
 def weights(before: torch.Tensor, after: torch.Tensor, count: int = 10) -> Drawn:
@@ -79,72 +67,46 @@ def _batches(sizes: Sequence[int], pixels: int, classes: int) -> Batches:
     return [(images.to(device), labels.to(device)) for images, labels in drawn]
 
 
-def _training(lr: float, momentum: float, steps: int) -> tuple[nn.Module, torch.optim.Optimizer, Batches]:
-    """A small network, its optimizer, and batches for it."""
-    pixels, hidden, classes = random.randrange(2, 20), random.randrange(1, 12), random.randrange(2, 7)
-    batches = _batches([random.randrange(1, 9) for _ in range(steps)], pixels, classes)
-    model = nn.Sequential(nn.Linear(pixels, hidden), nn.Tanh(), nn.Linear(hidden, classes)).to(batches[0][0].device)
-    return model, torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum), batches
+def _trainings() -> Iterator[tuple[nn.Module, torch.optim.Optimizer, Batches]]:
+    """A small network, its optimizer, and four batches for it."""
+    for momentum in (0.0, 0.9, 0.5):
+        pixels, hidden, classes = random.randrange(2, 20), random.randrange(1, 12), random.randrange(2, 7)
+        batches = _batches([random.randrange(1, 9) for _ in range(4)], pixels, classes)
+        layers = nn.Linear(pixels, hidden), nn.Tanh(), nn.Linear(hidden, classes)
+        model = nn.Sequential(*layers).to(batches[0][0].device)
+        yield model, torch.optim.SGD(model.parameters(), lr=0.2, momentum=momentum), batches
 
 
-def _trained(make: Callable, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches, *limit) -> tuple:
-    """What the steps of `make(model, optimizer, *limit)` give: their losses, all weights after them, how many losses
-    are on the device, numbers, and without a graph, and how many numbers were fetched, for each of which Python waits.
+def _trained(step: Callable, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> tuple:
+    """Losses, weights after them, how many losses are bare numbers on the device, and how often Python waited for one.
+
+    Bare: without a graph. `step` gets the model, its optimizer, images and labels.
     """
-    step = make(model, optimizer, *limit)
     with Operations() as operations:
-        losses = [step(images, labels) for images, labels in batches]
+        losses = [step(model, optimizer, *batch) for batch in batches]
     tensors = [loss for loss in losses if isinstance(loss, torch.Tensor)]
-    device = batches[0][0].device
-    bare = sum((loss.device, loss.dim(), loss.requires_grad) == (device, 0, False) for loss in tensors)
+    bare = sum((loss.device, loss.dim(), loss.requires_grad) == (batches[0][0].device, 0, False) for loss in tensors)
     values = torch.stack([torch.as_tensor(loss).detach().cpu() for loss in losses])
     return values, parameters_to_vector(model.parameters()).detach(), bare, operations.fetches()
 
 
-def _why(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches, *limit_and_found) -> str | None:
-    _, weights, bare, fetched = limit_and_found[-1]
+def _plain(model: nn.Module, optimizer: torch.optim.Optimizer, *batch: torch.Tensor) -> torch.Tensor:
+    return make_step(model, optimizer)(*batch)
+
+
+def _keeping_gradients(model: nn.Module, optimizer: torch.optim.Optimizer, *batch: torch.Tensor) -> torch.Tensor:
+    optimizer.zero_grad = lambda: None
+    return make_step(model, optimizer)(*batch)
+
+
+def _why(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches, found: tuple) -> str | None:
+    _, weights, bare, fetched = found
     if same(weights, parameters_to_vector(model.parameters())):
         return "No weight has changed: is there a gradient when the optimizer is to use it, and does it use it?"
     if fetched:
         return "By .item(), float() or an if, a number is fetched from the device: Python waits for it in every step."
     if bare < len(batches):
         return "A step gives its loss as a tensor without its graph: who keeps the loss would keep that as well."
-
-
-def _given(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches, *limit: float) -> str:
-    """In words, with the names of what `_trained` gives."""
-    tried = f"{len(batches)} steps with momentum {optimizer.defaults['momentum']}"
-    tried += "".join(f" and gradients with a norm of at most {largest:.3g}" for largest in limit)
-    return f"{tried} (losses, weights, losses without a graph, numbers fetched)"
-
-
-def _keeping_gradients(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable:
-    optimizer.zero_grad = lambda: None
-    return make_step(model, optimizer)
-
-
-def _limited(limit: Callable) -> Callable:
-    """What gives the same of plain steps, with gradients that `limit(parameters, largest)` changes before their use."""
-
-    def make(model: nn.Module, optimizer: torch.optim.Optimizer, largest: float) -> Callable:
-        def before_it_is_used(*_) -> None:
-            limit(list(model.parameters()), largest)
-
-        optimizer.register_step_pre_hook(before_it_is_used)
-        return make_step(model, optimizer)
-
-    return partial(_trained, make)
-
-
-def _limits() -> Iterator[tuple]:
-    # What is allowed, as a share of the first gradients' norm, and the momentum. First so little that one number at
-    # least is above it: who limits tensors or numbers one by one is told so, and not that nothing was limited.
-    cases = [(0.05, 0.0), (2.0, 0.0), (0.01, 0.9), (0.9, 0.9), (1.5, 0.9), (random.uniform(0.1, 0.8), 0.0)]
-    for share, momentum in cases:
-        model, optimizer, batches = _training(1.0, momentum, steps=3)
-        loss = F.cross_entropy(model(batches[0][0]), batches[0][1])
-        norm = get_total_norm(torch.autograd.grad(loss, list(model.parameters())))
-        yield model, optimizer, batches, share * norm.item()
 
 
 def _passes() -> Iterator[tuple[nn.Module, Batches]]:
@@ -185,18 +147,10 @@ def _why_no_mean(model: nn.Module, batches: Batches, found: tuple) -> str | None
 
 EXERCISES = (
     Exercise("04.1", MEND, "A step that learns nothing", compared(
-        partial(_trained, make_step), lambda: (_training(0.2, momentum, steps=4) for momentum in (0.0, 0.9, 0.5)),
-        run=lambda answer, *given: _trained(lambda *both: partial(answer, *both), *given), given=_given, why=_why,
+        partial(_trained, _plain), _trainings, run=_trained, why=_why,
+        given=lambda model, optimizer, batches: f"{len(batches)} steps with momentum {optimizer.defaults['momentum']} "
+                                                "(losses, weights, losses without a graph, numbers fetched)",
         hints=[(partial(_trained, _keeping_gradients), "The gradients of the steps before are still in each step's.")],
-    )),
-    Exercise("04.2", WRITE, "Gradients of limited length", compared(
-        _limited(clip_grad_norm_), _limits, run=_trained, given=_given, why=_why,
-        hints=[
-            (_limited(lambda *_: None), "Nothing was limited: are there gradients when it is done, not yet used?"),
-            (_limited(lambda ps, largest: [clip_grad_norm_(p, largest) for p in ps]),
-             "Each tensor was limited by itself, but it is their norm together that counts."),
-            (_limited(clip_grad_value_), "Each number was limited by itself, which gives another direction."),
-        ],
     )),
     Exercise("04.3", MEND, "The mean of a pass", compared(
         _mean(lambda means, sizes: (means * sizes).sum() / sizes.sum()), _passes, run=_passed, why=_why_no_mean,

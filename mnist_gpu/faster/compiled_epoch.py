@@ -16,7 +16,7 @@ from mnist_gpu.checks import positive
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster.products import PRODUCTS, Products, fastest_products
 from mnist_gpu.faster.whole_epoch import WholeEpoch
-from mnist_gpu.faster.written_out import need_float32_on_cpu
+from mnist_gpu.faster.written_out import need_float32
 from mnist_gpu.model import CLASSES, MLP
 
 # Steps in the body of the compiled loop. Their images are gathered together, so more reads of memory are under way at
@@ -107,7 +107,7 @@ class CompiledEpoch(WholeEpoch):
     def __init__(self, model: MLP, batches: DeviceBatches, *, lr: float = 0.01, momentum: float = 0.9, products=None):
         super().__init__(batches)
         positive(lr=lr)
-        need_float32_on_cpu(model)
+        need_float32(model)
         if batches.device.type != "cpu":
             raise ValueError(f"the batches are on {batches.device.type!r}, but this epoch is compiled for the CPU")
         if products is not None and products not in PRODUCTS:

@@ -1,42 +1,28 @@
 """The training step as kernels of our own, written in Triton: what runs on a GPU in it, and nothing else.
 
-A kernel is run by many programs at once. A program asks for its number, computes from it which elements are its own,
-loads them, computes, and stores. Sizes of blocks are powers of two, sizes of data are anything, so a mask says which
-elements of a block exist. Where there is no NVIDIA GPU, Triton interprets the kernels on the CPU
-(mnist_gpu.faster.with_triton).
-
-Importing this file raises ImportError where Triton is missing, and says why.
+Many programs run a kernel at once. A program asks for its number, computes from it which elements are its own, loads
+them, computes, and stores. A block's size is a power of two, and data has any size, so a mask says which elements of a
+block exist. Importing this file raises ImportError where Triton is missing, and says why.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 
 from mnist_gpu.checks import positive
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster.with_triton import choose, interpreted, kernel_device
+from mnist_gpu.faster.written_out import in_one_tensor, need_float32
 from mnist_gpu.model import CLASSES, MLP, PIXELS
 
 choose()
 import triton  # noqa: E402
 import triton.language as tl  # noqa: E402
 
-# Elements of a program of the kernels that go element by element.
-BLOCK = 1024
-
-
-class Tiling(NamedTuple):
-    """How a product is cut into tiles, one a program."""
-
-    side: int  # rows and columns of a tile, at most
-    programs: int  # so many there should be: a longer side is halved, down to 16, as long as there are fewer
-
-
-# With 32 x 32 the hidden layer would have 16 programs, on cards with 40 to 132 multiprocessors.
-ON_A_GPU = Tiling(32, 64)
-# The interpreter's time goes into its operations and not into their sizes: with 32 x 32 it takes ten times as long.
-TILING = Tiling(128, 1) if interpreted() else ON_A_GPU
+BLOCK = 1024  # elements of a program of the kernels that go element by element
+# How a product is cut: rows and columns of a tile, at most, and how many programs there should be. With 32 x 32 the
+# hidden layer would have 16, on cards with 40 to 132 multiprocessors. The interpreter likes few large operations.
+TILING = (128, 1) if interpreted() else (32, 64)
 
 
 @triton.jit
@@ -135,11 +121,6 @@ def sgd_kernel(w, v, g, lr, momentum, n, BLOCK: tl.constexpr):
     tl.store(w + i, tl.load(w + i, mask=inside) - lr * velocity, mask=inside)
 
 
-def update(w: torch.Tensor, g: torch.Tensor, lr: float, block: int = BLOCK) -> None:
-    """w -= lr * g in place; both float32, contiguous, of the same size."""
-    update_kernel[(triton.cdiv(w.numel(), block),)](w, g, lr, w.numel(), BLOCK=block)
-
-
 def gather_normalize(images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """The bits of normalize(images[index]): uint8 `[N, 28, 28]`, int64 `[B]` to float32 `[B, 1, 28, 28]`, -1..1."""
     out = torch.empty(len(index), 1, 28, 28, device=images.device)
@@ -147,15 +128,13 @@ def gather_normalize(images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def product(a, b, out, *, bias=None, gate=None, relu=False, tile: int | None = None) -> torch.Tensor:
+def product(a, b, out, *, bias=None, gate=None, relu=False, tiling: tuple[int, int] | None = None) -> torch.Tensor:
     """out = a @ b, `[m, k]` and `[k, n]` to `[m, n]`, float32; see product_kernel for what may follow.
 
-    a and b may be transposed views, since their strides go along; out and gate are contiguous. Tiles are those of
-    TILING, or squares with sides of `tile`; less for a side that is shorter, and never less than the 16 that tl.dot
-    takes on a GPU.
+    a and b may be transposed views; out and gate are contiguous. A tile's side is never below 16, the least that tl.dot
+    takes on a GPU, and otherwise less than twice the matrix's. `tiling`: see TILING.
     """
-    (m, k), n = a.shape, b.shape[1]
-    side, programs = Tiling(tile, 1) if tile else TILING
+    (m, k), n, (side, programs) = a.shape, b.shape[1], tiling or TILING
     tile_m, tile_n, tile_k = (max(16, min(side, triton.next_power_of_2(size))) for size in (m, n, k))
     while triton.cdiv(m, tile_m) * triton.cdiv(n, tile_n) < programs and max(tile_m, tile_n) > 16:
         tile_m, tile_n = (tile_m // 2, tile_n) if tile_m >= tile_n else (tile_m, tile_n // 2)
@@ -193,83 +172,53 @@ class KernelBatches(DeviceBatches):
         return gather_normalize(self.images, index), self.labels.index_select(0, index)
 
 
-def need_float32_for_kernels(model: MLP) -> None:
-    """Raises ValueError unless the model is float32 and where this process runs kernels."""
-    where = kernel_device().type
-    if any(p.device.type != where or p.dtype != torch.float32 for p in model.parameters()):
-        how = "interprets" if interpreted() else "compiles"
-        raise ValueError(f"this process {how} kernels: they are for a float32 model on {where!r}")
-
-
 def _check(images: torch.Tensor, labels: torch.Tensor, device: torch.device) -> None:
     """A kernel takes an address for what it is told, so what it is told has to be right. Raises ValueError."""
-    for name, given, shape, dtype in (
-        ("images", images, (len(labels), 1, 28, 28), torch.float32),
-        ("labels", labels, (len(images),), torch.int64),
+    n = max(1, len(labels))
+    for name, a, wanted in (
+        ("images", images, (torch.float32, [n, 1, 28, 28], device)),
+        ("labels", labels, (torch.int64, [n], device)),
     ):
-        if given.dtype != dtype or given.shape != shape or given.device != device or not len(given):
-            raise ValueError(
-                f"{name} are {given.dtype} {list(given.shape)} on {given.device}, but must be {dtype} {list(shape)} on "
-                f"{device}, one label an image, and at least one"
-            )
+        if (found := (a.dtype, list(a.shape), a.device)) != wanted:
+            raise ValueError(f"{name} are {found}, but must be {wanted}: one label an image, and at least one")
 
 
 def make_kernel_step(model: MLP, *, lr: float = 0.01, momentum: float = 0.9) -> Callable:
-    """SGD's step on `model` under the step contract (see mnist_gpu.training), in ten launches of these kernels.
+    """SGD's step on `model`, in place, under the step contract (see mnist_gpu.training), in ten launches of kernels.
 
-    The parameters become views of one tensor, as do the gradients and momenta, so that one launch updates them all.
-    `step.optimizer` is torch.optim.SGD around the same momenta: it is what a capture as a CUDA graph needs, and a
-    checkpoint. Labels are not checked to lie from 0 to 9, which would mean to wait for the device.
+    `step.optimizer` is torch.optim.SGD around the same momenta, for a capture as a CUDA graph and for checkpoints.
+    Labels are not checked to lie from 0 to 9, which would mean to wait for the device.
 
-    Args:
-        model: is trained in place.
-        lr, momentum: of SGD.
-
-    Raises:
-        ValueError: lr not positive; the model is not float32, or not where this process runs kernels. At a call: images
-            or labels of a wrong type, shape, length or device.
+    Raises ValueError: lr not positive; the model is not float32 where this process runs kernels; a batch is no batch.
     """
     positive(lr=lr)
-    need_float32_for_kernels(model)
-    hidden, device = model.hidden.out_features, model.hidden.weight.device
-    parameters = [model.hidden.weight, model.hidden.bias, model.output.weight, model.output.bias]
-    flat = torch.cat([p.detach().flatten() for p in parameters])
-    flat_momenta, flat_gradients = torch.zeros_like(flat), torch.zeros_like(flat)
-
-    def views(flat):
-        pieces = flat.split([p.numel() for p in parameters])
-        return [piece.view(p.shape) for piece, p in zip(pieces, parameters, strict=True)]
-
+    need_float32(model, kernel_device().type)
+    hidden, device, parameters = model.hidden.out_features, model.hidden.weight.device, list(model.parameters())
+    flat, (weights_1, bias_1, weights_2, bias_2) = in_one_tensor(parameters)
+    flat_momenta, momenta = in_one_tensor(map(torch.zeros_like, parameters))
+    to_flat, (to_weights_1, to_bias_1, to_weights_2, to_bias_2) = in_one_tensor(map(torch.zeros_like, parameters))
     optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum)
-    for parameter, view, velocity in zip(parameters, views(flat), views(flat_momenta), strict=True):
-        parameter.data = view
+    for parameter, velocity in zip(parameters, momenta, strict=True):
         optimizer.state[parameter]["momentum_buffer"] = velocity
-    weights_1, bias_1, weights_2, bias_2 = views(flat)
-    gradient_weights_1, gradient_bias_1, gradient_weights_2, gradient_bias_2 = views(flat_gradients)
-    between = {}  # what one kernel leaves for the next, by batch size: a pass has two
 
     @torch.no_grad()
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         _check(images, labels, device)
-        n = len(labels)
-        if n not in between:
-            sizes = (n, hidden), (n, CLASSES), (n, 1), (n, CLASSES), (n, hidden)
-            between[n] = [torch.empty(size, device=device) for size in sizes]
-        activations, logits, losses, gradient_logits, gradient_hidden = between[n]
-        x, labels = images.reshape(n, PIXELS).contiguous(), labels.contiguous()
+        sizes = (hidden, CLASSES, 1, CLASSES, hidden)
+        activations, logits, losses, to_logits, to_hidden = (torch.empty(len(labels), s, device=device) for s in sizes)
+        x, labels = images.reshape(-1, PIXELS).contiguous(), labels.contiguous()
 
         product(x, weights_1.t(), activations, bias=bias_1, relu=True)
         product(activations, weights_2.t(), logits, bias=bias_2)
-        cross_entropy(logits, labels, losses, gradient_logits)
+        cross_entropy(logits, labels, losses, to_logits)
         loss = column_sums(losses, torch.empty(1, device=device))
 
-        product(gradient_logits.t(), activations, gradient_weights_2)
-        column_sums(gradient_logits, gradient_bias_2)
-        product(gradient_logits, weights_2, gradient_hidden, gate=activations)
-        product(gradient_hidden.t(), x, gradient_weights_1)
-        column_sums(gradient_hidden, gradient_bias_1)
-
-        sgd(flat, flat_momenta, flat_gradients, lr, momentum)
+        product(to_logits.t(), activations, to_weights_2)
+        column_sums(to_logits, to_bias_2)
+        product(to_logits, weights_2, to_hidden, gate=activations)
+        product(to_hidden.t(), x, to_weights_1)
+        column_sums(to_hidden, to_bias_1)
+        sgd(flat, flat_momenta, to_flat, lr, momentum)
         return loss.view(())
 
     step.optimizer = optimizer

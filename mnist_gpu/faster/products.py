@@ -1,8 +1,7 @@
 """The two large matrix products of a training step on a CPU: by which library, and with the weights in which layout.
 
-Forward, and the gradient of the first layer's weights, are 99 % of a step's arithmetic. PyTorch gives float32 products
-on x86 to MKL; the same PyTorch ships oneDNN. Measured: on one AMD EPYC MKL takes twice as long as oneDNN, on another
-they are equal, on an Intel Xeon oneDNN takes 1.4 times as long as MKL. So the choice is measured, not known.
+They are 99 % of a step's arithmetic. PyTorch gives them to MKL on x86, and ships oneDNN as well. Measured: MKL takes
+twice as long as oneDNN on one AMD EPYC, as long on another, less on an Intel Xeon. So the choice is measured here.
 """
 
 import math
@@ -32,32 +31,26 @@ def onednn_missing() -> str | None:
 
 
 def onednn_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """`a @ b.t()` in float32 by oneDNN, `[m, k]` and `[n, k]` to `[m, n]`.
-
-    This operator has no public name; torch.compile uses it for the linear layers of models that only predict.
-    """
+    """`a @ b.t()` in float32 by oneDNN, `[m, k]` and `[n, k]` to `[m, n]`. The operator has no public name."""
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
 
-# torch.compile, given that operator, first copies an operand that is transposed. An operator of our own, which
-# transposes inside, is given what lies in memory as it is.
+# torch.compile would copy a transposed operand for it first. An operator of our own transposes inside.
 COMPILABLE = "mnist_gpu::onednn_product"
 if not hasattr(torch.ops.mnist_gpu, "onednn_product"):  # or reloading this module would define it twice
-    torch.library.define(COMPILABLE, "(Tensor a, Tensor b, bool a_transposed, bool b_transposed) -> Tensor")
+    schema = "(Tensor a, Tensor b, bool a_transposed=False, bool b_transposed=False) -> Tensor"
+    torch.library.define(COMPILABLE, schema)
 
     @torch.library.impl(COMPILABLE, "CPU")
-    def _onednn_product(a, b, a_transposed, b_transposed):
+    def _onednn_product(a, b, a_transposed=False, b_transposed=False):
         return onednn_product(a.t() if a_transposed else a, b if b_transposed else b.t())
 
     @torch.library.register_fake(COMPILABLE)
-    def _shape_of_product(a, b, a_transposed, b_transposed):
+    def _shape_of_product(a, b, a_transposed=False, b_transposed=False):
         return a.new_empty(a.shape[a_transposed], b.shape[not b_transposed])
 
 
-def _onednn(a: torch.Tensor, b: torch.Tensor, *, a_transposed=False, b_transposed=False) -> torch.Tensor:
-    """`a @ b` by oneDNN, with either operand transposed first; what it is given lies in memory as it is."""
-    return torch.ops.mnist_gpu.onednn_product(a, b, a_transposed, b_transposed)
-
+_onednn = torch.ops.mnist_gpu.onednn_product  # `a @ b`, with either operand transposed first
 
 PRODUCTS = {
     products.name: products
@@ -80,20 +73,17 @@ def usable_products(device: torch.device | str = "cpu") -> list[Products]:
 
 def five_products(products: Products, batch_size: int = 128, hidden: int = 128, device="cpu") -> Callable[[], None]:
     """All matrix products of one training step and nothing else, on random numbers: the floor under every step."""
-    features_first = products.features_first
-
-    def rand(rows: int, columns: int) -> torch.Tensor:
-        return torch.rand(rows, columns, device=device)
-
-    x, logits, weights_2 = rand(batch_size, PIXELS), rand(10, batch_size), rand(10, hidden)
-    weights_1 = rand(hidden, PIXELS) if features_first else rand(PIXELS, hidden)
-    activations = rand(hidden, batch_size) if features_first else rand(batch_size, hidden)
+    shapes, first = ((hidden, PIXELS), (hidden, batch_size)), products.features_first
+    weights_1, activations = (torch.rand(shape if first else shape[::-1], device=device) for shape in shapes)
+    shapes = (batch_size, PIXELS), (10, batch_size), (10, hidden)
+    x, logits, weights_2 = (torch.rand(shape, device=device) for shape in shapes)
+    columns = activations if first else activations.t()  # [H, B]
 
     def five():
         products.hidden(weights_1, x)
-        torch.mm(weights_2, activations if features_first else activations.t())
-        torch.mm(logits, activations.t() if features_first else activations)
-        torch.mm(weights_2.t(), logits) if features_first else torch.mm(logits.t(), weights_2)
+        torch.mm(weights_2, columns)
+        torch.mm(logits, columns.t())
+        torch.mm(weights_2.t(), logits) if first else torch.mm(logits.t(), weights_2)
         products.gradient(activations, x)
 
     return five

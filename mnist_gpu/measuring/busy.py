@@ -1,8 +1,7 @@
 """Other processes that keep the CPUs busy while something is measured: noticed, and said in one line beside the result.
 
 Threads that wait for each other spin, so two of them on two CPUs can be tens of times slower than one as soon as
-another process wants a CPU (see mnist_gpu.device). On a shared server that is the normal state, and nothing else would
-say why.
+another process wants a CPU (see mnist_gpu.device). On a shared server that is the normal state.
 """
 
 import contextlib
@@ -17,7 +16,7 @@ from mnist_gpu.device import usable_cpus
 
 NOTICED = 0.3  # CPUs; JupyterLab and a browser that redraws a page use about 0.1
 SHORTEST = 0.3  # seconds; the system counts CPU time in hundredths of a second
-_watching = contextvars.ContextVar("watching", default=False)  # a measurement within a measurement says nothing
+_within = contextvars.ContextVar("within", default=False)  # a measurement, so that one in it says nothing
 
 
 def others_seconds() -> float:
@@ -34,29 +33,17 @@ def others_seconds() -> float:
 @contextlib.contextmanager
 def watching(say: Callable[[str], object] = print) -> Iterator[None]:
     """Says after the block whether others used CPUs that this process could have had while it ran."""
-    if _watching.get():
-        yield
-        return
-    _watching.set(True)
-    clock, before = time.perf_counter(), others_seconds()
+    clock, before, outermost = time.perf_counter(), others_seconds(), not _within.get()
+    _within.set(True)
     try:
         yield
     finally:
-        _watching.set(False)
-        took = time.perf_counter() - clock
-        if took >= SHORTEST and (said := sentence((others_seconds() - before) / took)):
-            say(said)
-
-
-def sentence(others: float) -> str | None:
-    """What to say of others that used so many CPUs, or None if they left this process those that it may use."""
-    cpus = psutil.cpu_count() or 1
-    if others < NOTICED or cpus - others > usable_cpus() - NOTICED:
-        return None
-    return (
-        f"(Busy machine: other processes used {others:.1f} of {cpus} CPUs during this measurement. "
-        "Times are longer and spread more than on an idle one.)"
-    )
+        _within.set(not outermost)
+        took, cpus = time.perf_counter() - clock, psutil.cpu_count() or 1
+        others = (others_seconds() - before) / took if took >= SHORTEST else 0.0
+        if outermost and others >= NOTICED and cpus - others <= usable_cpus() - NOTICED:
+            said = f"other processes used {others:.1f} of {cpus} CPUs during this measurement"
+            say(f"(Busy machine: {said}. Times are longer and spread more than on an idle one.)")
 
 
 def watched(measurement: Callable[..., Iterator]) -> Callable[..., Iterator]:

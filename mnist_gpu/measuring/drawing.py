@@ -4,12 +4,14 @@ A shape takes names and numbers, and returns its axes and the sentence that says
 It neither shows nor prints: a chapter's room does, and knows what the numbers are of.
 
 Colours are Okabe and Ito's palette, which readers with any colour vision can tell apart; series differ by marker,
-hatching and line as well. What kind a number is shows at a glance: this machine's are filled and solid, recorded ones
-hollow and dashed, published ones grey diamonds and dotted, predicted and simulated ones hollow, and called so.
+hatching and line as well. What kind a number is shows at a glance: this machine's are filled and solid, all others
+hollow; recorded ones are dashed and hatched, published ones grey and dotted.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -17,24 +19,11 @@ import torch
 from matplotlib.ticker import LogLocator, NullFormatter
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREYS = ("#222222", "#777777", "#4d4d4d", "#999999")  # of published figures
 MARKERS = "os^vPXh"
-GREYS = ("#222222", "#777777", "#4d4d4d", "#999999")  # of published figures, with the diamond that no other series has
 HATCHES = ("", "//", "..", "xx", "\\\\", "++")
 OWN, RECORDED, PUBLISHED, PREDICTED, SIMULATED = "this machine", "recorded", "published", "predicted", "simulated"
-plt.rcParams.update(
-    {
-        "figure.figsize": (8, 4),
-        "figure.dpi": 100,
-        "figure.constrained_layout.use": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.3,
-        "axes.axisbelow": True,
-        "legend.frameon": False,
-        "savefig.bbox": "tight",
-    }
-)
+plt.style.use(Path(__file__).with_name("course.mplstyle"))
 
 
 class Drawn(NamedTuple):
@@ -67,6 +56,7 @@ class Series:
 
     @property
     def label(self) -> str:
+        """The name, with the kind where the name does not say it."""
         return self.name if self.kind == RECORDED else f"{self.kind}: {self.name}"
 
     def ends(self, j: int) -> tuple[float, float]:
@@ -86,12 +76,11 @@ class Series:
 
     def bar(self, i: int) -> dict:
         """How the bars of the i-th series look."""
-        color = GREYS[i % len(GREYS)] if self.kind == PUBLISHED else PALETTE[i % len(PALETTE)]
-        if self.kind == OWN:
-            return {"facecolor": color, "edgecolor": color}
-        if self.kind == RECORDED:
-            return {"facecolor": "white", "edgecolor": color, "hatch": HATCHES[1 + i % 5]}
-        return {"facecolor": "none", "edgecolor": color, "linestyle": ":", "linewidth": 1.8}
+        color, recorded = self.line(i)["color"], self.kind == RECORDED
+        return {
+            "facecolor": color if self.kind == OWN else "white", "edgecolor": color, "linewidth": 1.8,
+            "linestyle": "-" if recorded or self.kind == OWN else ":", "hatch": HATCHES[1 + i % 5] * recorded,
+        }  # fmt: skip
 
 
 def number(value: float) -> str:
@@ -109,54 +98,42 @@ def bars(
 ) -> Drawn:
     """Horizontal bars, a group a row, in the `order` of the rows' names; without it, in the one in which they come.
 
-    An interval is a black line at the bar's end; a range without a value is a bar from its one end to the other; a
-    published figure is a diamond on a dotted line.
+    An interval is a black line at the bar's end; a range without a value is a bar from its one end to the other.
     """
     rows = list(dict.fromkeys(row for s in series for row in s.xs))
-    rows = [row for row in order if row in rows] or rows
-    lanes = {row: [i for i, s in enumerate(series) if row in s.xs] for row in rows}
-    tops, at = {}, 0.0
+    rows, middles, y = [row for row in order if row in rows] or rows, [], 0.0
+    figure, axis = plt.subplots()
     for row in rows:
-        tops[row], at = at, at + len(lanes[row]) + 0.8
-    figure, axis = plt.subplots(figsize=(8, 1.2 + 0.24 * at))
-    for i, s in enumerate(series):
-        look = s.bar(i)
-        for j, row in enumerate(s.xs):
-            _bar(axis, tops[row] + lanes[row].index(i) + 0.5, s, j, look, log)
+        inside = [(i, s) for i, s in enumerate(series) if row in s.xs]
+        for i, s in inside:
+            _bar(axis, y, s, s.xs.index(row), s.bar(i))
+            y += 1
+        middles.append(y - (1 + len(inside)) / 2)
+        y += 0.8
+    figure.set_size_inches(8, 1.2 + 0.24 * y)
     ends = [end for s in series for j in range(len(s.xs)) for end in s.ends(j)]
-    axis.set_yticks([tops[r] + len(lanes[r]) / 2 for r in rows], rows)
-    axis.set_ylim(at - 0.5, -0.3)  # also where there are published figures alone, which leave no margin by themselves
+    axis.set_yticks(middles, rows)
+    axis.set_ylim(y - 0.8, -0.8)
     axis.grid(axis="y", visible=False)
     axis.set(xlabel=f"{unit} (logarithmic)" if log else unit, title=title)
     axis.set(**{"xscale": "log", "xlim": (min(ends) / 3, max(ends) * 6)} if log else {"xlim": (0, max(ends) * 1.25)})
-    axis.xaxis.set_major_formatter("{x:,g}" if max(ends) < 1e5 else "{x:,.0f}")
+    axis.xaxis.set_major_formatter("{x:,.10g}")
     if len(series) > 1 or series[0].kind != OWN:
-        figure.legend(loc="outside lower left", fontsize=9)
-    return Drawn(axis, "\n".join(_range_of(s, unit) for s in series))
+        figure.legend(loc="outside lower left")
+    ends = ([f"{s.xs[j]} {s.text(j)} {unit}" for j in dict.fromkeys((0, len(s.xs) - 1))] for s in series)
+    return Drawn(axis, "\n".join(f"{s.label}: {', '.join(said)}." for s, said in zip(series, ends, strict=True)))
 
 
-def _bar(axis: plt.Axes, y: float, s: Series, j: int, look: dict, log: bool) -> None:
+def _bar(axis: plt.Axes, y: float, s: Series, j: int, look: dict) -> None:
     """One bar of `bars`, with its interval and its value beside it."""
     value, (low, high), label = s.ys[j], s.ends(j), None if j else s.label
-    if s.kind == PUBLISHED:
-        axis.plot([value / 1e6 if log else 0, value], [y, y], ":", color=look["edgecolor"], linewidth=1.2)
-        axis.plot(value, y, "D", color=look["edgecolor"], markersize=6, label=label)
-    elif value is None:
-        axis.barh(y, high - low, left=low, height=0.7, label=label, **look)
-    else:
-        axis.barh(y, value, height=0.9, label=label, **look)
+    left, right = (low, high) if value is None else (0, value)
+    axis.barh(y, right - left, left=left, label=label, **look)
+    if value is not None:
         axis.plot([low, high], [y, y], color="black", linewidth=2)
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # or another line would cross it
     place = {"textcoords": "offset points", "va": "center", "fontsize": 8, "bbox": box}
     axis.annotate(s.notes[j] if s.notes else s.text(j), (high, y), (5, 0), **place)
-
-
-def _range_of(s: Series, unit: str) -> str:
-    """Where a series of bars begins and ends."""
-    if None in s.ys or len(s.xs) == 1:
-        return f"{s.label}: " + ", ".join(f"{row} {s.text(j)} {unit}" for j, row in enumerate(s.xs)) + "."
-    (low, slowest), *_, (high, fastest) = sorted(zip(s.ys, s.xs, strict=True))
-    return f"{s.label}: from {number(low)} {unit} ({slowest}) to {number(high)} ({fastest})."
 
 
 def lines(
@@ -165,145 +142,134 @@ def lines(
     """Curves with the band of their intervals. `marks` are named vertical lines; `log` the logarithmic axes."""
     axis = plt.subplots()[1]
     for i, s in enumerate(series):
-        look = s.line(i)
-        axis.plot(s.xs, s.ys, label=s.label, markersize=5, **look)
+        axis.plot(s.xs, s.ys, label=s.label, markersize=5, **s.line(i))
         if s.lows:
-            axis.fill_between(s.xs, s.lows, s.highs, color=look["color"], alpha=0.15)
+            axis.fill_between(s.xs, s.lows, s.highs, color=s.line(i)["color"], alpha=0.15)
     for name, at in (marks or {}).items():
         axis.axvline(at, color="black", linestyle=":", linewidth=1.2)
         place = {"xycoords": axis.get_xaxis_transform(), "textcoords": "offset points"}
         axis.annotate(name, (at, 1), (3, -9), fontsize=8, **place)
     axis.set(xlabel=xlabel, ylabel=ylabel, **{f"{c}scale": "log" for c in log})
-    for letter, side in (("x", axis.xaxis), ("y", axis.yaxis)):
+    for side in (axis.xaxis, axis.yaxis):
         side.set_major_formatter("{x:,.10g}")
-        if letter in log:
-            side.set_minor_formatter(NullFormatter())
+        side.set_minor_formatter(NullFormatter())
     every = [y for s in series for y in s.ys]
     if "y" in log and max(every) < 100 * min(every):  # or a tick or two would be all
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.legend(loc="upper left", bbox_to_anchor=(0, -0.18), fontsize=9)
-    said = [
-        f"{s.label}: {number(s.ys[0])} {ylabel} at {number(s.xs[0])}, {number(s.ys[-1])} at {number(s.xs[-1])}."
-        for s in series
-    ]
-    return Drawn(axis, "\n".join(said))
+    axis.legend(loc="upper left", bbox_to_anchor=(0, -0.18))
+    ends = ([f"{number(s.ys[j])} {ylabel} at {number(s.xs[j])}" for j in sorted({0, len(s.xs) - 1})] for s in series)
+    return Drawn(axis, "\n".join(f"{s.label}: {', '.join(said)}." for s, said in zip(series, ends, strict=True)))
 
 
 def stacked(
     rows: Mapping[str, Mapping[str, float]], *, unit: str, wholes: Mapping[str, float] | None = None,
-    hollow: Sequence[str] = (), least: float = 0.01, title: str = "",
+    hollow: Sequence[str] = (),
 ) -> Drawn:  # fmt: skip
-    """Bars of the same parts, one a row; parts below the share `least` of every bar are left out, and named.
+    """Bars of the same parts, one a row; parts below a hundredth of every bar are left out, and named.
 
     `wholes`: of rows that were also measured as a whole, a line there. Rows that are `hollow` are predicted.
     """
     names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
-    small = [n for n in names if all(abs(p.get(n, 0.0)) < least * sum(p.values()) for p in rows.values())]
+    small = [n for n in names if all(abs(p.get(n, 0.0)) < 0.01 * sum(p.values()) for p in rows.values())]
     axis = plt.subplots(figsize=(8, 1.6 + 0.5 * len(rows)))[1]
-    left = dict.fromkeys(rows, 0.0)
-    for i, name in [
-        (i, n) for i, n in enumerate(names) if n not in small
-    ]:  # a part's colour is its own in every figure
-        widths = [max(0.0, parts.get(name, 0.0)) for parts in rows.values()]
-        look = {"color": PALETTE[i % len(PALETTE)], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": "white"}
-        drawn = axis.barh(list(rows), widths, left=list(left.values()), height=0.6, label=name, **look)
-        for row, bar in zip(rows, drawn, strict=True):
-            if row in hollow:
-                bar.set(facecolor="white", edgecolor=look["color"] if bar.get_width() else "white")
-        left = {row: at + width for (row, at), width in zip(left.items(), widths, strict=True)}
+    left = [0.0] * len(rows)
+    for i, name in enumerate(names):  # a part's colour is its own in every figure, whatever is left out
+        if name not in small:
+            color, widths = PALETTE[i % len(PALETTE)], [max(0.0, parts.get(name, 0.0)) for parts in rows.values()]
+            look = {
+                "color": ["white" if row in hollow else color for row in rows],
+                "edgecolor": [color if row in hollow and w else "white" for row, w in zip(rows, widths, strict=True)],
+            }
+            axis.barh(list(rows), widths, left=left, height=0.6, label=name, hatch=HATCHES[i % len(HATCHES)], **look)
+            left = [at + width for at, width in zip(left, widths, strict=True)]
     for row, whole in (wholes or {}).items():
         y = list(rows).index(row)
         axis.plot([whole, whole], [y - 0.4, y + 0.4], "--", color="black", label=f"as a whole: {number(whole)} {unit}")
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
-    axis.set(xlabel=unit, title=title)
-    axis.figure.legend(loc="outside lower left", fontsize=9, ncols=4)
+    axis.set(xlabel=unit)
+    axis.figure.legend(loc="outside lower left", ncols=4)
     said = []
     for row, parts in rows.items():
         each = ", ".join(f"{name} {number(parts[name])}" for name in names if name in parts and name not in small)
-        said.append(f"{row.replace(chr(10), ' ')}: {number(sum(parts.values()))} {unit} = {each}")
+        said.append(f"{' '.join(row.split())}: {number(sum(parts.values()))} {unit} = {each}")
     said += [f"Too small to draw: {', '.join(small)}."] * bool(small)
     return Drawn(axis, "\n".join(said))
 
 
 def grid(
-    values: torch.Tensor, texts: Sequence[Sequence[str]], *, rows: Sequence, columns: Sequence, xlabel: str,
-    ylabel: str, title: str = "", label: str = "", around: float | None = None,
+    values: torch.Tensor, texts: Sequence[Sequence[str]], *, rows: tuple[str, Sequence],
+    columns: tuple[str, Sequence], title: str, label: str, around: float | None = None,
 ) -> Drawn:  # fmt: skip
-    """A table `[R, C]` whose cells are coloured by their values and hold their texts.
+    """A table `[R, C]` whose cells are coloured by their values and hold their texts. `rows`, `columns`: (what, names).
 
     With `around` colours change side there, and both sides reach equally far; without, they go from 0 up.
     """
-    limit = float((values - (around or 0)).abs().max()) or 1.0
-    side = {"cmap": "Blues", "vmin": 0, "vmax": limit}
-    if around is not None:
-        side = {"cmap": "PuOr_r", "vmin": around - limit, "vmax": around + limit}
-    figure, axis = plt.subplots(figsize=(1.6 + 0.9 * len(columns), 1.1 + 0.5 * len(rows)))
-    picture = axis.imshow(values.double().numpy(), aspect="auto", **side)
+    centre = around or 0.0
+    limit = float((values - centre).abs().max()) or 1.0
+    look = {"cmap": "Blues", "vmin": 0} if around is None else {"cmap": "PuOr_r", "vmin": centre - limit}
+    figure, axis = plt.subplots(figsize=(1.6 + 0.9 * len(columns[1]), 1.1 + 0.5 * len(rows[1])))
+    picture = axis.imshow(values.double().numpy(), aspect="auto", vmax=centre + limit, **look)
     for i, row in enumerate(texts):
         for j, text in enumerate(row):
-            r, g, b, _ = picture.cmap(picture.norm(float(values[i, j])))
-            dark = 0.299 * r + 0.587 * g + 0.114 * b < 0.5
+            dark = abs(values[i, j] - centre) > 0.6 * limit
             axis.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
-    axis.set_xticks(range(len(columns)), columns)
-    axis.set_yticks(range(len(rows)), rows)
+    axis.set_xticks(range(len(columns[1])), columns[1])
+    axis.set_yticks(range(len(rows[1])), rows[1])
     axis.grid(False)
-    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axis.set(xlabel=columns[0], ylabel=rows[0], title=title)
     figure.colorbar(picture, ax=axis, label=label)
-    at = int(values.argmax())
-    i, j = divmod(at, len(columns))
-    return Drawn(axis, f"The largest: {texts[i][j]}, at {ylabel} {rows[i]}, {xlabel} {columns[j]}.")
+    i, j = divmod(int(values.argmax()), len(columns[1]))
+    return Drawn(axis, f"The largest: {texts[i][j]}, at {rows[0]} {rows[1][i]}, {columns[0]} {columns[1][j]}.")
 
 
-def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: int, since="the step began") -> Drawn:
+def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: int) -> Drawn:
     """What ran when: events (row, name, start, end, depth), in seconds, deeper ones drawn below.
 
-    The `named` longest are numbered, and the numbers explained by the sentence. `since`: when the time begins.
+    The `named` longest are numbered, and the numbers explained by the sentence.
     """
     least = sorted((e[3] - e[2] for e in events), reverse=True)[:named][-1]
-    depths = {}
-    for row, _, _, _, depth in events:
+    depths, offsets, at, longest = {}, {}, 0.0, {}
+    for row, name, begin, end, depth in sorted(events, key=lambda e: e[2]):
         depths[row] = max(depths.get(row, 0), depth + 1)
-    offsets, at = {}, 0.0
-    for row, depth in depths.items():
-        offsets[row], at = at, at + depth + 0.6
+        if end - begin >= least:
+            longest[name] = max(longest.get(name, 0.0), end - begin)
+    for row in dict.fromkeys(e[0] for e in events):
+        offsets[row], at = at, at + depths[row] + 0.6
     axis = plt.subplots(figsize=(9, 1.2 + 0.28 * at))[1]
-    start = min(e[2] for e in events)
-    names = list(dict.fromkeys(e[1] for e in sorted(events, key=lambda e: e[2]) if e[3] - e[2] >= least))
+    start, names = min(e[2] for e in events), list(longest)
     for row, name, begin, end, depth in events:
         color = PALETTE[names.index(name) % 6] if name in names else "lightgrey"
         left, width, y = (begin - start) * 1e6, (end - begin) * 1e6, offsets[row] + depth
         axis.barh(y, width, left=left, height=0.85, color=color, edgecolor="white", linewidth=0.3)
         if end - begin >= least:
             axis.text(left + width / 2, y, str(names.index(name) + 1), ha="center", va="center", fontsize=7)
-    axis.set_yticks([offsets[r] + (d - 1) / 2 for r, d in depths.items()], list(depths))
+    axis.set_yticks([offset + (depths[row] - 1) / 2 for row, offset in offsets.items()], list(offsets))
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
-    axis.set(xlabel=f"µs since {since}")
-    longest = {name: max(e[3] - e[2] for e in events if e[1] == name) for name in names}
+    axis.set(xlabel="µs since the beginning")
     said = [f"{i:2d}  {name}: up to {longest[name] * 1e6:.0f} µs" for i, name in enumerate(names, start=1)]
     return Drawn(axis, "\n".join(said))
 
 
 def pictures(
-    images: torch.Tensor, titles: Sequence[str], *, columns: int = 10, width: float = 0.9, names: Sequence[str] = (),
-    colorbar: str = "",
-) -> Drawn:  # fmt: skip
-    """Images `[N, H, W]` in rows of `columns`, each `width` inches wide, a title over each, a name before each row.
+    images: torch.Tensor, titles: Sequence[str], *, columns: int = 10, names: Sequence[str] = (), colorbar: str = ""
+) -> Drawn:
+    """Images `[N, H, W]` in rows of `columns`, a title over each, a name before each row.
 
     With `colorbar`, its label: blue below zero, red above, one scale for all. Without: grey, each by itself.
     """
-    rows = -(-len(images) // columns)
+    rows, width = -(-len(images) // columns), max(0.9, 0.1 * max(map(len, titles), default=0))
     figure, axes = plt.subplots(rows, columns, figsize=(columns * width, rows * 1.15), squeeze=False)
     limit = float(images.abs().max())
     look = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if colorbar else {"cmap": "gray_r"}
-    for i, axis in enumerate(axes.flat):
+    for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
         axis.spines[:].set_visible(False)
-        if i < len(images):
-            picture = axis.imshow(images[i].cpu().numpy(), **look)
-            axis.set_title(titles[i] if i < len(titles) else "", fontsize=9)
+    for axis, image, title in zip_longest(axes.flat[: len(images)], images.cpu().numpy(), titles, fillvalue=""):
+        picture = axis.imshow(image, **look)
+        axis.set_title(title, fontsize=9)
     for axis, name in zip(axes[:, 0], names, strict=False):
         axis.set_ylabel(name)
     if colorbar:

@@ -1,15 +1,13 @@
 """Exercises that check themselves: what an answer is given, what it should give, and the hint for a wrong one.
 
-A chapter's room has its exercises as a tuple. Most are `compared`: the answer and the reference get the same input,
-random, with odd sizes and edge cases among it. `check` judges one, and notes the right answers of readers who keep
-their progress. The random numbers are PyTorch's and Python's own, which `judge` seeds.
+Most are `compared`: the answer and the reference get the same random input, with odd sizes and edge cases among it.
+The random numbers are PyTorch's and Python's own, which `judge` seeds.
 """
 
 import ast
 import copy
 import datetime
 import inspect
-import json
 import math
 import random
 import textwrap
@@ -22,13 +20,13 @@ from typing import NamedTuple
 
 import torch
 
-from mnist_gpu.checks import atomic_write
+from mnist_gpu.checks import writable
 from mnist_gpu.device import memory_error
 
 UNANSWERED, RIGHT, WRONG, UNDECIDED = "not answered yet", "right", "wrong", "nothing can be claimed"
 WRITE, PREDICT, MEND = "write", "predict", "mend"  # the kinds: a function, a number or an order, a wrong program
 TODO = {MEND: "Mend it, then delete the line with the ..."}  # what a reader is to do with a stub
-PROGRESS = Path("my_exercises.json")
+PROGRESS = Path("my_exercises.txt")  # a line for each right answer: the day, and the exercise
 FOLDERS = (Path(), Path("notebooks"))  # where it may be: a kernel runs beside the notebooks, a terminal one above
 
 
@@ -45,6 +43,8 @@ class Undecided(Exception):
 
 
 class Verdict(NamedTuple):
+    """What is said of an answer."""
+
     status: str  # UNANSWERED, RIGHT, WRONG or UNDECIDED
     text: str
     draw: Callable[[], object] | None = None
@@ -66,41 +66,43 @@ def compared(
     run: Callable = lambda answer, *arguments: answer(*arguments),
     then: Callable[[Callable], str] | None = None, draw: Callable | None = None,
 ) -> Callable[[object], str]:  # fmt: skip
-    """A check that gives the answer and a reference the same input.
+    """A check that gives the answer and the reference `right` the same `inputs`, tuples of arguments.
 
-    Args:
-        right: the reference; gets what the answer gets.
-        inputs: makes the input: a tuple of arguments each time.
-        given: says in words what an input is; gets its arguments.
-        hints: (another reference, hint). The first one that gives what the answer gives says what is wrong.
-        why: gets the arguments and what was found, and says what is wrong where no hint fits, or None.
-        run: calls the answer, where that takes more than a call, and returns what is compared.
-        then: asked of a right answer, and returns what is said of it: a measurement, say.
-        draw: shows a wrong answer; gets the arguments and what was found.
+    Of a wrong answer it says which arguments were `given`, and the first of the `hints` whose reference gives what the
+    answer gives; where none does, `why`, which gets the arguments and what was found, as `draw` does, which shows it.
+    `run` calls an answer for which a call is not enough; `then` says more of a right one.
     """
-
-    def hint(arguments: tuple, found: object, expected: object) -> str:
-        for instead, text in hints:
-            other = instead(*copy.deepcopy(arguments))
-            if same(found, other) and not same(other, expected):
-                return text
-        return why(*arguments, found) or ""
 
     def check(answer: object) -> str:
         every = list(inputs())
         for arguments in every:
-            found, expected = run(answer, *copy.deepcopy(arguments)), right(*copy.deepcopy(arguments))
-            if not same(found, expected):
-                said = f"{given(*arguments)}: {difference(found, expected)}."
-                picture = partial(draw, *arguments, found) if draw else None
-                raise Wrong(f"{said} {hint(arguments, found, expected)}".rstrip(), picture)
+            found, expected = plain(run(answer, *copy.deepcopy(arguments))), right(*copy.deepcopy(arguments))
+            if same(found, expected):
+                continue
+            others = ((instead(*copy.deepcopy(arguments)), hint) for instead, hint in hints)
+            fitting = (hint for other, hint in others if same(found, other) and not same(other, expected))
+            said = next(fitting, None) or why(*arguments, found) or ""
+            picture = partial(draw, *arguments, found) if draw else None
+            raise Wrong(f"{given(*arguments)}: {difference(found, expected)}. {said}".rstrip(), picture)
         return then(answer) if then else f"Tried on {count_of(len(every), 'input')}."
 
     return check
 
 
+def plain(value: object) -> object:
+    """Numbers and arrays of NumPy as Python's, and whole numbers as int, in lists, tuples and dicts as well."""
+    if type(value) is dict:
+        return {key: plain(one) for key, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    if hasattr(value, "tolist") and not isinstance(value, torch.Tensor):
+        return plain(value.tolist())
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
 def same(found: object, expected: object) -> bool:
-    """Whether two values are equal: tensors in shape and kind and, with other floats, but for rounding."""
+    """Whether two values are equal, but for rounding: tensors in shape, and numbers whatever their type."""
+    found = plain(found)
     if isinstance(expected, torch.Tensor):
         if not isinstance(found, torch.Tensor) or found.shape != expected.shape:
             return False
@@ -114,9 +116,12 @@ def same(found: object, expected: object) -> bool:
     if isinstance(expected, list | tuple):
         alike = isinstance(found, list | tuple) and len(found) == len(expected)
         return alike and all(map(same, found, expected))
-    if isinstance(expected, float) and isinstance(found, int | float) and not isinstance(found, bool):
-        return math.isclose(found, expected, rel_tol=1e-6)
-    return type(found) is type(expected) and found == expected
+    if bool in (type(found), type(expected)) or not isinstance(expected, int | float):
+        return type(found) is type(expected) and found == expected
+    close = (
+        isinstance(expected, float) and isinstance(found, int | float) and math.isclose(found, expected, rel_tol=1e-6)
+    )
+    return close or found == expected
 
 
 def difference(found: object, expected: object) -> str:
@@ -150,10 +155,8 @@ def count_of(number: int, noun: str) -> str:
 
 def unanswered(answer: object) -> bool:
     """Whether there is still a `...` of the stub in an answer: a value, or a function or class, by its source."""
-    if isinstance(answer, dict):
-        return any(map(unanswered, answer.values()))
-    if isinstance(answer, list | tuple):
-        return any(map(unanswered, answer))
+    if isinstance(answer, dict | list | tuple):
+        return any(map(unanswered, answer.values() if isinstance(answer, dict) else answer))
     if answer is ...:
         return True
     try:
@@ -167,10 +170,7 @@ def unanswered(answer: object) -> bool:
 
 
 def judge(exercise: Exercise, answer: object, seed: int = 0) -> Verdict:
-    """What is to be said of `answer`. `seed` is of the random input that is tried.
-
-    The random states and the number of threads are left as they were.
-    """
+    """What to say of `answer`, tried on random input of this `seed`. Random states and threads stay as they were."""
     name = exercise.name
     if unanswered(answer):
         return Verdict(UNANSWERED, f"{name}: {UNANSWERED}. {TODO.get(exercise.kind, 'Replace every ... by code.')}")
@@ -194,7 +194,7 @@ def judge(exercise: Exercise, answer: object, seed: int = 0) -> Verdict:
 
 
 def _stopped(error: Exception, answer: object) -> str:
-    """An error that stopped the answer, with its line there; or the check, which could not use what it was given."""
+    """An error in the answer, with its line; or in the check, which could not use what the answer gave."""
     text = f"{type(error).__name__}: {error}"
     file = getattr(getattr(answer, "__code__", None), "co_filename", None)
     if lines := [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]:
@@ -207,9 +207,9 @@ def checker(exercises: Sequence[Exercise]) -> Callable:
     known = {e.name: e for e in exercises}
 
     def check(name: str, answer: object, *, solution: bool = False) -> None:
-        """Prints what is to be said of an answer, and draws what shows it better. `solution`: the notebook's own.
+        """Prints the verdict on an answer, and draws it where that helps. `solution`: the answer is the notebook's.
 
-        Right answers of readers who keep their progress are noted. Raises ValueError for an exercise that is not here.
+        Notes right answers for readers who keep their progress. Raises ValueError for an exercise that is not here.
         """
         if name not in known:
             raise ValueError(f"there is no exercise {name!r} here; there are: {', '.join(known)}")
@@ -219,20 +219,12 @@ def checker(exercises: Sequence[Exercise]) -> Callable:
             draw()
         if status == RIGHT and not solution and (path := kept()):
             try:
-                keep({name: datetime.date.today().isoformat()} | read_progress(path), path)
-            except (ValueError, OSError) as error:
+                with path.open("a", encoding="utf-8") as file:
+                    print(datetime.date.today(), name, file=file)
+            except OSError as error:
                 print(f"(Your progress is not kept: {error})")
 
     return check
-
-
-def read_progress(path: Path) -> dict[str, str]:
-    """The days on which exercises were answered, by name. Raises ValueError for a file that holds something else."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): datetime.date.fromisoformat(day).isoformat() for name, day in found["answered"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a file of this course's progress; delete it to begin anew ({error})") from None
 
 
 def kept() -> Path | None:
@@ -240,25 +232,18 @@ def kept() -> Path | None:
     return next((folder / PROGRESS for folder in FOLDERS if (folder / PROGRESS).exists()), None)
 
 
-def keep(answered: dict[str, str], path: Path) -> None:
-    with atomic_write(path) as file:
-        file.write((json.dumps({"answered": dict(sorted(answered.items()))}, indent=1) + "\n").encode())
-
-
 def listing(exercises: Sequence[Exercise], begin_to_keep: bool = False) -> None:
-    """Prints the exercises, and which of them were answered where the reader keeps that.
-
-    The file is beside the notebooks: in notebooks/, or in this folder, if there is no notebooks/ in it.
-    """
+    """Prints the exercises, and which were answered, if the reader keeps that: in notebooks/, or, without it, here."""
     path = kept()
     if begin_to_keep and not path:
         path = (FOLDERS[1] if FOLDERS[1].is_dir() else FOLDERS[0]) / PROGRESS
-        keep({}, path)
-    answered = read_progress(path) if path else {}
-    width = max(len(e.title) for e in exercises)
+        writable(path)
+        path.touch()
+    lines = path.read_text(encoding="utf-8").splitlines() if path else []
+    answered = {line.split()[-1]: line.split()[0] for line in lines if line.strip()}
     for e in exercises:
-        print(f"{e.name}  {e.kind:7s}  {e.title:{width}s}  {answered.get(e.name, '')}".rstrip())
-    if path:
-        print(f"{len({e.name for e in exercises} & answered.keys())} of {len(exercises)} answered, kept in {path}.")
-    else:
-        print(f"{len(exercises)} exercises. To keep which of them you have answered: --keep.")
+        print(f"{e.name}  {e.kind:7s}  {e.title:50s}  {answered.get(e.name, '')}".rstrip())
+    answered = (
+        f"{len({e.name for e in exercises} & answered.keys())} answered, kept in {path}" if path else "see --keep"
+    )
+    print(f"{len(exercises)} exercises: {answered}.")

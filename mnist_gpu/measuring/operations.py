@@ -16,10 +16,7 @@ class Operation(NamedTuple):
 
 
 class Operations(TorchDispatchMode):
-    """Collects in `seen` the operations that run while it is entered: on a GPU each is a kernel at least, or a view.
-
-    `noted`, if a class of its own defines it, gets every operation's result as well.
-    """
+    """Collects in `seen` the operations that run while it is entered: on a GPU each is a kernel at least, or a view."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +32,7 @@ class Operations(TorchDispatchMode):
         return result
 
     def noted(self, result: object) -> None:
-        """Gets what an operation has given."""
+        """Gets what an operation has given: for a class of its own."""
 
     def fetches(self) -> int:
         """How often a number was fetched from a tensor, for which Python waits until the device has computed it."""

@@ -1,23 +1,16 @@
-"""The time of a training step, predicted: on this machine from three measured numbers, on a card from published ones.
+"""From the data sheet to the range: what others have published of a GPU, and the time of a training step on it.
 
 A step takes launches, operations and bytes, and each of the three has a limit: one model for a device that is here, for
-a card that is not, and for a single kernel. What a card's figures leave open becomes a range. Predictions that were
-written down before a card was measured are data (data/published/predictions.json), and never change:
-
-    {"format": "mnist_gpu predictions 1",
-     "date": "2026-01-31",
-     "cpu_name": "AMD EPYC",                  the computer around the card, whose times went into the predictions
-     "host": {"launch": 0.00025, ...},        in seconds
-     "predictions": [                         of what a results file has under the same section, name and parameters
-       {"card": "T4", "section": "crossover", "name": "step", "parameters": {"batch_size": 32, "hidden": 32},
-        "seconds": [0.00025, 0.0004]}]}       at least, at most; a step, or an epoch of the ladder
+a card that is not, and for a single kernel. What a card's figures leave open becomes a range. data/README.md describes
+the files: data/published/cards.json, and predictions.json, which was written down before a card was measured.
 """
 
 import functools
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -25,18 +18,115 @@ import torch
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.device import using_threads
 from mnist_gpu.faster.ladder import sgd
+from mnist_gpu.measuring.drawing import columns, number, span
 from mnist_gpu.measuring.operations import Operation, Operations
-from mnist_gpu.measuring.published import CARDS, MEASURED, SHEET, Figure, card_of, cards, named, published
 from mnist_gpu.measuring.results import Results
 from mnist_gpu.measuring.timing import measure
 from mnist_gpu.measuring.workloads import training_step, two_ceilings
 from mnist_gpu.model import PIXELS, make_model, step_bytes, step_flops
 from mnist_gpu.training import make_step
 
-PREDICTIONS = CARDS.parent / "predictions.json"
+PUBLISHED = Path(__file__).resolve().parents[2] / "data" / "published"
+SHEET, MEASURED = "data sheet", "measured by others"  # the kinds of figures
+WARP = 32  # threads that execute the same instruction, on every NVIDIA GPU
 DRAWN = ("T4", "H100")  # an old card that hosted notebooks lend, and one of a data centre
 LAUNCHES, BYTES, OPERATIONS = REGIMES = ("launches", "bytes", "operations")
 LAUNCHING = ("small kernel", "kernel in a graph")
+
+
+class Source(NamedTuple):
+    """Where a figure was read."""
+
+    title: str
+    url: str
+    date: str  # ISO, of the version that was read
+
+
+class Figure(NamedTuple):
+    """One published figure of one card."""
+
+    card: str
+    quantity: str
+    value: float  # in the quantity's unit
+    kind: str  # SHEET or MEASURED
+    source: Source
+
+
+class Card(NamedTuple):
+    """All that is published here of one card."""
+
+    name: str
+    full_name: str
+    device_names: tuple[str, ...]  # what PyTorch calls it
+    capability: str | None  # of a card of whose inside something is published
+    figures: tuple[Figure, ...]
+
+    def get(self, quantity: str, kind: str | None = None) -> float | None:
+        """The first figure of a quantity, in its unit, or None where nothing is published."""
+        return next((f.value for f in self.figures if f.quantity == quantity and kind in (None, f.kind)), None)
+
+    @property
+    def peak(self) -> float | None:
+        """FLOP/s in float32: lanes x 2 (a multiply-add is two operations) x clock."""
+        lanes, clock = self.get("lanes"), self.get("clock")
+        return lanes * 2 * clock if lanes and clock else None
+
+    @property
+    def sheet_peak(self) -> float:
+        """The same from the data sheet."""
+        return self.get("float32", SHEET)
+
+    @property
+    def bandwidth(self) -> float:
+        """The memory's rate from the data sheet, in bytes/s."""
+        return self.get("memory", SHEET)
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds from asking the card's memory to having the bytes."""
+        cycles, clock = self.get("memory cycles"), self.get("clock")
+        return cycles / clock if cycles and clock else None
+
+
+@functools.cache
+def cards() -> dict[str, Card]:
+    """All cards of cards.json, by name."""
+    content = json.loads((PUBLISHED / "cards.json").read_text(encoding="utf-8"))
+    sources = {name: Source(**fields) for name, fields in content["sources"].items()}
+    found = {}
+    for name, c in content["cards"].items():
+        figures = [Figure(name, **f | {"source": sources[f["source"]]}) for f in c["figures"]]
+        found[name] = Card(name, c["full_name"], tuple(c["device_names"]), c.get("capability"), tuple(figures))
+    return found
+
+
+def named(name: str) -> Card:
+    """One card. Raises ValueError for one that is not in the file, with those that are."""
+    if name not in cards():
+        raise ValueError(f"nothing is published here of {name!r}; there are: {', '.join(cards())}")
+    return cards()[name]
+
+
+def insides() -> list[Card]:
+    """The cards of whose inside something is published here."""
+    return [c for c in cards().values() if c.capability]
+
+
+def published(*, card: str | None = None, quantity: str | None = None, kind: str | None = None) -> list[Figure]:
+    """The figures of one card, quantity or kind, or of all. Raises ValueError for a card that is not in the file."""
+    of = cards().values() if card is None else [named(card)]
+    return [f for c in of for f in c.figures if quantity in (None, f.quantity) and kind in (None, f.kind)]
+
+
+def sources(figures: Iterable[Figure]) -> str:
+    """Where figures were read: of which cards, title, address, date."""
+    found: dict[Source, dict[str, None]] = {}
+    for f in figures:
+        found.setdefault(f.source, {})[f.card] = None
+    return "\n".join(f"{', '.join(c)}: {s.title}, {s.date}\n    {s.url}" for s, c in found.items())
+
+
+# The model
 
 
 class Limits(NamedTuple):
@@ -96,14 +186,11 @@ class PredictedCard(NamedTuple):
 
     @property
     def middle(self) -> Limits:
+        """The middle of each."""
         return Limits(self.kernel.middle, self.rate.middle, self.bandwidth.middle)
 
     def seconds(self, operations: float, moved: float, kernels: Range = Range(1, 1)) -> Range:  # noqa: B008 - a tuple
-        """What the card takes for so many kernels with these operations and bytes.
-
-        At least: a start for every kernel, and operations and bytes at the same time. At most: the slower start, and
-        one after the other.
-        """
+        """For so many kernels. Least: starts, and operations and bytes at the same time; most: one after the other."""
         return Range(
             kernels.low * self.kernel.low + max(operations / self.rate.high, moved / self.bandwidth.high),
             kernels.high * self.kernel.high + operations / self.rate.low + moved / self.bandwidth.low,
@@ -115,49 +202,45 @@ def predictable() -> list[str]:
     return [c.name for c in cards().values() if c.full_name.startswith("NVIDIA")]
 
 
+def _measured(card: str, quantity: str) -> list[Figure]:
+    """What others have measured on this card; if nobody has, on every card there are predictions for."""
+    found = [f for f in published(quantity=quantity, kind=MEASURED) if f.card in predictable()]
+    return [f for f in found if f.card == card] or found
+
+
 def predicted_card(name: str) -> PredictedCard:
-    """A card's limits, as ranges.
+    """A card's limits, as ranges. Raises ValueError for a card that there is no prediction for, with those there are.
 
-    Rate and bandwidth: from the least that others have measured to what the data sheet promises. Where nobody's
-    measurement is known, the data sheet's times the least and the greatest share of it that others have measured on
-    any card. A kernel: from what is published of one inside a CUDA graph to one that the host launches, on any card.
-
-    Raises ValueError for a card that there is no prediction for, with those there are.
+    Rate and bandwidth: from the least that others have measured to what the data sheet promises; where nobody has, from
+    the least to the greatest share of the data sheet on any card. A kernel: the published ones of any card.
     """
     if name not in predictable():
         why = " (how long it takes to launch a kernel is published of NVIDIA's alone)" * (name in cards())
         raise ValueError(f"no prediction for {name!r}{why}; there are: {', '.join(predictable())}")
-    kernels = [f.value for quantity in LAUNCHING for f in published(quantity=quantity)]
-    rates = (_rate(name, *quantities) for quantities in (("float32", "float32"), ("copy", "memory")))
-    return PredictedCard(name, Range(min(kernels), max(kernels)), *rates)
 
+    def rate(quantity: str, promised: str) -> Range:
+        figures, sheet = _measured(name, quantity), named(name).get(promised, SHEET)
+        shares = [f.value / named(f.card).get(promised, SHEET) for f in figures]
+        return Range(sheet * min(shares), sheet * max(*shares, 1.0 if figures[0].card == name else 0.0))
 
-def _rate(card: str, quantity: str, promised: str) -> Range:
-    measured = {c: [f.value for f in published(card=c, quantity=quantity, kind=MEASURED)] for c in predictable()}
-    sheets = {c: named(c).get(promised, SHEET) for c in predictable()}
-    if measured[card]:
-        return Range(min(measured[card]), max(*measured[card], sheets[card]))
-    shares = [value / sheets[c] for c, values in measured.items() for value in values]
-    return Range(sheets[card] * min(shares), sheets[card] * max(shares))
+    launching = [f.value for quantity in LAUNCHING for f in published(quantity=quantity)]
+    return PredictedCard(
+        name, Range(min(launching), max(launching)), rate("float32", "float32"), rate("copy", "memory")
+    )
 
 
 def figures_for(card: str) -> list[Figure]:
-    """The published figures that a prediction for this card rests on; of launching a kernel those of any card."""
-    quantities = ("float32", "memory", "copy")
-    own = [f for f in published(card=card) if f.quantity in quantities]
-    rates = [f for q in quantities for f in published(quantity=q) if f.kind == MEASURED and f.card in predictable()]
-    borrowed = [] if {f.quantity for f in own if f.kind == MEASURED} >= {"float32", "copy"} else rates
-    return [*own, *borrowed, *(f for q in LAUNCHING for f in published(quantity=q))]
+    """The published figures that a prediction for this card rests on, others' among them where nobody measured it."""
+    rates = [f for quantity in ("float32", "copy") for f in _measured(card, quantity)]
+    launching = [f for quantity in LAUNCHING for f in published(quantity=quantity)]
+    return [f for f in published(card=card, kind=SHEET) if f.quantity in ("float32", "memory")] + rates + launching
 
 
 @functools.cache
-def step_operations(
-    batch_size: int = 128, hidden: int = 128, *, fused: bool = False, batches: bool = False
-) -> list[Operation]:
-    """The operations of a training step, and, with `batches`, of making its batch, in their order. They are run here.
+def step_operations(batch_size=128, hidden=128, *, fused: bool = False, batches: bool = False) -> list[Operation]:
+    """The operations of a training step, run here in their order; with `batches`, first those that make its batch.
 
-    `fused` is the optimizer of the rungs with a CUDA graph; else it is the one that PyTorch takes on a GPU by default
-    (foreach).
+    The optimizer is the one that PyTorch takes on a GPU by default (foreach), or, with `fused`, that of a CUDA graph.
     """
     images = torch.zeros(2 * batch_size, 28, 28, dtype=torch.uint8)
     made = iter(DeviceBatches(images, torch.zeros(2 * batch_size, dtype=torch.int64), batch_size))
@@ -172,20 +255,15 @@ def step_operations(
 
 
 def kernels(*, fused: bool = False, batches: bool = False) -> Range:
-    """How many kernels a GPU runs in a training step, and, with `batches`, to make its batch: its `step_operations`.
-
-    At least one for each operation. A matrix product can be two: parts of it, and their sum.
-    """
+    """How many kernels a GPU runs for `step_operations`: one each, or, for a product, two: its parts, and their sum."""
     names = [o.name for o in step_operations(1, 1, fused=fused, batches=batches)]
     return Range(len(names), len(names) + sum(name in ("mm", "addmm") for name in names))
 
 
 def batch_bytes(batch_size: int = 128) -> int:
-    """Bytes that making a batch from uint8 images on the device reads and writes, operation by operation.
-
-    Gathering reads and writes a byte a pixel, scaling reads one and writes four, shifting reads and writes four.
-    """
-    return batch_size * (PIXELS * (2 + 5 + 8) + 2 * 8)
+    """Bytes that making a batch from uint8 images on the device reads and writes, operation by operation."""
+    gathering, scaling, shifting = 1 + 1, 1 + 4, 4 + 4  # read and written, a pixel
+    return batch_size * (PIXELS * (gathering + scaling + shifting) + 2 * 8)
 
 
 def on_card(card: PredictedCard, batch_size: int = 128, hidden: int = 128, *, fused=False, batches=False) -> Range:
@@ -195,11 +273,7 @@ def on_card(card: PredictedCard, batch_size: int = 128, hidden: int = 128, *, fu
 
 
 def predict_step(card: PredictedCard, launch: float, batch_size: int = 128, hidden: int = 128) -> Range:
-    """Seconds of a training step on the card, the plain one, whose operations the host launches one by one.
-
-    `launch` is what that takes the host, in seconds: the smallest network's step. Launching and computing overlap
-    entirely, at least, and at most not at all.
-    """
+    """Seconds of a step that the host launches in `launch` seconds; that and computing overlap, or at most do not."""
     alone = on_card(card, batch_size, hidden)
     return Range(max(launch, alone.low), launch + alone.high)
 
@@ -207,6 +281,9 @@ def predict_step(card: PredictedCard, launch: float, batch_size: int = 128, hidd
 def predict_graph(card: PredictedCard, batch_size: int = 128, hidden: int = 128) -> Range:
     """Seconds of a training step on the card as a CUDA graph: the host has nothing to do but to start it."""
     return on_card(card, batch_size, hidden, fused=True)
+
+
+# What was written down before a card was measured
 
 
 class Predicted(NamedTuple):
@@ -219,24 +296,18 @@ class Predicted(NamedTuple):
     seconds: Range
 
 
-class Outcome(NamedTuple):
-    """A prediction beside what was measured on the card later, in seconds."""
-
-    predicted: Predicted
-    measured: float
-
-    @property
-    def factor(self) -> float:
-        """What was measured, in times of the range's middle."""
-        return self.measured / self.predicted.seconds.middle
-
-
 @functools.cache
 def written_down() -> tuple[str, list[Predicted]]:
     """(with which CPU and when, the predictions) that were written down before a card was measured."""
-    content = json.loads(PREDICTIONS.read_text(encoding="utf-8"))
+    content = json.loads((PUBLISHED / "predictions.json").read_text(encoding="utf-8"))
     found = [Predicted(**p | {"seconds": Range(*p["seconds"])}) for p in content["predictions"]]
     return f"with the CPU {content['cpu_name']} ({content['date']})", found
+
+
+def card_of(results: Results) -> str | None:
+    """The published card that a machine has, by what PyTorch calls it, or None."""
+    name = results.environment["device_name"]
+    return next((c.name for c in cards().values() if name in c.device_names), None)
 
 
 def predicted_ladders(machines: Sequence[Results]) -> list[tuple[str, dict[str, Range]]]:
@@ -246,18 +317,22 @@ def predicted_ladders(machines: Sequence[Results]) -> list[tuple[str, dict[str, 
     for p in found:
         if p.section == "ladder":
             ladders.setdefault(p.card, {})[p.name] = p.seconds
-    recorded = [card_of(results.environment["device_name"]) for results in machines]
-    return [(f"{card}, {when}", ladders[card]) for card in dict.fromkeys([*DRAWN, *recorded]) if card in ladders]
+    return [(f"{c}, {when}", ladders[c]) for c in dict.fromkeys([*DRAWN, *map(card_of, machines)]) if c in ladders]
 
 
-def outcomes(machines: Sequence[Results]) -> list[Outcome]:
-    """Every prediction of a card that is among the recorded `machines`, beside what was measured there."""
-    found = []
+def outcomes(machines: Iterable[Results], sections: Collection[str] = ("crossover", "ladder")) -> str:
+    """A table of every prediction of a card that is among the recorded `machines`, beside what was measured there."""
+    rows = []
     for results in machines:
-        card = card_of(results.environment["device_name"])
-        for p in written_down()[1]:
-            for m in results.select(p.section, p.name, **p.parameters) if p.card == card else []:
-                if m.device != "cpu":
-                    seconds = statistics.median(m.per_epoch()) if p.section == "ladder" else m.median
-                    found.append(Outcome(p, seconds))
-    return found
+        for card, section, name, sizes, seconds in written_down()[1]:
+            if card != card_of(results) or section not in sections:
+                continue
+            what = ", ".join([f"{card}: {name}", *(f"{key.replace('_', ' ')} {n}" for key, n in sizes.items())])
+            per, unit = (1, "s") if section == "ladder" else (1e-6, "µs")
+            for m in (m for m in results.select(section, name, **sizes) if m.device != "cpu"):
+                time = statistics.median(m.per_epoch()) if section == "ladder" else m.median
+                times = f"{span(seconds, per)} {unit}", number(time / per), f"{time / seconds.middle:.2f}x"
+                rows.append((what, *times, "yes" if time in seconds else "NO"))
+    right = sum(row[-1] == "yes" for row in rows)
+    table = columns(["what", "predicted", "measured", "of the middle", "in the range"], rows)
+    return f"{table}\n{right} of {len(rows)} measured times lie in the predicted range." if rows else ""

@@ -1,21 +1,4 @@
-"""Recorded results: one JSON file per machine, with every raw time.
-
-    {"format": "mnist_gpu results 1",
-     "date": "2026-01-31",
-     "quick": false,                      shorter runs: good for a look, not for a record
-     "environment": {...},                mnist_gpu.device.environment: hardware, driver, versions, load
-     "skipped": [                         what could not be measured there, and why
-       {"section": "ladder", "name": "CUDA graph of a step", "device": "cpu", "reason": "needs a CUDA GPU"}],
-     "measurements": [
-       {"section": "ceilings",            ceilings, pipelines, crossover, ladder, account, ensemble or peers
-        "name": "matrix product",         what was timed
-        "device": "cuda", "threads": 1,   where, and with how many CPU threads
-        "parameters": {"size": 1024},     what was varied
-        "per_call": {"flop": 2147483648}, what one timed call did: flop, bytes, images, steps
-        "first_use_seconds": null,        the very first call, with compilation, capture or start-up in it
-        "seconds": [0.0021, 0.0022],      every raw time of a later call
-        "proof": {},                      what shows that the result is the same: losses, and their differences
-        "run": 0}]}                       which run of the benchmark: only what one run has timed in turn is compared
+"""Recorded results: one JSON file per machine, with every raw time. data/README.md describes the fields.
 
 Only `python -m mnist_gpu benchmark --record` writes them, and `python benchmarks/peers --record` adds its section.
 """
@@ -43,23 +26,18 @@ REFERENCE = Path(__file__).resolve().parents[2] / "data" / "reference"
 
 @dataclass(frozen=True)
 class Timed:
-    """One measurement of a results file, fields as described above."""
+    """One measurement of a results file."""
 
     section: str
     name: str
     device: str
     threads: int
-    seconds: list[float]
-    parameters: dict = field(default_factory=dict)
-    per_call: dict = field(default_factory=dict)
-    first_use_seconds: float | None = None
-    proof: dict = field(default_factory=dict)
-    run: int = 0
-
-    @property
-    def key(self) -> tuple:
-        """What makes two measurements the same one, made again."""
-        return self.section, self.name, self.device, self.threads, json.dumps(self.parameters, sort_keys=True)
+    seconds: list[float]  # every raw time of a call
+    parameters: dict = field(default_factory=dict)  # what was varied
+    per_call: dict = field(default_factory=dict)  # what one timed call did: flop, bytes, images, steps
+    first_use_seconds: float | None = None  # the very first call, with compilation, capture or start-up in it
+    proof: dict = field(default_factory=dict)  # what shows that the result is the same
+    run: int = 0  # only what one run of the benchmark has timed in turn is compared
 
     @property
     def median(self) -> float:
@@ -106,20 +84,17 @@ class Results:
 
     def whose(self, timed: "Timed", *, recorded: bool = True) -> str:
         """For a legend: the hardware and its threads; of a recorded machine also when, and how busy it was."""
-        where = f"{self.hardware(timed.device)}, {side_name(timed.device, timed.threads)}"
-        load = self.environment.get("load_average") or 0.0
+        where, load = side_name(timed.device, timed.threads), self.environment.get("load_average") or 0.0
         busy = f", at a load of {load:g}" if load > QUIET else ""
-        return f"{where} (recorded {self.date}{busy})" if recorded else where
+        return f"{self.hardware(timed.device)}, {where}" + f" (recorded {self.date}{busy})" * recorded
 
     def select(self, section: str, name: str | None = None, **fields) -> list[Timed]:
         """Measurements of a section, by name, fields and parameters: select("crossover", device="cpu", hidden=128)."""
-        return [
-            m
-            for m in self.measurements
-            if m.section == section
-            and name in (None, m.name)
-            and all((getattr(m, k) if hasattr(m, k) else m.parameters.get(k)) == v for k, v in fields.items())
-        ]
+
+        def has(m: Timed) -> bool:
+            return all((getattr(m, k) if hasattr(m, k) else m.parameters.get(k)) == v for k, v in fields.items())
+
+        return [m for m in self.measurements if m.section == section and name in (None, m.name) and has(m)]
 
 
 def side_name(device: str, threads: int) -> str:
@@ -152,33 +127,27 @@ def read(path: str | Path) -> Results:
 def merged(first: Results, second: Results) -> Results:
     """Two runs on one machine as one; of the load that they began with, the larger.
 
-    A measurement of the first gives way only to the same one of the second, and only if that has as many rounds or
-    more. What the second could not measure removes nothing. Raises ValueError if their environments differ in anything
-    but the load, or one of them is quick.
+    A measurement of the first gives way only to the same one of the second with as many rounds or more. Raises
+    ValueError if one of them is quick, or their environments differ in anything but the load.
     """
     loads = [r.environment.get("load_average") for r in (first, second)]
-    environments = [r.environment | {"load_average": None} for r in (first, second)]
-    if different := [k for k, v in environments[0].items() if environments[1].get(k) != v]:
+    environment = first.environment | {"load_average": max((x for x in loads if x is not None), default=None)}
+    if different := [k for k, v in environment.items() if k != "load_average" and second.environment.get(k) != v]:
         raise ValueError(f"these are results of another machine or program: {', '.join(different)} differ")
     if first.quick != second.quick:
         raise ValueError("one of these results is a record, the other a quick look")
-    load = max((x for x in loads if x is not None), default=None)
-    run = 1 + max((m.run for m in first.measurements), default=-1)
-    kept = {m.key: m for m in first.measurements}
+
+    def same(m: Timed) -> tuple:
+        return m.section, m.name, m.device, m.threads, json.dumps(m.parameters, sort_keys=True)
+
+    run, kept = 1 + max((m.run for m in first.measurements), default=-1), {same(m): m for m in first.measurements}
     for m in second.measurements:
-        if m.key not in kept or len(m.seconds) >= len(kept[m.key].seconds):
-            kept[m.key] = replace(m, run=run + m.run)
-    return Results(
-        first.environment | {"load_average": load}, list(kept.values()), second.date, second.quick,
-        _still_skipped(first, second) + second.skipped,
-    )  # fmt: skip
-
-
-def _still_skipped(first: Results, second: Results) -> list[Skipped]:
-    """What the first run skipped, and the second has neither measured nor skipped itself."""
+        if same(m) not in kept or len(m.seconds) >= len(kept[same(m)].seconds):
+            kept[same(m)] = replace(m, run=run + m.run)
     again = {(one.section, one.name, one.device) for one in [*second.measurements, *second.skipped]}
-    begun = {(section, BROKEN_OFF, device) for section, _, device in again}
-    return [s for s in first.skipped if (s.section, s.name, s.device) not in again | begun]
+    again |= {(section, BROKEN_OFF, device) for section, _, device in again}
+    skipped = [s for s in first.skipped if (s.section, s.name, s.device) not in again] + second.skipped
+    return Results(environment, list(kept.values()), second.date, second.quick, skipped)
 
 
 def compare_in_turn(measured: Iterable[Timed], pairs: Iterable[tuple[str, str]]) -> list[Comparison]:
@@ -194,13 +163,10 @@ def fingerprint(folder: str | Path = REFERENCE) -> str:
 
 
 def recorded(folder: str | Path = REFERENCE, *, unlike: torch.device | None = None) -> list[Results]:
-    """All recorded results in `folder`, in the order of their file names.
+    """All recorded results in `folder`, by file name; with `unlike`, the reader's device, those of other hardware only.
 
-    With `unlike`, the device that is used here, without machines that have no other hardware than this one: beside the
-    reader's own measurements theirs would say nothing. Raises ValueError for a file that is no results file.
+    Raises ValueError for a file that is no results file.
     """
     every = [read(path) for path in sorted(Path(folder).glob("*.json"))]
-    if unlike is None:
-        return every
-    here = {device_name(unlike), cpu_name()}
-    return [r for r in every if not {r.environment["device_name"], r.environment["cpu_name"]} <= here]
+    here = {device_name(unlike), cpu_name()} if unlike else set()
+    return [r for r in every if not unlike or not {r.environment["device_name"], r.environment["cpu_name"]} <= here]

@@ -1,8 +1,8 @@
 """Measuring how long things take, and saying only what the measurement allows.
 
-Short operations go through torch.utils.benchmark (`measure`). Whole pieces of a training are timed in turn,
-A B A B ... (`alternate`), so that a machine that slows down slows both sides, and compared pair by pair (`compare`).
-Both notice other processes that keep the CPUs busy meanwhile (mnist_gpu.measuring.busy).
+Short operations are timed by themselves (`measure`), in the form of torch.utils.benchmark. Whole pieces of a training
+are timed in turn, A B A B ... (`alternate`), so that a machine that slows down slows both sides, and compared pair by
+pair (`compare`). Both notice other processes that keep the CPUs busy meanwhile (mnist_gpu.measuring.busy).
 """
 
 import logging
@@ -26,103 +26,74 @@ BLOCKS = 10  # of a short operation: as many values as an interval needs to leav
 CONFIDENCE = 0.95
 
 
-def measure(function: Callable[[], object], *, min_seconds: float = 0.2, label: str = "") -> Measurement:
+def measure(function: Callable[[], object], *, min_seconds: float = 0.2) -> Measurement:
     """Times a short operation, warm, in BLOCKS blocks of as many calls as take about `min_seconds` together.
 
-    The device is waited for at the beginning and the end of a block, so that waiting is shared by the block's calls. It
-    uses the threads that are set. Of the result, `.times` has the seconds per call of every block, `.median` and `.iqr`
-    their median and interquartile range.
+    The device is waited for at both ends of a block, so its calls share the waiting. Of the result, `.times` has the
+    seconds per call of every block, `.median` and `.iqr` their median and interquartile range.
     """
 
     # Not torch's Timer.blocked_autorange: it lengthens its blocks until the cost of waiting vanishes, which on a GPU
     # leaves one to four of them, and so no spread.
     def block(calls: int) -> float:
-        _wait()
+        synchronize(device)
         start = time.perf_counter()
         for _ in range(calls):
             function()
-        _wait()
+        synchronize(device)
         return time.perf_counter() - start
 
-    task = TaskSpec("function()", setup="", label=label, num_threads=torch.get_num_threads())
+    device = accelerator() or "cpu"
     with watching():
         block(2)  # to warm up
         calls = max(1, round(min_seconds / BLOCKS / block(1)))
-        return Measurement(calls, [block(calls) for _ in range(BLOCKS)], task)
+        times = [block(calls) for _ in range(BLOCKS)]
+    return Measurement(calls, times, TaskSpec("function()", setup="", num_threads=torch.get_num_threads()))
 
 
-def _wait() -> None:
-    """Waits for the current device, if there is another than the CPU."""
-    if found := accelerator():
-        synchronize(found)
+def in_turn(
+    sides: Mapping[str, Callable[[], object]], *, threads: int | None = None, rounds: int = 10, warmup: int = 1,
+    device: torch.device | str = "cpu", clock: Callable[[], float] = time.perf_counter, progress: Callable = iter,
+) -> Iterator[tuple[str, list[float]]]:  # fmt: skip
+    """Runs every side once per round, in turn, and gives (name, seconds round by round) of each at the end.
 
-
-def alternate(
-    sides: Mapping[str, Callable[[], object]],
-    *,
-    rounds: int = 10,
-    warmup: int = 1,
-    device: torch.device | str = "cpu",
-    clock: Callable[[], float] = time.perf_counter,
-    progress: Callable = iter,
-    into: dict[str, list[float]] | None = None,
-) -> dict[str, list[float]]:
-    """Runs every side once per round, in turn, and returns each one's seconds, round by round.
-
-    Args:
-        sides: what to time, by name. Each call is timed as a whole, from an idle device to an idle device.
-        rounds: timed calls of each side.
-        warmup: calls of each side before that, not timed.
-        device: what to wait for before and after each call.
-        clock: gives the time in seconds.
-        progress: wraps the iterable of rounds; tqdm, for example.
-        into: the dictionary to fill and return. Whoever holds it has every finished round even if this is interrupted.
-
-    Raises:
-        ValueError: rounds below 1.
+    Each call is timed as a whole, from an idle device to an idle device, after `warmup` calls of each side. CPU threads
+    are as many as asked for, and as before when something is given. `progress` wraps the rounds: tqdm, say. An
+    interrupt or error first gives what finished rounds measured. Raises ValueError for rounds below 1.
     """
     at_least_one(rounds=rounds)
-    seconds = {} if into is None else into
-    seconds.update({name: [] for name in sides})
-    with watching():
-        for function in sides.values():
-            for _ in range(warmup):
-                function()
-        for _ in progress(range(rounds)):
-            for name, function in sides.items():
-                synchronize(device)
-                start = clock()
-                function()
-                synchronize(device)
-                seconds[name].append(clock() - start)
-    return seconds
-
-
-def in_turn(sides, *, threads: int | None = None, **options) -> Iterator[tuple[str, list[float]]]:
-    """`alternate` with so many CPU threads, or those that are set, side by side as (name, seconds).
-
-    An interrupt or error first gives what finished rounds measured. While it waits to go on, as many threads are set as
-    before.
-    """
-    seconds = {}
+    seconds = {name: [] for name in sides}
     try:
-        with using_threads(threads):
-            alternate(sides, into=seconds, **options)
+        with using_threads(threads), watching():
+            for function in sides.values():
+                for _ in range(warmup):
+                    function()
+            for _ in progress(range(rounds)):
+                for name, function in sides.items():
+                    synchronize(device)
+                    start = clock()
+                    function()
+                    synchronize(device)
+                    seconds[name].append(clock() - start)
     except BaseException:
-        if rounds := min(map(len, seconds.values()), default=0):
-            yield from ((name, times[:rounds]) for name, times in seconds.items())
+        if finished := min(map(len, seconds.values()), default=0):
+            yield from ((name, times[:finished]) for name, times in seconds.items())
         raise
     yield from seconds.items()
+
+
+def alternate(sides: Mapping[str, Callable[[], object]], **options) -> dict[str, list[float]]:
+    """Each side's seconds, round by round, timed `in_turn`, which explains the `options`."""
+    return dict(in_turn(sides, **options))
 
 
 def interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
     """An interval that holds the true median with at least `confidence`, whatever the distribution of the noise.
 
-    The true median is the one that ever more values of the same run would tend to. The interval goes from the k-th
-    smallest to the k-th largest value, with k as large as the binomial distribution allows: the chance that fewer than
-    k of n values fall below the true median is P(X < k), X ~ Binomial(n, 1/2) (H. A. David, Order Statistics, 1981,
-    section 2.5). Ten values give the second smallest and the second largest; fewer than six give all of them, with less
-    confidence. Raises ValueError if there are no values.
+    It goes from the k-th smallest to the k-th largest value, with k as large as the binomial distribution allows: fewer
+    than k of n values fall below the true median with the chance P(X < k), X ~ Binomial(n, 1/2) (H. A. David, Order
+    Statistics, 1981, section 2.5). Of ten values it is the second smallest to the second largest; of fewer than six all
+    of them, with less confidence. Raises ValueError if there are no values.
     """
     if not values:
         raise ValueError("values is empty, but an interval needs at least one value")
@@ -190,14 +161,11 @@ def rounded(value: float, low: float, high: float) -> tuple[str, str, str]:
 
 
 def compare(seconds: Mapping[str, Sequence[float]], first: str, second: str, *, of: int = 1) -> Comparison:
-    """Compares two sides of what `alternate` returned, pair by pair.
+    """Compares two sides of what `alternate` returned, pair by pair. Raises ValueError for times that are no pairs.
 
-    `of` comparisons that are made together are to hold together: each interval has a confidence of 1 - 0.05 / of
-    (Bonferroni), so that all of them hold the true value with 95 %. What no interval inside a run shows: a program that
-    is started again, at other addresses and another clock speed, can differ by more.
-
-    Raises:
-        ValueError: the two have different numbers of values, or none, or one that is not above 0; of below 1.
+    Of comparisons made together, `of` so many, each interval has a confidence of 1 - 0.05 / of (Bonferroni), so that
+    all of them hold the true value with 95 %. No interval inside a run shows that a program started again, at other
+    addresses and another clock speed, can differ by more.
     """
     at_least_one(of=of)
     a, b = seconds[first], seconds[second]

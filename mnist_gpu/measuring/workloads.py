@@ -24,7 +24,7 @@ def thread_counts(device: torch.device) -> list[int]:
 
 @functools.cache
 def _training_set() -> tuple[torch.Tensor, torch.Tensor]:
-    """Unpacked once: a map of 16 cells and three sides would unpack it 48 times, a fifth of a second each."""
+    """Unpacked once, which takes a fifth of a second; a map of 16 cells and three sides asks for it 48 times."""
     return load_mnist(train=True)
 
 
@@ -40,10 +40,7 @@ def training_step(device: torch.device, batch_size: int, hidden: int) -> Callabl
 
 
 def repeat(function: Callable[[], object], count: int, threads: int | None = None) -> None:
-    """Calls `function` `count` times, with so many threads or those that are set.
-
-    Who times this times the setting of threads as well, some microseconds.
-    """
+    """Calls `function` `count` times, with so many threads (setting them takes microseconds) or those that are set."""
     with using_threads(threads):
         for _ in range(count):
             function()
@@ -62,22 +59,16 @@ def launch_seconds(function: Callable[[], object], device: torch.device, repeats
         start = time.perf_counter()
         function()
         seconds.append(time.perf_counter() - start)
-    synchronize(device)
     return seconds
 
 
-def product_size(device: torch.device, *, least: float = 0.002, largest: int = 16_384) -> int:
-    """The n of an n x n product that measures a device's peak: 1024, doubled until one takes `least` seconds.
-
-    On a fast GPU a product of 1024 takes some tens of microseconds, of which launching it is a part.
-    """
-    n = 1024
-    while n < largest:
+def product_size(device: torch.device) -> int:
+    """The n of an n x n product that takes 2 ms or more, of which launching is a small part: 1024, or doubled."""
+    for n in (1024, 2048, 4096, 8192):
         a, b = torch.rand(2, n, n, device=device)
-        if seconds_of(lambda a=a, b=b: a @ b, device) >= least:
-            break
-        n *= 2
-    return n
+        if seconds_of(lambda a=a, b=b: a @ b, device) >= 0.002:
+            return n
+    return 16_384
 
 
 def two_ceilings(device: torch.device) -> tuple[float, float]:

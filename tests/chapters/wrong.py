@@ -10,7 +10,7 @@ class WrongAnswer(NamedTuple):
 
 
 class WrongAnswers(list):
-    """Of a chapter: `@wrong("03.1", "is missing")` adds a function, `wrong.value("05.3", "below", 32)` a value."""
+    """Of a chapter: `@wrong("03.1", "is missing")` adds a function, `wrong.value("01.3", "below", 32)` a value."""
 
     def __call__(self, exercise: str, hint: str):
         def add(function):

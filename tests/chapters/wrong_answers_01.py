@@ -32,20 +32,9 @@ def cold(operation, wait, clock):
     return clock() - start
 
 
-@wrong("01.1", "of one call alone")
-def in_milliseconds_of_many(operation, wait, clock):
-    operation()
-    wait()
-    start = clock()
-    for _ in range(9):
-        operation()
-    wait()
-    return (clock() - start) * 1000
-
-
+wrong.value("01.1", "of one call", lambda operation, wait, clock: operation() or clock())
 wrong.value("01.2", "The sum is put before", ["sum", "matrix times vector", "copy", "product"])
 wrong.value("01.2", "The product is put before the copy", ["matrix times vector", "sum", "product", "copy"])
-wrong.value("01.2", "Divide both by the two ceilings", ["copy", "sum", "matrix times vector", "product"])
 wrong.value("01.2", "These four, each once", ["matrix times vector", "sum", "copy"])
 
 

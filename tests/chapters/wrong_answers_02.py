@@ -28,26 +28,6 @@ def multiplications_alone(batch, widths):
     return forwards, 2 * forwards - batch * widths[0] * widths[1]
 
 
-def layers(batch, widths, relu=2):
-    """Numbers that linear layers move, and a ReLU after each."""
-    return sum(batch * m + m * n + n + (1 + relu) * batch * n for m, n in pairwise(widths))
-
-
-@wrong("02.2", "One of float32 has four bytes")
-def numbers(batch, widths):
-    return layers(batch, widths) - 2 * batch * widths[-1]
-
-
-@wrong("02.2", "The ReLU is an operation of its own")
-def without_relu(batch, widths):
-    return 4 * layers(batch, widths, relu=0)
-
-
-@wrong("02.2", "would leave no logit below zero")
-def a_relu_too_many(batch, widths):
-    return 4 * layers(batch, widths)
-
-
 def gradients(x, labels, w1, b1, w2, b2, *, mean=True, through=lambda z: z > 0):
     z = x @ w1.T + b1
     h = z.clamp(min=0)
@@ -76,8 +56,3 @@ def back_everywhere(*given):
 @wrong("02.3", "Where z is exactly 0")
 def back_at_zero(*given):
     return gradients(*given, through=lambda z: z >= 0)
-
-
-@wrong("02.3", "cannot be used: TypeError")
-def gives_none(*given):
-    gradients(*given)

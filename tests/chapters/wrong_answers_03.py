@@ -14,8 +14,8 @@ def batches(images, labels, order, size):
 
 wrong("03.1", "last batch is missing")(lambda x, y, order, n: batches(x, y, order[: len(order) // n * n], n))
 wrong("03.1", "come twice")(lambda x, y, order, n: batches(x, y, torch.cat([order, order[: -len(order) % n]]), n))
-wrong("03.1", "should give")(lambda x, y, order, n: batches(x, y, order.sort().values, n))
-wrong("03.1", "It stops in line")(lambda x, y, order, n: batches(x, y, order + order[:n], n))
+wrong("03.1", "should give")(lambda x, y, o, n: [(x[o[i : i + n]], y[o[i : i + n]]) for i in range(0, len(x), n)])
+wrong("03.1", "should give")(lambda x, y, order, n: [(x[i], y[i]) for i in order.chunk(-(-len(order) // n))])
 
 
 @wrong("03.1", "labels are of other images")
@@ -33,17 +33,10 @@ def first_labels(images, labels, index):
     return normalize(images[index]), labels[: len(index)]
 
 
-@wrong("03.2", "reciprocal")
+@wrong("03.2", "one division")
 def by_a_reciprocal(images, labels, index):
     table = torch.arange(256, device=images.device).mul(2 / 255) - 1
     return table[images[index].int()].unsqueeze(1), labels[index]
 
 
-@wrong("03.2", "It stops in line")
-def bytes_as_a_mask(images, labels, index):
-    return (torch.arange(256) / 127.5 - 1)[images[index]].unsqueeze(1), labels[index]
-
-
-wrong("03.3", "With so few")(lambda load, train: max(1, load // train))
-wrong("03.3", "With one fewer")(lambda load, train: load // train + 1)
-wrong("03.3", "is a whole number")(lambda load, train: load / train)
+wrong("03.2", "still computes")(lambda images, labels, index: (normalize(images[index]), labels[index]))

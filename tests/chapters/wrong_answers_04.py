@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 from wrong import WrongAnswers
 
 from mnist_gpu.training import evaluate, make_step
@@ -24,12 +23,6 @@ def forgotten_too_early(model, optimizer, images, labels):
     return loss
 
 
-@wrong("04.1", "No weight has changed")
-def never_used(model, optimizer, images, labels):
-    optimizer.zero_grad()
-    return loss_of(model, images, labels)
-
-
 @wrong("04.1", "gradients of the steps before")
 def never_forgotten(model, optimizer, images, labels):
     loss = loss_of(model, images, labels)
@@ -44,42 +37,7 @@ def with_its_graph(model, optimizer, images, labels):
     return loss
 
 
-@wrong("04.1", "should give")
-def afterwards(model, optimizer, images, labels):
-    make_step(model, optimizer)(images, labels)
-    return F.cross_entropy(model(images), labels).detach()
-
-
 wrong("04.1", "Python waits")(lambda model, optimizer, *batch: make_step(model, optimizer)(*batch).item())
-
-
-def clipping(limit, before=lambda *_: None):
-    """An answer to 04.2: `before` and `limit` get the parameters and the largest norm, before and after backward()."""
-
-    def make(model, optimizer, largest):
-        def step(images, labels):
-            optimizer.zero_grad()
-            before(list(model.parameters()), largest)
-            loss = loss_of(model, images, labels)
-            limit(list(model.parameters()), largest)
-            optimizer.step()
-            return loss
-
-        return step
-
-    return make
-
-
-def if_longer(parameters, largest):
-    if nn.utils.get_total_norm([p.grad for p in parameters]) > largest:
-        nn.utils.clip_grad_norm_(parameters, largest)
-
-
-wrong("04.2", "Nothing was limited")(clipping(lambda *_: None, before=nn.utils.clip_grad_norm_))
-wrong("04.2", "Each tensor")(clipping(lambda ps, most: [nn.utils.clip_grad_norm_(p, most) for p in ps]))
-wrong("04.2", "Each number")(clipping(nn.utils.clip_grad_value_))
-wrong("04.2", "Python waits")(clipping(if_longer))
-wrong("04.2", "cannot be used")(lambda model, optimizer, largest: None)
 
 
 @wrong("04.3", "leaves out other units")
@@ -110,4 +68,3 @@ def of_parts(combine):
 wrong("04.3", "count for more")(of_parts(lambda parts: sum(m for m, _ in parts) / len(parts)))
 wrong("04.3", "over the number of batches")(of_parts(lambda parts: sum(m * n for m, n in parts) / len(parts)))
 wrong("04.3", "Means of batches were added")(of_parts(lambda p: sum(m for m, _ in p) / sum(n for _, n in p)))
-wrong("04.3", "left in the mode")(lambda model, batches: (evaluate(model, batches).loss, model.train())[0])

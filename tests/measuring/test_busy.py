@@ -13,22 +13,6 @@ from mnist_gpu.measuring.timing import alternate
 BUSY = "import time; end = time.monotonic() + {}\nwhile time.monotonic() < end: pass"
 
 
-@pytest.mark.parametrize(
-    ("others", "cpus", "usable", "said"),
-    [
-        (0.05, 2, 2, None),  # a browser
-        (1.2, 2, 2, "1.2 of 2 CPUs"),
-        (20.0, 64, 2, None),  # of a large server, of which this process may use two others
-        (63.2, 64, 2, "63.2 of 64 CPUs"),
-    ],
-)
-def test_a_busy_machine_is_one_that_does_not_leave_the_usable_cpus(monkeypatch, others, cpus, usable, said):
-    monkeypatch.setattr(busy.psutil, "cpu_count", lambda: cpus)
-    monkeypatch.setattr(busy, "usable_cpus", lambda: usable)
-    found = busy.sentence(others)
-    assert (said is None and found is None) or said in found
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="starts a process that is nobody's child")
 def test_a_process_of_somebody_else_is_seen():
     start, deadline = others_seconds(), time.monotonic() + 60
@@ -52,30 +36,30 @@ def test_what_this_process_starts_is_its_own_at_work_and_when_it_has_ended(monke
 
 
 @pytest.fixture
-def busy_machine(monkeypatch):
-    """Two CPUs, both used by others; a clock that goes on by a second at every look."""
+def machine(monkeypatch):
+    """A function that sets how many CPUs others use, of how many, and how many are usable here; a second is a look."""
     moments = iter(range(10_000))
     monkeypatch.setattr(busy.time, "perf_counter", lambda: float(next(moments)))
-    monkeypatch.setattr(busy, "others_seconds", lambda: 2.0 * next(moments))
-    monkeypatch.setattr(busy, "usable_cpus", lambda: 2)
-    monkeypatch.setattr(busy.psutil, "cpu_count", lambda: 2)
+
+    def of(others, cpus=2, usable=2):
+        monkeypatch.setattr(busy, "others_seconds", lambda: others * next(moments))
+        monkeypatch.setattr(busy, "usable_cpus", lambda: usable)
+        monkeypatch.setattr(busy.psutil, "cpu_count", lambda: cpus)
+
+    return of
 
 
-def test_it_is_said_once_for_a_measurement_and_those_within_it(busy_machine):
-    said = []
-    with watching(said.append), watching(said.append):
+@pytest.mark.parametrize(("others", "cpus", "said"), [(0.05, 2, 0), (1.2, 2, 1), (20.0, 64, 0), (63.2, 64, 1)])
+def test_a_busy_machine_is_one_that_does_not_leave_the_usable_cpus(machine, capsys, others, cpus, said):
+    machine(others, cpus)
+    with watching():
         pass
-    assert len(said) == 1
-    with pytest.raises(KeyError), watching(said.append):
-        raise KeyError
-    with watching(said.append):
-        pass
-    assert len(said) == 3  # an error ends the watch
+    out = capsys.readouterr().out
+    assert out.count(f"of {cpus} CPUs") == said == len(out.splitlines())
 
 
-def test_what_takes_turns_and_whole_measurements_are_watched(busy_machine, capsys):
-    alternate({"a": lambda: None}, rounds=1, clock=lambda: 0.0)
-    assert capsys.readouterr().out.count("Busy machine") == 1
+def test_it_is_said_once_for_a_measurement_and_those_within_it(machine, capsys):
+    machine(4.0)
 
     @watched
     def measurement(n):
@@ -83,4 +67,8 @@ def test_what_takes_turns_and_whole_measurements_are_watched(busy_machine, capsy
             alternate({"a": lambda: None}, rounds=1, clock=lambda: 0.0)
             yield i
 
-    assert list(measurement(3)) == [0, 1, 2] and capsys.readouterr().out.count("Busy machine") == 1
+    assert list(measurement(3)) == [0, 1, 2] and capsys.readouterr().out.count("of 2 CPUs") == 1
+    with pytest.raises(KeyError), watching():
+        raise KeyError
+    alternate({"a": lambda: None}, rounds=1, clock=lambda: 0.0)  # an error has ended the watch
+    assert len(capsys.readouterr().out.splitlines()) == 2

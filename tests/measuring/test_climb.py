@@ -77,7 +77,7 @@ def test_whole_epochs_are_timed_in_turn_after_a_first_pass_of_each_with_the_thre
 
 
 def test_the_first_pass_is_timed_apart_and_a_pause_is_no_measurement(only, monkeypatch):
-    now, steps, pauses, original = [100.0], [], [], timing.alternate
+    now, steps, pauses, original = [100.0], [], [], timing.in_turn
 
     def slow_at_first(step, *batch):
         steps.append(1)
@@ -86,7 +86,7 @@ def test_the_first_pass_is_timed_apart_and_a_pause_is_no_measurement(only, monke
 
     monkeypatch.setattr(climb.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(climb.time, "sleep", pauses.append)
-    monkeypatch.setattr(timing, "alternate", lambda *a, **options: original(*a, clock=lambda: now[0], **options))
+    monkeypatch.setattr(climb, "in_turn", lambda *a, **options: original(*a, clock=lambda: now[0], **options))
     only(rung("slow at first", slow_at_first))
     (found,) = measure_ladder(CPU, steps=3, rounds=2, floor=False)
     assert found.first_use_seconds == 52.0 and found.seconds == [3.0, 3.0] and len(pauses) == 2

@@ -1,6 +1,7 @@
-"""The model of a step: launches, operations and bytes, of a device that is here and of a card that is not."""
+"""From the file of published figures to a card's limits, the time of a step, and what was measured of it later."""
 
-import statistics
+import datetime
+import json
 
 import pytest
 import torch
@@ -8,26 +9,10 @@ import torch
 from mnist_gpu.data import make_batches
 from mnist_gpu.measuring import prediction as module
 from mnist_gpu.measuring.operations import Operations
-from mnist_gpu.measuring.prediction import (
-    Limits,
-    PredictedCard,
-    Range,
-    batch_bytes,
-    binding,
-    figures_for,
-    kernels,
-    measured_limits,
-    on_card,
-    outcomes,
-    predict_graph,
-    predict_step,
-    predictable,
-    predicted_card,
-    predicted_ladders,
-    step_operations,
-    written_down,
-)
-from mnist_gpu.measuring.published import MEASURED, SHEET, Card, Figure, Source, named
+from mnist_gpu.measuring.prediction import MEASURED, SHEET, Card, Figure, Limits, PredictedCard, Range
+
+from mnist_gpu.measuring.prediction import kernels, named, on_card, outcomes, predict_step, predictable  # isort: skip
+from mnist_gpu.measuring.prediction import predicted_card, published, sources, step_operations  # isort: skip
 from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.model import parameter_count, step_bytes, step_flops
 
@@ -35,24 +20,67 @@ from mnist_gpu.model import parameter_count, step_bytes, step_flops
 EXAMPLE = PredictedCard("example", Range(1e-6, 4e-6), Range(1e12, 2e12), Range(1e11, 3e11))
 
 
+def test_the_file_has_for_every_figure_a_known_quantity_and_kind_a_number_and_a_source_and_none_twice():
+    content = json.loads((module.PUBLISHED / "cards.json").read_text(encoding="utf-8"))
+    for source in content["sources"].values():
+        assert source.keys() == {"title", "url", "date"} and source["title"] and source["url"].startswith("https://")
+        datetime.date.fromisoformat(source["date"])
+    used = set()
+    for name, card in content["cards"].items():
+        assert card.keys() - {"capability"} == {"full_name", "device_names", "figures"} and card["device_names"], name
+        seen = set()
+        for figure in card["figures"]:
+            assert figure.keys() == {"quantity", "value", "kind", "source"} and figure["value"] > 0, (name, figure)
+            assert figure["quantity"] in content["quantities"] and figure["kind"] in (SHEET, MEASURED), (name, figure)
+            assert figure["source"] in content["sources"], (name, figure)
+            seen.add((figure["quantity"], figure["kind"], figure["source"]))
+            used.add(figure["source"])
+        assert len(seen) == len(card["figures"]), f"a figure of {name} is there twice"
+    assert used == content["sources"].keys()
+    names = [name for card in module.cards().values() for name in card.device_names]
+    assert len(set(names)) == len(names)  # a machine has one card
+
+
+def test_figures_are_chosen_by_card_quantity_and_kind_and_their_sources_listed_once():
+    chosen = published(card="A100", quantity="float32", kind=SHEET)
+    assert chosen == [f for f in published() if (f.card, f.quantity, f.kind) == ("A100", "float32", SHEET)] and chosen
+    for ask in (named, lambda name: published(card=name)):
+        with pytest.raises(ValueError, match=r"'H900'; there are: T4, .*H200"):
+            ask("H900")
+    assert named("P100").get("lanes") is None  # what nobody published
+    memory = published(quantity="memory")
+    assert all(sources(memory).count(f.source.url) == 1 for f in memory) and "T4, " in sources(memory)
+
+
+def test_lanes_times_two_times_the_clock_is_the_data_sheets_peak():
+    assert len(module.insides()) >= 5
+    for card in module.insides():
+        assert card.peak is None or card.peak == pytest.approx(card.sheet_peak, rel=0.02), card.name
+    a100 = named("A100")
+    assert a100.latency == a100.get("memory cycles") / a100.get("clock") and named("T4").latency is None
+
+
 def test_what_binds_is_what_takes_longest_by_itself():
     limits = Limits(launch=2.0, rate=10.0, bandwidth=4.0)
     assert limits.parts(operations=30.0, moved=4.0) == {"launches": 2.0, "bytes": 1.0, "operations": 3.0}
-    assert [binding(limits.parts(*work)) for work in ((1, 1), (1, 80), (80, 1))] == ["launches", "bytes", "operations"]
+    assert [module.binding(limits.parts(*work)) for work in ((1, 1), (1, 80), (80, 1))] == [
+        "launches",
+        "bytes",
+        "operations",
+    ]
     assert limits.of_step(32, 64) == limits.parts(sum(step_flops(32, 64)), step_bytes(32, 64))
 
 
 def test_limits_are_measured_with_the_threads_asked_for(monkeypatch):
     threads = []
     monkeypatch.setattr(module, "two_ceilings", lambda device: threads.append(torch.get_num_threads()) or (5.0, 7.0))
-    found = measured_limits(torch.device("cpu"), 2)
+    found = module.measured_limits(torch.device("cpu"), 2)
     assert threads == [2] and found[1:] == (5.0, 7.0) and 0 < found.launch < 1 and torch.get_num_threads() == 1
 
 
 def test_a_range_has_a_middle_and_is_turned_over_by_a_gain():
     found = Range(2.0, 8.0)
-    assert found.middle == 4.0 and found.gain_over(16.0) == Range(2.0, 8.0) and found.gain_over(4.0) == Range(0.5, 2.0)
-    assert 2.0 in found and 8.0 in found and 1.99 not in found and 8.01 not in found
+    assert found.middle == 4.0 and found.gain_over(4.0) == Range(0.5, 2.0) and 8.0 in found and 1.99 not in found
 
 
 @pytest.fixture
@@ -60,7 +88,7 @@ def known(monkeypatch):
     """Published are A, measured at half and at nine tenths of its sheet, and B, of which there is a sheet alone."""
 
     def card(name, *figures):
-        source = Source("A table", "https://example.org", "2026-01-31")
+        source = module.Source("A table", "https://example.org", "2026-01-31")
         return Card(name, f"NVIDIA {name}", (name,), None, tuple(Figure(name, *f, source) for f in figures))
 
     a = card(
@@ -68,26 +96,15 @@ def known(monkeypatch):
         ("memory", 1e12, SHEET), ("copy", 8e11, MEASURED), ("small kernel", 5e-6, MEASURED),
     )  # fmt: skip
     b = card("B", ("float32", 40e12, SHEET), ("memory", 2e12, SHEET), ("kernel in a graph", 1e-6, MEASURED))
-    monkeypatch.setattr("mnist_gpu.measuring.published.cards", lambda: {"A": a, "B": b})
     monkeypatch.setattr(module, "cards", lambda: {"A": a, "B": b})
 
 
-def test_a_rate_goes_from_what_others_measured_to_the_data_sheet(known):
-    assert predicted_card("A") == PredictedCard("A", Range(1e-6, 5e-6), Range(5e12, 10e12), Range(8e11, 1e12))
-
-
-def test_of_a_card_that_nobody_measured_it_is_the_share_of_the_data_sheet_that_others_reach(known):
-    found = predicted_card("B")
-    assert found.rate == pytest.approx((20e12, 36e12)) and found.bandwidth == pytest.approx((1.6e12, 1.6e12))
-    assert {f.card for f in figures_for("B")} == {"A", "B"}  # what was borrowed is named, too
-    assert [f.quantity for f in figures_for("A") if f.card == "B"] == ["kernel in a graph"]
-
-
-def test_an_unknown_card_and_one_without_launching_times_are_refused_with_those_there_are():
-    with pytest.raises(ValueError, match=r"'H900'; there are: T4, P100, .*H200"):
-        predicted_card("H900")
-    with pytest.raises(ValueError, match=r"'M2' \(.*launch.*\); there are: T4"):
-        predicted_card("M2")
+def test_a_rate_goes_from_what_others_measured_to_the_data_sheet_or_by_the_share_that_others_reach(known):
+    measured, unknown = predicted_card("A"), predicted_card("B")
+    assert measured == PredictedCard("A", Range(1e-6, 5e-6), Range(5e12, 10e12), Range(8e11, 1e12))
+    assert unknown.rate == pytest.approx((20e12, 36e12)) and unknown.bandwidth == pytest.approx((1.6e12, 1.6e12))
+    assert {f.card for f in module.figures_for("B")} == {"A", "B"}  # what was borrowed is named, too
+    assert [f.quantity for f in module.figures_for("A") if f.card == "B"] == ["kernel in a graph"]
 
 
 def test_every_card_of_the_course_has_ranges_that_its_data_sheet_bounds():
@@ -97,6 +114,9 @@ def test_every_card_of_the_course_has_ranges_that_its_data_sheet_bounds():
         assert 0 < card.rate.low <= card.rate.high <= named(name).sheet_peak
         assert 0 < card.bandwidth.low <= card.bandwidth.high <= named(name).bandwidth
         assert 0 < card.kernel.low < card.kernel.high < 1e-4
+    for name in ("H900", "M2"):  # not known, and none whose launches are
+        with pytest.raises(ValueError, match=rf"'{name}'.*; there are: T4, P100, .*H200"):
+            predicted_card(name)
 
 
 def test_operations_are_counted_with_the_bytes_that_they_read_and_write():
@@ -124,9 +144,8 @@ def test_kernels_are_the_operations_of_a_step_and_a_product_may_be_two():
     assert default.high == default.low + 5  # the five products of chapter 02
     assert kernels(fused=True).low == default.low - 2  # momentum, weight update: one kernel instead of three
     assert more.low - default.low == more.high - default.high >= 4  # images and labels gathered, scaled, shifted
-    images = next(iter(make_batches("device")))[0]
-    pixels = images.numel()  # gathered (bytes), scaled, shifted, and the labels, int64
-    assert batch_bytes(128) == 2 * pixels + pixels + 4 * pixels + 2 * 4 * pixels + 128 * 2 * 8
+    pixels = next(iter(make_batches("device")))[0].numel()  # gathered (bytes), scaled, shifted; and the labels, int64
+    assert module.batch_bytes(128) == 2 * pixels + pixels + 4 * pixels + 2 * 4 * pixels + 128 * 2 * 8
 
 
 def test_on_the_card_a_step_is_its_kernels_operations_and_bytes_overlapped_or_not():
@@ -134,7 +153,7 @@ def test_on_the_card_a_step_is_its_kernels_operations_and_bytes_overlapped_or_no
     found = on_card(EXAMPLE, 64, 256)
     assert found.low == pytest.approx(count.low * 1e-6 + max(operations / 2e12, moved / 3e11))
     assert found.high == pytest.approx(count.high * 4e-6 + operations / 1e12 + moved / 1e11)
-    fused = predict_graph(EXAMPLE, 64, 256)
+    fused = module.predict_graph(EXAMPLE, 64, 256)
     assert fused == on_card(EXAMPLE, 64, 256, fused=True) and fused.high < found.high
 
 
@@ -146,17 +165,25 @@ def test_launching_and_computing_overlap_at_least_and_follow_each_other_at_most(
 
 
 def test_what_was_written_down_stands_beside_what_is_recorded_of_the_card_later():
-    _, every = written_down()
+    _, every = module.written_down()
     assert all(0 < p.seconds.low <= p.seconds.high for p in every) and {p.card for p in every} <= set(predictable())
-    rung = next(p for p in every if p.card == "T4" and p.section == "ladder")
-    middle = rung.seconds.middle
-    images, sizes = {"images": 60_000}, dict(rung.parameters)
-    measured = [Timed("ladder", rung.name, device, 1, [2 * middle] * 3, sizes, images) for device in ("cpu", "cuda")]
-    machines = [Results({"device_name": "Tesla T4"}, measured, "2026-01-31")]
-    (found,) = outcomes(machines)  # the GPU's alone
-    assert found.predicted == rung and found.factor == pytest.approx(2.0)
-    assert outcomes([Results({"device_name": "AMD EPYC"}, measured, "2026-01-31")]) == []
-    assert statistics.median(measured[0].per_epoch()) == found.measured
-    drawn = dict(predicted_ladders([Results({"device_name": "NVIDIA H200"}, [], "2026-01-31")]))
+    rung, step = (
+        next(p for p in every if (p.card, p.section) == ("T4", section)) for section in ("ladder", "crossover")
+    )
+
+    def machine(name, *factors):  # of the middle of both
+        measured = []
+        for device, factor in zip(("cpu", "cuda"), factors, strict=True):
+            for p in (rung, step):
+                seconds = [factor * p.seconds.middle] * 3
+                measured.append(Timed(p.section, p.name, device, 1, seconds, dict(p.parameters), {"images": 60_000}))
+        return Results({"device_name": name}, measured, "2026-01-31")
+
+    *_, first, second, count = outcomes([machine("Tesla T4", 50.0, 1.0), machine("AMD EPYC", 1.0, 1.0)]).splitlines()
+    assert first.endswith("1.00x           yes") and second.endswith("1.00x           yes") and "2 of 2" in count
+    *_, slow, count = outcomes([machine("Tesla T4", 1.0, 50.0)], ["ladder"]).splitlines()  # the GPU's alone
+    assert "50.00x" in slow and slow.endswith("NO") and rung.name in slow and "0 of 1" in count
+    assert outcomes([machine("AMD EPYC", 1.0, 1.0)]) == ""
+    drawn = dict(module.predicted_ladders([Results({"device_name": "NVIDIA H200"}, [], "2026-01-31")]))
     assert [name.split(",")[0] for name in drawn] == ["T4", "H100", "H200"]
     assert all(r.low <= r.high for ladder in drawn.values() for r in ladder.values())

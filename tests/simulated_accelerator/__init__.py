@@ -1,18 +1,16 @@
 """An accelerator for tests where there is none: importing this package gives the process two cards, sim:0 and sim:1.
 
-Their memory is the host's and their operations are the CPU's, so results are the CPU's, bit for bit. What they share
-with a real accelerator: tensors of different devices cannot be mixed (as on CUDA, except the host's 0-d tensors and its
-indices in `x[index]`), random numbers are their own, memory is limited (8 GiB a card); and it is counted what was
-launched, in which stream, and how often the host waited. What they do not: operations are done when they are launched
-whatever their stream, there is no torch.compile, and `x[index] = value` is not counted as a wait whatever the index is.
+Their memory is the host's and their operations are the CPU's, so results are the CPU's, bit for bit. As on a real one,
+tensors of different devices cannot be mixed, random numbers are its own, memory is limited (8 GiB a card); and it is
+counted what was launched, in which stream, and how often the host waited. But operations are done when they are
+launched, whatever their stream; there is no torch.compile; and `x[index] = value` is never counted as a wait.
 
 A *launch* is an operation, or a copy, that was given to a card. The host *waits* when it needs something back: `item`,
 a copy to the host, a copy from the host without `non_blocking`, an operation whose result's size depends on values. A
 *synchronization* is a wait that was asked for. After either, nothing is *pending* on that card.
 
-Only a process that imports this package has the accelerator. The folder autoload/ on PYTHONPATH makes `import torch` do
-so, by PyTorch's entry points for devices: the fixture `simulated_environment` gives that to whole programs, such as
-pytest and notebook kernels, and to what they start.
+The folder autoload/ on PYTHONPATH makes `import torch` import this package, by PyTorch's entry points for devices: the
+fixture `simulated_environment` gives that to whole programs, such as pytest and notebook kernels.
 """
 
 from collections import Counter
@@ -67,4 +65,4 @@ def reset() -> None:
 
 
 def loaded() -> None:
-    """What PyTorch calls when it has imported this package by its entry point; the import has done everything."""
+    """What PyTorch calls by the entry point, when the import has done everything."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,10 +15,7 @@ COMPILER = os.environ.get("CXX", "g++")
 def library() -> Path:
     """The compiled library, in the user's cache; made if it is not there, which takes 15 seconds of a processor.
 
-    It is written beside its place and then renamed, so that of several processes that start at once none loads half a
-    file. Neither Python's headers nor PyTorch's builder are needed: the library speaks to PyTorch alone.
-
-    Raises RuntimeError if it does not compile, with what the compiler said; FileNotFoundError without a compiler.
+    It is written beside its place and then renamed, so that of several processes none loads half a file.
     """
     home = Path(torch.__file__).parent
     command = [COMPILER, "-std=c++20", "-O0", "-w", "-fPIC", "-shared", "-isystem", str(home / "include"), str(SOURCE)]
@@ -29,13 +25,9 @@ def library() -> Path:
     path = cache / f"simulated_accelerator-{version.hexdigest()[:16]}.so"
     if path.exists():
         return path
-    if not shutil.which(COMPILER):
-        raise FileNotFoundError(f"the simulated accelerator needs a C++ compiler, but {COMPILER} is not here")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         made = Path(folder) / path.name
-        found = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
-        if found.returncode:
-            raise RuntimeError(f"{SOURCE} does not compile:\n{found.stderr}")
+        subprocess.run([*command, "-o", str(made)], check=True)
         os.replace(made, path)
     return path

@@ -17,6 +17,8 @@ from mnist_gpu.measuring.timing import in_turn
 from mnist_gpu.measuring.workloads import First, endless, repeat, seconds_of, train_part, training_step
 
 CPU = torch.device("cpu")
+SIZES = (1, 4, 16, 64, 256, 1024)  # batches over which a line shows
+LARGE = (1, 256, 4096, 32_768)  # on a GPU, where launching hides the computing of small ones
 
 
 @watched
@@ -25,17 +27,16 @@ def measure_account(
 ) -> Iterator[Timed]:
     """What chapter 06 takes a training step apart into; one thread, times of one step of the 784-128-10 network.
 
-    whole: the training itself, with the textbook's pipeline (waiting for every loss) and with the data on the device.
-    load: the batches alone, not copied. copy: one batch from the host, again and again. step: one batch that is on the
-    device, again and again, waiting for every loss or not; also over batch sizes, and of the smallest network there is
-    (one image, one hidden unit), which is nothing but launches. with steps, on a CPU: the batches alone and the step on
-    that other batch in turn, which differs from their sum by what the two do to each other's caches and predictions.
+    whole: the training itself. load: the batches alone, not copied. copy: one batch from the host, again and again.
+    step: one batch on the device, again and again, waiting for every loss or not, over batch sizes, and of the smallest
+    network, which is nothing but launches. with steps, on a CPU: batches and steps in turn, which differs from their
+    sum by what the two do to each other's caches and predictions.
     """
     host, on_device = make_batches("dataloader", device="cpu"), make_batches("device", device=device)
     images, labels = next(iter(make_batches("device")))
     step = training_step(device, 128, 128)
-    with using_threads(1):
-        by_size = {n: training_step(device, n, 128) for n in sizes} if sizes else growing_steps(device)
+    sizes = sizes or (SIZES if device.type == "cpu" else LARGE)
+    by_size = {n: training_step(device, n, 128) for n in sizes}
     calls = {
         "copy": lambda: (images.to(device), labels.to(device)),
         "step, waiting": lambda: step().item(),
@@ -56,20 +57,6 @@ def measure_account(
     for name, seconds in in_turn(sides, threads=1, rounds=rounds, device=device, progress=progress):
         shape = {"batch_size": batch_sizes.get(name, 128), "hidden": 1 if name == "smallest network" else 128}
         yield Timed("account", name, device.type, 1, [s / steps for s in seconds], shape)
-
-
-def growing_steps(device: torch.device, *, factor: int = 10, largest: int = 65_536) -> dict[int, Callable]:
-    """Steps on 1, 4, 16, ... images, up to one that takes `factor` times as long as the first: where a line shows.
-
-    A CPU comes there with some hundred images. A fast GPU, on which launching hides the computing of small batches,
-    needs ten thousands of them, which would keep a slow one busy for minutes.
-    """
-    steps, n = {1: training_step(device, 1, 128)}, 1
-    least = seconds_of(steps[1], device)
-    while n < largest and (n < 64 or seconds_of(steps[n], device) < factor * least):
-        n *= 4
-        steps[n] = training_step(device, n, 128)
-    return steps
 
 
 def between(batches: Iterable, call: Callable[[], object] = lambda: None) -> None:
@@ -136,26 +123,3 @@ def line_of(measured: Mapping[str, Timed]) -> tuple[float, float]:
     seconds = np.array([m.median for m in steps])
     slope, fixed = np.polyfit([m.parameters["batch_size"] for m in steps], seconds, 1, w=1 / seconds)
     return float(fixed), float(slope)
-
-
-def parts_of(seconds, fixed, slope, pipeline):
-    """What a step with the pipeline "textbook" or "device" is made of, in seconds, from the medians and the line."""
-    waiting = pipeline == "textbook"  # with the data on the device there is nothing to copy, and nobody waits
-    return {
-        "load": seconds[f"load, {pipeline}"],
-        "copy": seconds["copy"] if waiting else 0.0,
-        "launch": seconds["smallest network"],
-        "compute: update": max(0.0, fixed - seconds["smallest network"]),
-        "compute: images": slope * 128,
-        "wait": max(0.0, seconds["step, waiting"] - seconds["step"]) if waiting else 0.0,
-    }
-
-
-def disturbance(seconds: Mapping[str, float], pipeline: str) -> float | None:
-    """What loading and computing take in turn beyond the two by themselves, in seconds; None where it isn't measured.
-
-    It is no part of a step: it says what is missing where the sum of the parts falls short.
-    """
-    step = seconds["step, waiting" if pipeline == "textbook" else "step"]
-    together = seconds.get(f"load, {pipeline}, with steps")
-    return None if together is None else max(0.0, together - step - seconds[f"load, {pipeline}"])

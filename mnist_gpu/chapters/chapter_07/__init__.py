@@ -1,6 +1,5 @@
 """Chapter 07: the ladder and networks trained together, two sections of the benchmark; figures, tables, exercises."""
 
-import datetime
 import os
 import statistics
 import tempfile
@@ -13,19 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, grad_and_value, stack_module_state
-from tqdm.auto import tqdm as progress
 
 from mnist_gpu.chapters.chapter_07.exercises import EXERCISES, check  # noqa: F401
 from mnist_gpu.checks import atomic_write, writable
-from mnist_gpu.data import TRAIN_IMAGES, DeviceBatches, load_mnist, make_batches
-from mnist_gpu.device import environment, usable_cpus, using_threads
+from mnist_gpu.data import DeviceBatches, load_mnist, make_batches
+from mnist_gpu.device import usable_cpus, using_threads
 from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, RUNGS, TEXTBOOK, WIDE, rungs, sgd
 from mnist_gpu.measuring import drawing
 from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.climb import FLOORS, extra, fastest_rung, gains, known, measure_ladder, quickest, skipped
-from mnist_gpu.measuring.drawing import Drawn, Series, columns, number, span, stacked  # noqa: F401 - for a cell
-from mnist_gpu.measuring.prediction import Range, outcomes, predicted_ladders
+from mnist_gpu.measuring.drawing import Drawn, Series, columns, stacked  # noqa: F401 - for a cell
+from mnist_gpu.measuring.prediction import predicted_ladders
 from mnist_gpu.measuring.results import REFERENCE, Results, Skipped, Timed, compare_in_turn, fingerprint, read, recorded
 from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section, comparisons
 from mnist_gpu.measuring.timing import Comparison, compare_all, in_turn, interval, measure
@@ -61,33 +59,26 @@ def pairs(times: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
     return [*each, (PLAIN, floor), (fastest_rung(times), floor)]
 
 
-def wide_pairs(times: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
-    return [(WIDE[0], name) for name in times]
-
-
 def summary(results: Results, device: str) -> list[str]:
     found = comparisons(results, device, "ladder", pairs, hidden=128, threads=1)
-    return found + comparisons(results, device, "ladder", wide_pairs, ", width 2048", hidden=2048)
+    return found + comparisons(
+        results, device, "ladder", lambda times: [(WIDE[0], name) for name in times], ", width 2048", hidden=2048
+    )
 
 
 LADDER = Section(all_ladders, full=ROUNDS, quick=ROUNDS | {"steps": 50}, summary=summary)
 
 
 def above_the_floor(measured: Iterable[Timed]) -> dict[str, dict[str, float]]:
-    """What a step of the rungs TAKEN_APART on the CPU is made of, in µs, by rung; {} where no products were timed.
+    """What a step of the rungs TAKEN_APART on the CPU is made of, in µs, by rung.
 
-    - "products": by the library and in the layout that are fastest here, the floor;
-    - "a slower library": what the rung's own products take beyond that;
-    - "launches": the same training with next to no data, one image a batch and one hidden unit: Python, PyTorch's
-      dispatch, autograd. They do not depend on the size of the data. Measured here, warm;
-    - "passes over memory": the rest. Every operation between two products reads and writes its tensors.
-
-    The compiled epoch is compiled once more for that, which takes some seconds.
+    "products" are the floor; "a slower library" is what the rung's own products take beyond it; "launches" is the same
+    training with next to no data (one image a batch, one hidden unit), measured here, warm, for which the compiled
+    epoch is compiled once more; and "passes over memory" is the rest.
     """
     timed = {m.name: m for m in measured}
     micros = {name: 1e6 * m.median / m.per_call["steps"] for name, m in timed.items()}
-    if not (floor := quickest({name: m.seconds for name, m in timed.items()}, FLOORS)):
-        return {}
+    floor = min(micros[name] for name in FLOORS if name in micros)
     found, few = {}, DeviceBatches(*(t[:64] for t in load_mnist(train=True)), batch_size=1)
     for name in (n for n in TAKEN_APART if n in timed):
         products = timed[name].proof.get("products")  # of an epoch that is compiled with its batches
@@ -97,7 +88,7 @@ def above_the_floor(measured: Iterable[Timed]) -> dict[str, dict[str, float]]:
             step = batches.step if products else step
             launches = 1e6 * measure(lambda s=step, bs=batches: [s(*batch) for batch in bs]).median / len(few)
         own = micros[f"products alone, {products or 'torch.mm, weights [H, 784]'}"]
-        parts = {"products": micros[floor], "a slower library": own - micros[floor], "launches": launches}
+        parts = {"products": floor, "a slower library": own - floor, "launches": launches}
         found[name] = parts | {"passes over memory": micros[name] - sum(parts.values())}
     return found
 
@@ -108,56 +99,17 @@ def against_base(measured: Iterable[Timed]) -> list[Comparison]:
     return compare_all(times, [(rung.base, rung.name) for rung in RUNGS if {rung.base, rung.name} <= times.keys()])
 
 
-# The ladder's figure
-
-
-def here(device: torch.device, measured: list[Timed]) -> Results:
-    """What was measured here; beside a GPU's the CPU's best, which takes all its threads, measured now."""
-    if device.type != "cpu":
-        options = {"names": ALL_THREADS, "steps": 48, "threads": usable_cpus(), "progress": progress}
-        measured = measured + skipped(measure_ladder(torch.device("cpu"), **options))
-    return Results(environment(device), measured, datetime.date.today().isoformat(), quick=True)
-
-
-def ladder_sources(machines: Iterable[Results], own: Results | None = None) -> list[tuple[str, str, dict[str, Timed]]]:
-    """(kind, label, measurements by name) of every ladder at width 128, that of the reader's `own` machine first.
-
-    A CPU's with all its threads is there where a GPU is: one thread would be no fair opponent.
-    """
-    found = []
-    for results in [*([own] if own else []), *machines]:
-        sides = {}
-        for m in results.select("ladder", hidden=128):
-            sides.setdefault((m.device, m.threads), {})[m.name] = m
-        for (device, threads), timed in sides.items():
-            label = results.whose(next(iter(timed.values())), recorded=results is not own)
-            found.append((device, threads, (drawing.OWN if results is own else drawing.RECORDED, label, timed)))
-    any_gpu = any(device != "cpu" for device, _, _ in found)
-    return [source for _, threads, source in found if any_gpu or threads == 1]
-
-
-def _as_measured(kind: str, label: str, timed: Mapping[str, Timed]) -> Series:
+def _bars(kind: str, label: str, measured: Sequence[Timed]) -> Series:
     """The rungs of one device as bars, and its floor as the last one."""
-    against = gains(timed.values())
-    names = [n for n in (*ROWS, quickest({n: m.seconds for n, m in timed.items()}, FLOORS)) if n in timed]
+    timed, against = {m.name: m for m in measured}, gains(measured)
+    floor = quickest({name: m.seconds for name, m in timed.items()}, FLOORS)
+    names = [name for name in (*ROWS, floor) if name in timed]
     times = [timed[name].per_epoch() for name in names]
-    notes = []
-    for name, seconds in zip(names, times, strict=True):
-        products = timed[name].proof.get("products") if name in ROWS else name.removeprefix("products alone, ")
-        gain = f", {against[name].times}x" if name in against else ""
-        notes.append(f"{known(seconds)[0]} s{gain}" + (f" ({products})" if products else ""))
-    lows, highs = zip(*map(interval, times), strict=True)
+    notes = [f"{known(seconds)[0]} s" for seconds in times]
+    notes = [f"{note}, {against[n].times}x" if n in against else note for n, note in zip(names, notes, strict=True)]
     medians = [statistics.median(seconds) for seconds in times]
+    lows, highs = zip(*map(interval, times), strict=True)
     return Series(label, kind, [ROWS.get(name, FLOOR) for name in names], medians, lows, highs, notes)
-
-
-def _as_predicted(label: str, found: Mapping[str, Range]) -> Series:
-    """The rungs of a card that nobody has measured, from the least to the most, and how many times the textbook."""
-    names, first = [name for name in ROWS if name in found], found[TEXTBOOK]
-    lows, highs = zip(*(found[name] for name in names), strict=True)
-    times = [f", {span((first.low / found[name].high, first.high / found[name].low))}x" for name in names]
-    notes = [f"{span(found[n])} s{gain if n != TEXTBOOK else ''}" for n, gain in zip(names, times, strict=True)]
-    return Series(label, drawing.PREDICTED, [ROWS[name] for name in names], [None] * len(names), lows, highs, notes)
 
 
 def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Drawn:
@@ -165,31 +117,27 @@ def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Dr
 
     Raises ValueError if there is no ladder at all.
     """
-    sources = ladder_sources(machines, own)
-    if not sources:
+    machines, sides = [*([own] if own else []), *machines], {}
+    every = [(results, m) for results in machines for m in results.select("ladder", hidden=128)]
+    for results, m in every:
+        if m.threads == 1 or any(other.device != "cpu" for _, other in every):  # one is no fair opponent of a GPU
+            kind = drawing.OWN if results is own else drawing.RECORDED
+            sides.setdefault((kind, results.whose(m, recorded=results is not own)), []).append(m)
+    if not sides:
         raise ValueError(f"no machine's ladder is recorded in {REFERENCE}")
-    series = [_as_measured(*source) for source in sources]
-    predicted = predicted_ladders([*machines, *([own] if own else [])])
-    every = series + [_as_predicted(*one) for one in predicted]
-    axes, says = drawing.bars(every, unit="seconds per epoch", log=True, order=[*ROWS.values(), FLOOR])
-    for i, s in enumerate(series):
-        if s.xs[-1] == FLOOR:
-            axes.axvline(s.ys[-1], color=drawing.PALETTE[i % len(drawing.PALETTE)], linestyle="--", linewidth=1.2)
-    for s, (_, _, timed) in zip(series, sources, strict=True):
-        best = quickest({name: m.seconds for name, m in timed.items()}, ROWS)
-        if gain := gains(timed.values()).get(best):
-            says += f"\n{s.label}, the fastest rung: {gain}"
-    return Drawn(axes, says)
+    series = [_bars(*side, measured) for side, measured in sides.items()]
+    for label, found in predicted_ladders(machines):
+        rows = {ROWS[name]: ends for name, ends in found.items()}
+        lows, highs = zip(*rows.values(), strict=True)
+        series.append(Series(label, drawing.PREDICTED, list(rows), [None] * len(rows), lows, highs))
+    return drawing.bars(series, unit="seconds per epoch", log=True, order=[*ROWS.values(), FLOOR])
 
 
 def draw_ladder(
     file: Annotated[Path, "a PNG file", {"nargs": "?"}] = REFERENCE / "ladder.png",
     add: Annotated[Path | None, "a results file that is not among the recorded ones"] = None,
 ) -> int:
-    """Draws the speed ladder of all recorded machines as a PNG file, and predictions for some cards.
-
-    `add` is a results file that is not among the recorded ones. Raises ValueError if none is recorded.
-    """
+    """Draws the ladder of all recorded machines and of the results file `add` as a PNG. ValueError if there is none."""
     writable(file)
     plt.switch_backend("agg")  # a file is wanted, no window
     figure = ladder_figure(recorded() + ([read(add)] if add else [])).axes.figure
@@ -200,39 +148,27 @@ def draw_ladder(
     return 0
 
 
-def predictions_met() -> None:
-    """Says of every predicted epoch whether what was recorded since lies in its range."""
-    for (card, section, name, _, seconds), measured in outcomes(recorded()):
-        if section == "ladder":
-            met = "in the range" if measured in seconds else "NOT in the range"
-            print(f"{card}, {name}: predicted {span(seconds)} s, recorded {number(measured)} s, {met}.")
-
-
 def libraries() -> None:
-    """Prints other libraries on every recorded machine, the fastest first, and which differ from the plain loop."""
+    """Prints other libraries on every recorded machine, the fastest first, and each against the plain loop."""
     for results in recorded():
         measured = sorted(results.select("peers"), key=lambda m: m.median)
-        if not measured:
-            continue
-        print(f"{results.whose(measured[0])}")
         rows = []
         for m in measured:
             name = f"{m.name}: {m.proof['rung']}" if "rung" in m.proof else m.name
             rows.append((name, *known(m.seconds), extra(m), f"{m.proof['test_loss']:.3f}", m.proof["lines_of_code"]))
-        print(columns(["training", "s per epoch", "interval", "first use", "test loss", "lines"], rows))
-        skipped(s for s in results.skipped if s.section == "peers")
-        found = compare_in_turn(measured, [("plain loop", m.name) for m in measured if m.name != "plain loop"])
-        for verdict, sign in (("Slower", -1), ("Faster", 1)):
-            apart = [c.names[1] for c in found if c.differs and sign * (c.ratio - 1) > 0]
-            print(f"{verdict} than the plain loop: {'; '.join(apart) or 'none'}.")
+        if rows:
+            print(results.whose(measured[0]))
+            print(columns(["training", "s per epoch", "interval", "first use", "test loss", "lines"], rows))
+            skipped(s for s in results.skipped if s.section == "peers")
+            found = compare_in_turn(measured, [("plain loop", m.name) for m in measured if m.name != "plain loop"])
+            print(*found, sep="\n")
 
 
 def make_ensemble_step(models: Sequence[nn.Module]) -> Callable:
     """The course's SGD on all `models` together, on the same batch: `step(images, labels) -> losses [N]`, detached.
 
-    `torch.vmap` turns every operation on one network into one operation on N: N small matrix products become one
-    batched product, so N networks need as many launches as one. `step.weights` holds the stacked parameters by name,
-    `[N, ...]` each; the models themselves stay as they are. Raises RuntimeError if there are no models.
+    `torch.vmap` turns every operation on one network into one on N, so they need as many launches as one.
+    `step.weights` holds the stacked parameters by name, `[N, ...]` each; the models stay as they are.
     """
     weights = {name: w.detach() for name, w in stack_module_state(list(models))[0].items()}
     momenta = {name: torch.zeros_like(w) for name, w in weights.items()}
@@ -270,23 +206,4 @@ def measure_ensemble(
         yield Timed("ensemble", name, device.type, 1, seconds, {"networks": max(1, n)}, work)
 
 
-def ensemble_table(measured: Sequence[Timed], others: Sequence[Results] = ()) -> None:
-    """Prints networks trained at once against one, by the time for each network, and rates of GPUs among `others`."""
-    label = {f"{m.name}, {m.parameters['networks']}": m for m in measured}
-    one, *several = label
-    each = {name: [s / m.parameters["networks"] for s in m.seconds] for name, m in label.items()}
-    found = compare_all(each, [(one, name) for name in several])
-    rows = []
-    for (name, m), gain in zip(label.items(), ["1", *(c.times for c in found)], strict=True):
-        rows.append((name, f"{m.rate('images'):,.0f}", number(m.rate("images") / TRAIN_IMAGES), f"{gain}x"))
-    print(columns(["networks", "images/s", "networks per second (an epoch each)", "against one"], rows))
-    print(f"At best, by the time for each network: {max(found, key=lambda c: c.ratio)}")
-    for r in others:
-        for m in r.select("ensemble", "at once"):
-            if m.device != "cpu":
-                count, rate = m.parameters["networks"], m.rate("images")
-                print(f"{r.hardware(m.device)} (recorded), {count} networks: {rate:,.0f} images/s")
-
-
 ENSEMBLE = Section(measure_ensemble, full=ROUNDS, quick=QUICK_ROUNDS)
-SECTIONS = (LADDER, ENSEMBLE)

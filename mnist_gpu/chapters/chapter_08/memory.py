@@ -1,8 +1,4 @@
-"""What fills the memory in a training step, counted on any device, byte by byte.
-
-Weights, gradients and momentum stay. Activations are what the forward pass keeps for the backward pass. Two remedies
-where they are too many: gradient accumulation and activation checkpointing.
-"""
+"""What fills the memory in a training step, counted on any device, byte by byte, and what two remedies cost."""
 
 import weakref
 from collections.abc import Mapping, Sequence
@@ -13,7 +9,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from mnist_gpu.checks import at_least_one
 from mnist_gpu.measuring.drawing import PALETTE, Drawn, columns, number
 from mnist_gpu.measuring.operations import Operations
 
@@ -21,8 +16,7 @@ from mnist_gpu.measuring.operations import Operations
 def counted(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> int:
     """The bytes that autograd keeps of a batch's loss for the backward pass, each storage counted once.
 
-    Parameters and batch are there anyway, and not counted. Autograd hands over every tensor that it keeps to
-    torch.autograd.graph.saved_tensors_hooks.
+    Parameters and batch are there anyway, and not counted.
     """
     kept = {}
 
@@ -38,10 +32,9 @@ def counted(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> int
 
 
 class LiveBytes(Operations):
-    """The bytes of all tensors that were made in this context and are still there: `now`, `peak`, and `history`.
+    """The bytes of all tensors made in this context and still there: now, peak, and a history (operation, bytes).
 
-    `history` has the live bytes after each operation, with the operation's name. Works on any device, since it looks at
-    PyTorch's own storages: what an operation uses inside, and what an allocator holds back, it does not see.
+    It looks at PyTorch's storages: what an operation uses inside, and what an allocator holds back, it does not see.
     """
 
     def __init__(self):
@@ -86,12 +79,8 @@ def live_bytes(history: Sequence[tuple[str, int]], kept: int, title: str) -> Dra
 def accumulate(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, parts: int) -> None:
     """The gradient of a batch's mean loss, added to the parameters' `.grad`, a part of the batch at a time.
 
-    Each part's mean is weighted by its share of the batch, so that the sum is the mean over the whole batch, whatever
-    the sizes of the parts. Raises ValueError for parts that are not from 1 to the number of images.
+    Each part's mean is weighted by its share of the batch, so that the sum is the mean, whatever the parts' sizes.
     """
-    at_least_one(parts=parts)
-    if parts > len(images):
-        raise ValueError(f"parts is {parts}, but must be at most {len(images)}, the number of images")
     for some, theirs in zip(images.chunk(parts), labels.chunk(parts), strict=True):
         (F.cross_entropy(model(some), theirs) * (len(some) / len(images))).backward()
 
@@ -113,8 +102,8 @@ def cost_of_gradient(model: nn.Module, images: torch.Tensor, labels: torch.Tenso
         accumulate(model, images, labels, parts)
     gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
     model.zero_grad()
-    launched = len(live.history)
-    return {"kept": kept, "peak": live.peak, "operations": counter.get_total_flops(), "launched": launched}, gradient
+    operations, launched = counter.get_total_flops(), len(live.history)
+    return {"kept": kept, "peak": live.peak, "operations": operations, "launched": launched}, gradient
 
 
 def costs(found: Mapping[int, tuple[dict[str, int], torch.Tensor]], pieces: str) -> str:
@@ -123,6 +112,5 @@ def costs(found: Mapping[int, tuple[dict[str, int], torch.Tensor]], pieces: str)
     rows = []
     for count, (cost, gradient) in found.items():
         off = (gradient - right).abs().max() / right.abs().max()
-        ratios = (f"{cost[name] / whole[name]:.2f}x" for name in whole)
-        rows.append((count, f"{cost['kept'] / 1e6:.2f}", *ratios, f"{off:.0e}"))
-    return columns([pieces, "kept, MB", *whole, "gradient differs by"], rows)
+        rows.append((count, *(f"{cost[name] / whole[name]:.2f}x" for name in whole), f"{off:.0e}"))
+    return columns([pieces, *whole, "gradient differs by"], rows)

@@ -1,13 +1,9 @@
 """Chapter 09, a kernel of your own: what its cells use. All of it can be imported where Triton is missing."""
 
 # ruff: noqa: F401, I001 - the names are for the notebook
-from mnist_gpu.chapters.chapter_09.compiled_kernels import compile_for_cards, compiled_table
 from mnist_gpu.chapters.chapter_09.exercises import EXERCISES, check
-from mnist_gpu.chapters.chapter_09.launches import Launch, launch_table, launches_of
-from mnist_gpu.chapters.chapter_09.launches import launches_of_a_step, predicted_table, timed
-from mnist_gpu.chapters.chapter_09.pictures import touched
-from mnist_gpu.chapters.chapter_09.stored_outputs import show_stored
-from mnist_gpu.chapters.chapter_09.watched import watch
+from mnist_gpu.chapters.chapter_09.compiled import assembly
+from mnist_gpu.chapters.chapter_09.watched import touched, watch
 from mnist_gpu.faster.ladder import PLAIN
 from mnist_gpu.faster.with_triton import how, imported, kernel_device, triton_missing
 from mnist_gpu.measuring.climb import ladder_table, measure_ladder, skipped

@@ -1,22 +1,30 @@
-"""What every program of a kernel reads and writes, element by element: the kernel is interpreted, and watched.
+"""What every program of a kernel reads and writes, element by element: the kernel is interpreted, watched and drawn.
 
-It sees what a GPU does not show: elements that do not exist (which are then neither read nor written, so a kernel
-without its mask does no harm here), and elements that one program writes and another one needs.
+It sees what a GPU does not show: elements that do not exist, and those that one program writes and another one needs.
+What does not exist is neither read nor written, so a kernel without its mask does no harm here.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import inspect
+import linecache
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy
 import torch
 
-from mnist_gpu.chapters.chapter_09.processes import kernel_from, process, source_of
-from mnist_gpu.faster.with_triton import interpreted
+from mnist_gpu.faster.with_triton import environment, interpreted
+from mnist_gpu.measuring.drawing import PALETTE, Drawn
+from mnist_gpu.measuring.processes import process
 
 GAP = 1 << 16  # bytes around a copy of a tensor: an address there belongs to the tensor, as an element it does not have
-NOWHERE = "no tensor"  # what is further away than that
+# What is masked and has no `other` can be anything on a GPU. Here it is, in turn, what sums keep and what maxima keep.
+UNDEFINED = float("nan"), 1e15
+VERBS = {"read": ("read",), "written": ("write", "update")}
 
 
 class Access(NamedTuple):
@@ -32,28 +40,31 @@ class Access(NamedTuple):
 class Watched:
     """What a kernel did to copies of its arguments."""
 
-    sizes: dict[str, int]  # elements, by tensor
     results: dict[str, torch.Tensor]  # the tensors afterwards
+    axes: int  # of the grid
     accesses: list[Access] = field(default_factory=list)
     error: str | None = None  # why it stopped
 
     def outside(self) -> list[Access]:
         """The accesses, cut to elements that do not exist."""
-        cut = [(a, [e for e in a.elements if not 0 <= e < self.sizes[a.tensor]]) for a in self.accesses]
+        cut = [(a, [e for e in a.elements if not 0 <= e < self.results[a.tensor].numel()]) for a in self.accesses]
         return [a._replace(elements=elements) for a, elements in cut if elements]
-
-    def unwritten(self, tensor: str) -> list[int]:
-        """The elements of `tensor` that no program writes."""
-        return sorted(set(range(self.sizes[tensor])) - self.programs(tensor, "write", "update").keys())
 
     def programs(self, tensor: str, *kinds: str) -> dict[int, list[tuple[int, int, int]]]:
         """Which programs did it to each element of `tensor`, by its number; of those that were touched at all."""
         found = {}
         for access in self.accesses:
-            if access.tensor == tensor and access.kind in kinds:
-                for element in access.elements:
-                    found.setdefault(element, {})[access.program] = None  # a set that keeps the order
+            for element in access.elements if access.tensor == tensor and access.kind in kinds else []:
+                found.setdefault(element, {})[access.program] = None  # a set that keeps the order
         return {element: list(programs) for element, programs in found.items()}
+
+    def name(self, program: tuple[int, int, int]) -> str:
+        """ "3", or "1,0" where programs are numbered along two axes."""
+        return ",".join(map(str, program[: self.axes]))
+
+    def unwritten(self, tensor: str) -> list[int]:
+        """The elements of `tensor` that no program writes."""
+        return sorted(set(range(self.results[tensor].numel())) - self.programs(tensor, *VERBS["written"]).keys())
 
     def races(self, tensor: str) -> list[int]:
         """Elements that one program writes and another reads or writes, so that their order would matter."""
@@ -64,8 +75,7 @@ class Watched:
 def watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
     """Interprets `kernel[grid](**arguments)` on copies of the tensors, which must be contiguous, on the CPU.
 
-    Where this process compiles kernels, another one is started for it. It finds of the kernel's surroundings `triton`
-    and `tl` alone. Raises RuntimeError if that process ends too early.
+    Where this process compiles kernels, another one does it. There a kernel may use `triton` and `tl` only.
     """
     with interpreter() as watch_there:
         return watch_there(kernel, grid, arguments)
@@ -74,8 +84,7 @@ def watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
 @contextlib.contextmanager
 def interpreter() -> Iterator[Callable[..., Watched]]:
     """Gives a function like `watch`, for several launches: they share the process, where it takes one."""
-
-    with contextlib.nullcontext() if interpreted() else process(interpret=True) as call:
+    with contextlib.nullcontext() if interpreted() else process(environment(interpret=True)) as call:
 
         def watch_there(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
             arguments = {name: a.detach().cpu() if torch.is_tensor(a) else a for name, a in arguments.items()}
@@ -84,13 +93,29 @@ def interpreter() -> Iterator[Callable[..., Watched]]:
         yield watch_there
 
 
+def source_of(kernel) -> str:
+    """A kernel for another process, which cannot be given the kernel itself."""
+    source = textwrap.dedent(inspect.getsource(kernel.fn))
+    head = "import triton\nimport triton.language as tl\n\n\n@triton.jit\n"
+    return head + source[re.search(r"^def ", source, re.MULTILINE).start() :]
+
+
+def kernel_from(source: str):
+    """The kernel that a source ends with. Triton reads the source again, so it is kept where Python keeps a cell's."""
+    file = f"<kernel {hash(source)}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    defined = {"__name__": file}
+    exec(compile(source, file, "exec"), defined)
+    return [*defined.values()][-1]
+
+
 def _watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
     """`kernel`: or its source, in another process."""
     from triton.runtime.interpreter import interpreter_builder as builder
 
     kernel = kernel_from(kernel) if isinstance(kernel, str) else kernel
     copies = {name: _guarded(tensor) for name, tensor in arguments.items() if torch.is_tensor(tensor)}
-    found = Watched({name: copy.numel() for name, copy in copies.items()} | {NOWHERE: 0}, copies)
+    found = Watched(copies, len(grid))
     starts, sizes, counts = zip(*((c.data_ptr(), c.element_size(), c.numel()) for c in copies.values()), strict=True)
 
     def noted(kind: str, pointers, mask):
@@ -99,15 +124,18 @@ def _watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
         # Of every address: which element of each tensor it would be, and how many bytes it is from being one.
         elements = (pointers.data.astype(numpy.int64)[..., None] - starts) // sizes
         beyond = numpy.maximum(-elements, elements - counts + 1).clip(min=0) * sizes
-        owner = numpy.where(beyond.min(-1) <= GAP, beyond.argmin(-1), len(copies))
-        for i, name in enumerate(found.sizes):
-            if (own := wanted & (owner == i)).any():
-                numbers = elements[..., i][own].tolist() if name != NOWHERE else [-1] * int(own.sum())
-                found.accesses.append(Access(tuple(builder.grid_idx), kind, name, numbers))
+        for i, name in enumerate(copies):
+            if (own := wanted & (beyond.argmin(-1) == i)).any():  # the nearest tensor's
+                found.accesses.append(Access(tuple(builder.grid_idx), kind, name, elements[..., i][own].tolist()))
         return type(mask)(wanted & (beyond.min(-1) == 0), mask.dtype)
 
-    load, store, atomic = builder.create_masked_load, builder.create_masked_store, builder.create_atomic_rmw
-    builder.create_masked_load = lambda at, mask, *rest: load(at, noted("read", at, mask), *rest)
+    def load(at, mask, other, *rest):
+        if other is None and str(at.get_element_ty()) == "fp32":
+            other = type(at)(numpy.resize(numpy.float32(UNDEFINED), at.data.shape), at.get_element_ty())
+        return plain_load(at, noted("read", at, mask), other, *rest)
+
+    plain_load, store, atomic = builder.create_masked_load, builder.create_masked_store, builder.create_atomic_rmw
+    builder.create_masked_load = load
     builder.create_masked_store = lambda at, new, mask, *rest: store(at, new, noted("write", at, mask), *rest)
     builder.create_atomic_rmw = lambda op, at, new, mask, *rest: atomic(op, at, new, noted("update", at, mask), *rest)
     try:
@@ -124,3 +152,49 @@ def _guarded(tensor: torch.Tensor) -> torch.Tensor:
     gap = GAP // tensor.element_size()
     storage = torch.zeros(tensor.numel() + 2 * gap, dtype=tensor.dtype)
     return storage[gap : gap + tensor.numel()].view(tensor.shape).copy_(tensor)
+
+
+def touched(found: Watched, panels: Sequence[tuple[str, str]], whole: bool = True) -> Drawn:
+    """A panel for each (tensor, "read" or "written"): its cells, each with the number of the program that touches it.
+
+    What does not exist is hatched; a plus says that more programs touch a cell. The sentence says what is wrong;
+    `whole`: it is wrong, too, if a part of what is written is not.
+    """
+    every = [found.results[tensor] for tensor, _ in panels]
+    widths = [t.shape[-1] if t.dim() > 1 else min(16, len(t) + 2) for t in every]
+    rows = max(t.numel() / columns for t, columns in zip(every, widths, strict=True))
+    size = min(14, 1 + 0.5 * sum(widths)), 1.7 + 0.5 * rows
+    figure, axes = plt.subplots(1, len(panels), squeeze=False, width_ratios=widths, figsize=size)
+    for axis, (tensor, verb), columns in zip(axes[0], panels, widths, strict=True):
+        _panel(axis, found, tensor, verb, columns)
+    figure.supxlabel("a cell: an element; its number and colour: the program", fontsize=9)
+    return Drawn(axes[0, 0], what_is_wrong(found, [tensor for tensor, verb in panels if verb == "written"], whole))
+
+
+def _panel(axis: plt.Axes, found: Watched, tensor: str, verb: str, columns: int) -> None:
+    programs, count = found.programs(tensor, *VERBS[verb]), found.results[tensor].numel()
+    for cell in (*range(count), *(e for e in programs if count <= e < count + 8)):
+        (row, column), here = divmod(cell, columns), programs.get(cell)
+        color = (PALETTE[(here[0][0] + 2 * here[0][1]) % len(PALETTE)], 0.55) if here else "white"
+        hatch = "" if cell < count else "//"
+        axis.add_patch(plt.Rectangle((column, row), 1, 1, facecolor=color, edgecolor="black", hatch=hatch))
+        if here:
+            text = found.name(here[0]) + "+" * (len(here) > 1)
+            axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=9)
+    axis.autoscale_view()
+    axis.set(ylim=axis.get_ylim()[::-1], aspect="equal", title=f"{tensor}, {verb}")
+    axis.set_axis_off()
+
+
+def what_is_wrong(found: Watched, written: Sequence[str], whole: bool = True) -> str:
+    """What is wrong with the accesses, or that nothing is; `whole`: whether all of `written` should be written."""
+    said = [f"The kernel stops: {found.error}."] if found.error else []
+    for program, kind, tensor, elements in found.outside()[:1]:
+        which = f"{', '.join(map(str, elements[:4]))} of {tensor}, which has {found.results[tensor].numel()}"
+        said.append(f"Program {found.name(program)} wants to {kind} elements that do not exist: {which}.")
+    for tensor in found.results:
+        if races := found.races(tensor):
+            said.append(f"Programs race for {len(races)} of {tensor}'s elements.")
+        if whole and tensor in written and (missing := found.unwritten(tensor)):
+            said.append(f"No program writes {len(missing)} of {tensor}'s elements.")
+    return " ".join(said) or "Nothing is touched that does not exist, and no two programs race."

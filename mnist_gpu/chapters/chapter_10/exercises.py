@@ -45,7 +45,7 @@ def draw_chunks(added: torch.Tensor, sent: Sequence[int], when: str) -> None:
 
     counts, each = added.bool().sum(2), range(len(added))
     texts = [[f"{counts[r, c]}{' →' * (sent[r : r + 1] == [c])}" for c in each] for r in each]
-    drawn = grid(counts, texts, rows=each, columns=each, xlabel="chunk", ylabel="rank", title=when, label="ranks")
+    drawn = grid(counts, texts, rows=("rank", each), columns=("chunk", each), title=when, label="ranks")
     drawn._replace(says="Of how many ranks the gradients are in each chunk. With an arrow: it is sent next.").show()
 
 
