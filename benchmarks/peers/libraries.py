@@ -225,7 +225,7 @@ def lines_of_code(name: str, rung: str = PLAIN) -> int:
 
 
 def _lines(function: Callable) -> int:
-    source = textwrap.dedent(inspect.getsource(function))
+    source = textwrap.dedent(inspect.getsource(getattr(function, "func", function)))
     layout = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
     lines = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):

@@ -1,8 +1,7 @@
 """The same training on several processes, started by torchrun: joining them, sharing the batches, adding up the losses.
 
-`torchrun --nproc-per-node 4 -m mnist_gpu train ...` starts the same command four times, and tells each process its rank
-in environment variables. Every rank holds the whole model and the whole data set, and works on its part of every batch.
-PyTorch's DistributedDataParallel averages the gradients: gloo carries them on CPUs, NCCL on NVIDIA GPUs.
+torchrun starts the same command several times, and tells each process its rank in environment variables. Every rank
+holds the whole model and the whole data set, and works on its part of every batch.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mnist_gpu.device import accelerator, pick_device
 
-BACKENDS = {"cpu": "gloo", "cuda": "nccl"}  # what carries the gradients, by the type of device
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}  # what carries the gradients, which DistributedDataParallel averages
 
 
 @dataclass(frozen=True)
@@ -56,29 +55,20 @@ class Group:
         return box[0]
 
     def of_first(self, function: Callable[[], object]):
-        """What `function` returns on rank 0, on all ranks. What it raises there is raised on all of them: otherwise the
-        others would say only that the connection is closed, and hide the reason."""
+        """What `function` returns on rank 0, on all ranks. So is its error: it would say only "connection closed"."""
         value = error = None
-        if self.first:
-            try:
-                value = function()
-            except (OSError, ValueError) as raised:  # what a file, or what is in it, can do
-                error = raised
+        try:
+            value = function() if self.first else None
+        except (OSError, ValueError) as raised:  # what a file, or what is in it, can do
+            error = raised
         value, error = self.share((value, error))
         if error is not None:
             raise error
         return value
 
 
-def under_torchrun() -> bool:
-    """Whether this process was started by torchrun, or like it."""
-    return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
-
-
 def pick_local_device(name: str) -> torch.device:
-    """The device of this rank: its own GPU, one per process, or the CPU.
-
-    The CPU, too, where there is a GPU on which processes cannot train together (mps, xpu): rank 0 says so.
+    """The device of this rank: its own GPU, one per process, or the CPU, also where processes cannot share the GPU.
 
     Raises ValueError if there are fewer GPUs than processes on this machine, and what pick_device raises.
     """
@@ -91,7 +81,7 @@ def pick_local_device(name: str) -> torch.device:
             )
         torch.cuda.set_device(local)  # before pick_device runs a kernel, or every rank opens a context on GPU 0, too
     device = pick_device(name)
-    if device.type not in BACKENDS:
+    if device.type not in BACKENDS:  # mps, xpu
         if os.environ.get("RANK", "0") == "0":  # once is enough
             print(f"Processes cannot train together on the {device.type} device. Using the CPU.", flush=True)
         return torch.device("cpu")
@@ -102,57 +92,50 @@ def pick_local_device(name: str) -> torch.device:
 def join(device_name: str = "auto", *, timeout: float = 60.0) -> Iterator[Group]:
     """Joins the group that torchrun started this process for, and leaves it at the end. Without it: a group of one.
 
-    Args:
-        device_name: see pick_device; with several GPUs each process takes its own.
-        timeout: seconds to wait for the others, here and in every later exchange.
-
-    Raises:
-        ConnectionError: the others could not be reached within `timeout`; it names their meeting point.
+    With several GPUs each process takes its own. `timeout` is in seconds, here and in every later exchange. Raises
+    ConnectionError, which names the meeting point, if the others could not be reached, and what pick_device raises.
     """
-    if not under_torchrun():
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         yield Group(0, 1, pick_device(device_name))
         return
-    device = pick_local_device(device_name)
-    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    at = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    patience = datetime.timedelta(seconds=timeout)
-    # After a restart torchrun's store still holds the addresses of the workers that died, under the same names: without
-    # a name space of its own, a restarted worker that reads before the others have written connects to the dead.
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    # Before there is a group, since these functions keep the group of the moment of their import as a default argument.
-    # The first optimizer imports them (by way of torch._dynamo): destroy_process_group would then free nothing, and
-    # gloo's threads would run on until Python ends. One that then lets go of the last exchange's tensors asks for
-    # Python's lock, and is ended by Python in the middle of C++, which kills the process ("terminate called without an
-    # active exception"): 2 of 16 runs of measuring.scaling beside two busy processes, and 7 of 12 with the lowest
-    # priority for gloo's threads; with this line none of 107, and none of 41.
-    importlib.import_module("torch.distributed.nn.functional")
+    group = Group(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), pick_local_device(device_name))
+    _meet(group, timeout)
+    # Nothing may refer to the group when it is left: a thread of gloo that outlives it may hold a tensor when Python
+    # ends, and then kills the process ("terminate called without an active exception").
     try:
-        store, _, _ = next(dist.rendezvous("env://", timeout=patience))
-        store = dist.PrefixStore(f"attempt {attempt}", store)
-        dist.init_process_group(BACKENDS[device.type], store=store, rank=rank, world_size=processes, timeout=patience)
-    except (dist.DistError, RuntimeError, ValueError, OSError) as error:
-        raise ConnectionError(
-            f"rank {rank} of {processes} could not meet the others at {at} within {timeout:g} s. Are all of them "
-            f"started, with the same endpoint, and can it be reached? ({str(error).strip().splitlines()[0]})"
-        ) from error
-    try:
-        yield Group(rank, processes, device)
+        yield group
     except BaseException as error:
-        # They refer to the wrapped model, which refers to the group: 5 of 24 trainings with a broken checkpoint ended
-        # as described above.
-        traceback.clear_frames(error.__traceback__)
+        traceback.clear_frames(error.__traceback__)  # they refer to the wrapped model, which refers to the group
         raise
     finally:
         gc.collect()  # the wrapped model is one of a circle of objects
         dist.destroy_process_group()
 
 
-def make_distributed_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable:
-    """The plain step for a model that is wrapped in DistributedDataParallel, under the same contract.
+def _meet(group: Group, timeout: float) -> None:
+    """Waits for the other processes, and makes the group of them."""
+    patience = datetime.timedelta(seconds=timeout)
+    # Its functions keep the group of the moment of their import, and the first optimizer imports them: too late.
+    importlib.import_module("torch.distributed.nn.functional")
+    try:
+        store, _, _ = next(dist.rendezvous("env://", timeout=patience))
+        # After a restart torchrun's store still holds the addresses of the workers that died, under the same names.
+        store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        backend = BACKENDS[group.device.type]
+        dist.init_process_group(backend, store=store, rank=group.rank, world_size=group.processes, timeout=patience)
+    except (dist.DistError, RuntimeError, ValueError, OSError) as error:
+        at = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ConnectionError(
+            f"rank {group.rank} of {group.processes} could not meet the others at {at} within {timeout:g} s. Are all "
+            f"of them started, with the same endpoint, and can it be reached? ({str(error).strip().splitlines()[0]})"
+        ) from error
 
-    The loss it returns is the mean over the whole batch, the same on every rank. Parts of a batch may be of different
-    sizes, or empty, so the mean of the ranks' means would be wrong: every rank takes the *sum* over its part, and the
-    averaged gradients are scaled by processes / batch size, which is the gradient of the mean over the batch.
+
+def make_distributed_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable:
+    """The plain step for a model that is wrapped in DistributedDataParallel; its loss is the mean over the whole batch.
+
+    Parts of a batch may be of different sizes, or empty, so the mean of the ranks' means would be wrong: every rank
+    takes the *sum* over its part, and the averaged gradients are scaled by processes / batch size.
     """
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

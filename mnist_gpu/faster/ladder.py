@@ -4,18 +4,13 @@ A rung is a function `(device, hidden) -> Training`. It makes the model, a `step
 loop, and differs from an earlier rung in one thing. Network, order of the images, loss and optimizer are the same.
 """
 
-import contextlib
-import getpass
 import os
-import re
 import shutil
 import sys
-import sysconfig
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -28,8 +23,10 @@ from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.graphs import EpochGraph, capture
 from mnist_gpu.faster.prefetch import Prefetched
 from mnist_gpu.faster.products import onednn_missing
+from mnist_gpu.faster.with_triton import triton_missing
 from mnist_gpu.faster.written_out import make_written_out_step
 from mnist_gpu.model import make_model
+from mnist_gpu.torch_private import mark_static_address
 from mnist_gpu.training import make_step
 
 # torch.compile recommends TF32 on cards that have it: here both precisions are measured.
@@ -65,24 +62,12 @@ def textbook(device, hidden=128, kind="dataloader", **loading):
     return Training(model, waiting(make_step(model, sgd(model))), make_batches(kind, device=device, **loading))
 
 
-def two_workers(device, hidden=128):
-    return textbook(device, hidden, workers=2)
+two_workers = partial(textbook, workers=2)
+pinned = partial(textbook, workers=2, pin_memory=True)
+in_memory = partial(textbook, kind="memory")
+on_device = partial(textbook, kind="device")
 
 
-def pinned(device, hidden=128):
-    return textbook(device, hidden, workers=2, pin_memory=True)
-
-
-def in_memory(device, hidden=128):
-    return textbook(device, hidden, "memory")
-
-
-def on_device(device, hidden=128):
-    return textbook(device, hidden, "device")
-
-
-# The copy of a batch overlaps the step before it. Gathering its images on the host overlaps nothing: by then the step
-# before has been waited for, as its loss is read.
 def prefetched(device, hidden=128):
     model, step, batches = textbook(device, hidden, "memory", pin_memory=True)
     return Training(model, step, Prefetched(batches, device))
@@ -93,8 +78,7 @@ def plain(device, hidden=128, **options):
     return Training(model, make_step(model, sgd(model, **options)), make_batches("device", device=device))
 
 
-def fused(device, hidden=128):
-    return plain(device, hidden, fused=True)
+fused = partial(plain, fused=True)
 
 
 def compiled_model(device, hidden=128):
@@ -120,7 +104,7 @@ def compiled_step(device, hidden=128, **options):
         return loss
 
     for tensor in (*weights.values(), *momenta.values()):  # or a CUDA graph of the step would first copy them
-        torch._dynamo.mark_static_address(tensor)
+        mark_static_address(tensor)
     return Training(model, step, make_batches("device", device=device))
 
 
@@ -174,8 +158,7 @@ def written_out(device, hidden=128, onednn=False):
     return Training(model, step, make_batches("device", device=device))
 
 
-def written_out_onednn(device, hidden=128):
-    return written_out(device, hidden, onednn=True)
+written_out_onednn = partial(written_out, onednn=True)
 
 
 def compiled_epoch(device, hidden=128):
@@ -184,9 +167,8 @@ def compiled_epoch(device, hidden=128):
     return Training(model, epoch.step, epoch)
 
 
-# Half the launches of "no wait per step", but each by Triton's launcher, which is Python and takes longer than
-# PyTorch's. Where launching binds, this rung need not be faster, however good its kernels are. What they are worth
-# shows in the next rung, beside "CUDA graph of an epoch": Python launches neither.
+# Half the launches of "no wait per step", but by Triton's launcher, which takes longer. What the kernels gain shows in
+# the next rung, beside "CUDA graph of an epoch": Python launches neither.
 def own_kernels(device, hidden=128):
     from mnist_gpu.faster.kernels import KernelBatches, make_kernel_step  # here: they need Triton
 
@@ -204,42 +186,10 @@ def _compiler_missing(device: torch.device) -> str | None:
     """What torch.compile lacks here: it generates C++ for CPUs and Triton kernels for GPUs."""
     if device.type == "cpu":
         name = os.environ.get("CXX", {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++"))
-        return _torn() if shutil.which(name) else f"torch.compile needs a C++ compiler ({name}) on a CPU"
-    if device.type == "mps":  # Metal's compiler comes with the system
-        return None
-    if device.type not in ("cuda", "xpu"):
-        return f"torch.compile generates no code for {device.type}"
-    return _triton_missing("torch.compile")
-
-
-def _torn() -> str | None:
-    """A name that breaks the command which torch.compile writes for the C++ compiler, and the remedy; None if all fit.
-
-    It writes names as they are, and then splits the command as a shell would: the folders for temporary files and for
-    what is compiled, which has the user's name in its own, and before PyTorch 2.14 those of libraries.
-    """
-    windows, own = sys.platform == "win32", os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    remedies = {tempfile.gettempdir(): "set TMPDIR to a folder without them"}
-    if not (own and windows):  # elsewhere precompiled headers lie in the usual folder all the same
-        with contextlib.suppress(ImportError, KeyError, OSError):  # a user without a name
-            remedies[re.sub(r'[\\"]', "_", getpass.getuser())] = "set LOGNAME to a name without them"
-    if own:
-        remedies[os.path.abspath(own)] = "set TORCHINDUCTOR_CACHE_DIR to a folder without them"
-    if torch.__version__ < (2, 14) and not windows:
-        libraries = os.path.dirname(torch.__file__), sysconfig.get_config_var("LIBDIR") or ""
-        remedies |= dict.fromkeys(libraries, "install PyTorch 2.14 or newer")
-    for name, remedy in remedies.items():
-        if re.search(r"[\s'\"\\]", name.replace(os.sep, "/")):
-            return f"torch.compile's C++ compiler breaks at spaces, quotes and backslashes, as in {name!r}: {remedy}"
-    return None
-
-
-def _triton_missing(who: str) -> str | None:
-    if not find_spec("triton"):
-        return f"{who} needs Triton on a GPU"
-    names = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]  # Triton wraps every kernel in a C program
-    found = any(map(shutil.which, names)) or sys.platform == "win32"  # where Triton brings a compiler
-    return None if found else f"{who} needs a C compiler ({' or '.join(names)}) for Triton on a GPU"
+        return None if shutil.which(name) else f"torch.compile needs a C++ compiler ({name}) on a CPU"
+    if device.type in ("cuda", "xpu"):
+        return triton_missing()
+    return None if device.type == "mps" else f"torch.compile generates no code for {device.type}"
 
 
 # Where a rung can run: what a device must be, and what is said of one that is not.
@@ -266,12 +216,9 @@ class Rung:
     relieves: tuple[str, ...] = ()
     needs: str = ""  # of NEEDS
     lacks: Callable[[torch.device], str | None] = lambda device: None  # what else may be missing, as a compiler
-    # Largest allowed difference of a batch's loss from the plain loop's, in nats. In float32 all rungs agree to 1e-6
-    # until, after some hundred steps, one pre-activation lies so near zero that rounding decides whether its ReLU lets
-    # it through; from there on they differ by up to 5e-3. bfloat16 rounds to 8 bits.
+    # Largest allowed difference of a batch's loss from the plain loop's, in nats. float32 agrees to 1e-6 until rounding
+    # decides whether a ReLU lets an input through: then to 5e-3. bfloat16 rounds to 8 bits.
     tolerance: float = 0.02
-    # What may be the matter where they differ by more.
-    suspect: str = ""
 
     def missing(self, device: torch.device) -> str | None:
         """Why it cannot run on this device, or None."""
@@ -279,13 +226,8 @@ class Rung:
         return self.lacks(device) if runs(device) else refusal
 
 
-# Seen: code compiled with AVX-512, taken from the cache on a machine with AVX2 alone, gave losses of 1e30 and NaN.
-COMPILED = {
-    "lacks": _compiler_missing,
-    "suspect": "If this home folder is shared between machines, torch.compile may have taken code that another one "
-    "compiled: set TORCHINDUCTOR_CACHE_DIR to an empty folder",
-}
-OWN_KERNELS = {"needs": "cuda", "lacks": lambda device: _triton_missing("a kernel of our own")}
+COMPILED = {"lacks": _compiler_missing}
+OWN_KERNELS = {"needs": "cuda", "lacks": lambda device: triton_missing()}
 RUNGS = (
     Rung("textbook", textbook, None),
     Rung("two workers", two_workers, "textbook", ("loading",)),
@@ -319,9 +261,8 @@ WIDE = ("fused optimizer", "bfloat16 autocast", "TF32")  # the rungs of reduced 
 
 def rungs(names: Iterable[str] | None = None) -> list[Rung]:
     """The rungs of these names, or all, in the order of the ladder. Raises ValueError for an unknown name."""
-    names = [r.name for r in RUNGS] if names is None else list(names)
-    if unknown := set(names) - {r.name for r in RUNGS}:
-        raise ValueError(
-            f"no rung is called {', '.join(sorted(unknown))}; there are: {', '.join(r.name for r in RUNGS)}"
-        )
+    every = [r.name for r in RUNGS]
+    names = every if names is None else list(names)
+    if unknown := set(names).difference(every):
+        raise ValueError(f"no rung is called {', '.join(sorted(unknown))}; there are: {', '.join(every)}")
     return [r for r in RUNGS if r.name in names]

@@ -8,15 +8,10 @@ import torch
 class Prefetched:
     """The batches of a pipeline, each made and copied one batch ahead, on a stream of its own.
 
-    A stream is a queue of work for a GPU. What is in one stream runs in order, so a copy that is put into the stream
-    that trains waits for the step before it, and the next step for the copy. In a second stream it can run meanwhile.
+    A stream is a queue of work for a GPU, which runs in order; two streams can run at the same time. Only the copy
+    overlaps the step: what the host does for a batch, such as gathering its images, does not if each step waits.
 
-    It is the copy that overlaps the step. What the host does for a batch, such as gathering its images, overlaps only
-    the steps that it has not waited for: none of them, if each step reads its loss.
-
-    Args:
-        batches: a pipeline whose copies do not block the program (`make_batches("memory", pin_memory=True, ...)`).
-        device: where its batches go.
+    `batches` is a pipeline whose copies do not wait: `make_batches("memory", pin_memory=True, ...)`.
     """
 
     def __init__(self, batches: Iterable, device: torch.device | str):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from mnist_gpu.model import PIXELS
+from mnist_gpu.torch_private import has_onednn, onednn_product
 
 
 class Products(NamedTuple):
@@ -25,14 +26,7 @@ class Products(NamedTuple):
 
 def onednn_missing() -> str | None:
     """Why the products cannot be computed by oneDNN here, or None if they can."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
-        return "this build of PyTorch has no oneDNN"
-    return None
-
-
-def onednn_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """`a @ b.t()` in float32 by oneDNN, `[m, k]` and `[n, k]` to `[m, n]`. The operator has no public name."""
-    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+    return None if has_onednn() else "this build of PyTorch has no oneDNN"
 
 
 # torch.compile would copy a transposed operand for it first. An operator of our own transposes inside.

@@ -8,14 +8,10 @@ from mnist_gpu.data import DeviceBatches
 
 
 class WholeEpoch:
-    """Both seams of the loop at once: `train(model, epoch.step, epoch)`.
+    """Both seams of the loop at once: `train(model, epoch.step, epoch)`, with `batches` as the images and their order.
 
-    A pass runs the whole epoch (`run`, which a class of its own adds), then hands out the losses, one per step. What it
-    yields in place of images and labels are the batch's indices, since the batches exist nowhere but inside the
-    program. A pass that is broken off has been trained on whole.
-
-    Args:
-        batches: where the images come from, and in which order.
+    A pass runs the whole epoch (`run`), then hands out the losses, one per step. In place of images and labels it
+    yields the batch's indices: the batches exist only inside the program. A pass that is broken off has trained on all.
     """
 
     def __init__(self, batches: DeviceBatches):
@@ -32,7 +28,7 @@ class WholeEpoch:
         return self.first(None)
 
     def first(self, steps: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """A pass over the first `steps` batches of the epoch, and no training on the others; None takes them all."""
+        """A pass that trains on the first `steps` batches of the epoch only; None takes them all."""
         drawn = self.order.draw(self.batches.device)[:steps]
         for index, loss in zip(drawn, self.run(drawn).unbind(), strict=True):
             self.loss = loss

@@ -7,7 +7,6 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 
@@ -21,91 +20,56 @@ from mnist_gpu.measuring.drawing import columns
 from mnist_gpu.measuring.results import Skipped, Timed, compare_in_turn
 from mnist_gpu.measuring.timing import Comparison, in_turn, interval, rounded
 from mnist_gpu.measuring.workloads import repeat, train_part
-from mnist_gpu.training import LossNotFinite
 
 # The matrix products of an epoch and nothing else, by every library and layout: the fastest is the floor.
 FLOORS = {f"products alone, {name}": products for name, products in PRODUCTS.items()}
 
 
-class AnotherTraining(Exception):
-    """The losses of a rung are not those of the plain loop."""
-
-
-class Reached(NamedTuple):
-    """A rung whose losses are proved, and what its first pass gave."""
-
-    training: Training
-    first_use: float  # seconds
-    proof: dict  # as in a results file
-
-
 class Climb:
-    """Rungs of the ladder on one device. `reached` has those that are proved, by name.
-
-    Args:
-        device, hidden: where, and how wide the network is.
-        steps: how many steps a rung is timed for; None: a whole epoch of 469.
-        threads: of the CPU.
-        others: recorded results, for `show`.
+    """Rungs of the ladder on one device, for `steps` steps (None: a whole epoch) and with so many threads of the CPU.
 
     Every rung starts from the same weights and order, so the losses of its first pass must be those of the plain loop.
-    Later passes go on from there.
     """
 
-    def __init__(self, device: torch.device, hidden: int = 128, steps: int | None = None, threads: int = 1, others=()):
-        self.device, self.hidden, self.steps, self.threads, self.others = device, hidden, steps, threads, others
+    def __init__(self, device: torch.device, hidden: int = 128, steps: int | None = None, threads: int = 1):
+        self.device, self.hidden, self.steps, self.threads = device, hidden, steps, threads
         self.count = steps or math.ceil(TRAIN_IMAGES / 128)
         with using_threads(threads):
             self.expected = train_part(plain(device, hidden), steps).losses
-        self.reached: dict[str, Reached] = {}
+        self.reached: dict[str, tuple[Training, float, dict]] = {}  # its first pass in seconds, and the proof
 
     def reach(self, rung: Rung, make: Callable[..., Training] | None = None, **options) -> Skipped | None:
-        """The first pass of a rung, made by `make`, with `options`, or by its own function.
+        """The first pass of a rung, made by `make` or its own function; returns why it does not count, if so."""
+        reason = rung.missing(self.device) or self._first_pass(rung, make or rung.make, options)
+        return Skipped("ladder", rung.name, self.device.type, reason) if reason else None
 
-        Returns why it does not count, if so.
-        """
-        if not (reason := rung.missing(self.device)):
-            try:
-                with using_threads(self.threads):
-                    training = (make or rung.make)(self.device, self.hidden, **options)
-                    self.reached[rung.name] = self._prove(rung, training)
-                return None
-            except AnotherTraining as error:
-                reason = f"{error} {rung.suspect}".rstrip()
-            except LossNotFinite as error:
-                reason = f"failed: LossNotFinite: {error} {rung.suspect}".rstrip()
-            except Exception as error:  # torch.compile raises many kinds. A rung that fails is named, and not fatal.
-                reason = f"failed: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
-        return Skipped("ladder", rung.name, self.device.type, reason)
-
-    def _prove(self, rung: Rung, training: Training) -> Reached:
-        """Makes the first pass. Raises AnotherTraining where a loss differs by more than the rung's tolerance."""
-        start = time.perf_counter()
-        losses = train_part(training, self.steps).losses
-        seconds = time.perf_counter() - start
+    def _first_pass(self, rung: Rung, make: Callable[..., Training], options: dict) -> str | None:
+        try:
+            with using_threads(self.threads):
+                training = make(self.device, self.hidden, **options)
+                start = time.perf_counter()
+                losses = train_part(training, self.steps).losses
+                seconds = time.perf_counter() - start
+        except Exception as error:  # torch.compile raises many kinds. A rung that fails is named, and not fatal.
+            return f"failed: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
         differences = [abs(a - b) for a, b in zip(losses, self.expected, strict=True)]
         if not all(d <= rung.tolerance for d in differences):  # as for NaN, too
-            worst = f"{max(differences):.2g}, more than {rung.tolerance}"
-            raise AnotherTraining(f"is another training: its losses differ by {worst}.")
+            return f"is another training: its losses differ by {max(differences):.2g}, more than {rung.tolerance}"
         proof = {"largest_loss_difference": max(differences), "tolerance": rung.tolerance}
         if products := getattr(training.batches, "products", None):  # which a compiled epoch has chosen
             proof["products"] = products.name
-        return Reached(training, seconds, proof)
+        self.reached[rung.name] = training, seconds, proof
+        return None
 
     def show(self, name: str, make: Callable[..., Training] | None = None, **options) -> None:
         """Reaches the rung called `name` and says what its first pass gave, or why it has none."""
         (rung,) = rungs([name])
-        if not (failed := self.reach(rung, make, **options)):
-            worst, seconds = self.reached[name].proof["largest_loss_difference"], self.reached[name].first_use
-            print(f"{name}: first {self.count} steps in {seconds:.2f} s; losses differ by at most {worst:.0e}")
-            return
-        others = self.others if rung.missing(self.device) else ()  # which have what is missing; not where it failed
-        times = "; ".join(
-            f"{r.hardware(m.device)}: {statistics.median(m.per_epoch()):.3g} s per epoch (recorded {r.date})"
-            for r in others
-            for m in r.select("ladder", name, hidden=self.hidden, threads=1)
-        )
-        print(f"{name}: {failed.reason.rstrip('.')}. {times}".rstrip())
+        if failed := self.reach(rung, make, **options):
+            print(f"{name}: {failed.reason.rstrip('.')}.")
+        else:
+            _, seconds, proof = self.reached[name]
+            differ = f"losses differ by at most {proof['largest_loss_difference']:.0e}"
+            print(f"{name}: first {self.count} steps in {seconds:.2f} s; {differ}")
 
     def measure(self, *, floor: bool = True, rounds: int = 10, progress: Callable = iter) -> Iterator[Timed]:
         """The rungs reached, and, for the floor, the products alone, in turn."""
@@ -182,9 +146,10 @@ def ladder_table(measured: Sequence[Timed]) -> None:
         differ = f"{m.proof['largest_loss_difference']:.0e}"
         rows.append((m.name, *known(m.per_epoch()), times.get(m.name, "-"), extra(m), differ))
     print(columns(["rung", "s per epoch", "interval", "speed-up", "first use", "losses"], rows))
-    print("interval: of the true median. speed-up: over the textbook ('-': no difference shown).")
-    print("losses: largest difference from the plain loop's, in nats.")
-    print("first use: what it costs once, beyond a later use ('-': next to nothing).")
+    print(
+        "interval: of the true median. speed-up: over the textbook ('-': no difference shown). first use: what it costs"
+    )
+    print("once, beyond a later use ('-': next to nothing). losses: largest difference from the plain loop's, in nats.")
 
 
 def skipped(measured: Iterable[Timed | Skipped]) -> list[Timed]:

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from mnist_gpu.torch_private import TorchDispatchMode, tree_leaves
 
 
 class Operation(NamedTuple):

@@ -1,8 +1,6 @@
 """Wrong answers to chapter 10's exercises, each with a part of its hint."""
 
 import os
-import tempfile
-from pathlib import Path
 
 from wrong import WrongAnswers
 
@@ -17,7 +15,7 @@ def beside(path):
     return path.with_name(f"{path.name}.new")
 
 
-@wrong("10.2", "model.pt has 0 of 1,500 bytes for a moment")
+@wrong("10.2", "model.pt has 0 of 1,500 bytes")
 def onto_a_copy(path, write):
     write(beside(path))
     with open(path, "wb") as file:
@@ -38,12 +36,7 @@ def removed_first(path, write):
     os.rename(beside(path), path)
 
 
-@wrong("10.2", "to another folder")
-def elsewhere(path, write):
-    write(Path(tempfile.gettempdir()) / path.name)
-
-
-@wrong("10.2", "Afterwards model.pt is the old checkpoint, and the folder has: model.pt, model.pt.new.")
+@wrong("10.2", "model.pt is the old checkpoint, and the folder has: model.pt, model.pt.new")
 def not_renamed(path, write):
     write(beside(path))
 
@@ -65,7 +58,7 @@ def silent(path, write):
         beside(path).unlink()
 
 
-wrong.value("10.3", "as much as one with many", lambda losses, counts: losses.sum() / max(1, len(losses)))
+wrong.value("10.3", "counts too much", lambda losses, counts: losses.sum() / max(1, len(losses)))
 wrong.value("10.3", "DDP divides by the number of ranks, too", lambda losses, counts: losses.sum() / sum(counts))
 wrong.value("10.3", "divided by the ranks, not by the images", lambda losses, counts: losses.sum())
 

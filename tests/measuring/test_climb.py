@@ -11,7 +11,7 @@ from mnist_gpu.faster.products import PRODUCTS, usable_products
 from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.measuring import climb, timing
 from mnist_gpu.measuring.climb import Climb, fastest_rung, measure_ladder
-from mnist_gpu.measuring.results import Results, Skipped, Timed
+from mnist_gpu.measuring.results import Skipped, Timed
 from mnist_gpu.training import Epoch, make_step
 
 CPU = torch.device("cpu")
@@ -41,10 +41,10 @@ def rung(name, stepping, **options):
     return Rung(name, make, None, **options)
 
 
-def timed(name, seconds, device="cpu", **fields):
+def timed(name, seconds, **fields):
     proof = {"largest_loss_difference": 2e-7, "tolerance": 0.02}
     values = [seconds * (1 + i / 1000) for i in range(10)]
-    return Timed("ladder", name, device, 1, values, {"hidden": 128}, {"images": 60_000}, proof=proof, **fields)
+    return Timed("ladder", name, "cpu", 1, values, {"hidden": 128}, {"images": 60_000}, proof=proof, **fields)
 
 
 @pytest.mark.parametrize("device", [CPU, pytest.param("gpu", marks=pytest.mark.gpu)])
@@ -102,8 +102,8 @@ def broken(step, images, labels):
 
 
 @pytest.mark.parametrize(("make", "named"), [
-    (too_fast, ["another training", "more than 0.02", "The cache?"]),
-    (rung("", lambda step, *batch: step(*batch) * torch.nan).make, ["LossNotFinite", "The cache?"]),
+    (too_fast, ["another training", "more than 0.02"]),
+    (rung("", lambda step, *batch: step(*batch) * torch.nan).make, ["LossNotFinite"]),
     (rung("", broken).make, ["RuntimeError: no kernel for this"]),
 ])  # fmt: skip
 def test_a_rung_that_is_another_training_is_refused_with_the_cause_and_never_timed(only, make, named):
@@ -113,18 +113,17 @@ def test_a_rung_that_is_another_training_is_refused_with_the_cause_and_never_tim
         model, step, batches = make(device, hidden)
         return Training(model, lambda *batch: steps.append(1) or step(*batch), batches)
 
-    only(Rung("bad", noting, None, suspect="The cache?"), Rung("good", plain, None))
+    only(Rung("bad", noting, None), Rung("good", plain, None))
     refused, *good = measure_ladder(CPU, steps=4, rounds=2, floor=False)
     assert (refused.section, refused.name, refused.device) == ("ladder", "bad", "cpu")
     assert all(part in refused.reason for part in named) and "second line" not in refused.reason
-    assert ("The cache?" in refused.reason) == ("The cache?" in named)  # it explains wrong losses, not an error
     assert [m.name for m in good] == ["good"] and len(steps) <= 4
 
 
 def test_a_rung_may_differ_as_much_as_its_tolerance_and_not_by_what_is_no_number(monkeypatch):
     here = Climb(CPU, steps=3)
     assert here.reach(Rung("other", too_fast, None, tolerance=9.0)) is None
-    difference = here.reached["other"].proof["largest_loss_difference"]
+    difference = here.reached["other"][2]["largest_loss_difference"]
     assert difference > 0.05 and here.reach(Rung("a", too_fast, None, tolerance=difference * 1.01)) is None
     assert here.reach(Rung("b", too_fast, None, tolerance=difference * 0.99)) and list(here.reached) == ["other", "a"]
     monkeypatch.setattr(climb, "train_part", lambda *a: Epoch(1, [here.expected[0], torch.nan, 1.0], [], 384, 1.0))
@@ -158,19 +157,16 @@ def test_on_an_nvidia_gpu_the_floor_is_launched_at_once(monkeypatch, cuda_graphs
     assert x == 2 * (WARMUP + 7 + 7)  # recording is a run, too, but on a GPU
 
 
-def test_a_rung_says_what_its_first_pass_gave_or_why_it_has_none_and_what_others_recorded(capsys):
+def test_a_rung_says_what_its_first_pass_gave_or_why_it_has_none(capsys):
     unmade = Rung("TF32", lambda *a: pytest.fail("it was made"), None, needs="ampere")
-    there = [timed(name, 0.125, "cuda") for name in ("TF32", "fused optimizer")]
-    gpu = Results({"cpu_name": "AMD EPYC", "device_name": "NVIDIA T4"}, there, "2026-01-31")
-    here = Climb(CPU, steps=1, others=[gpu])
+    here = Climb(CPU, steps=1)
     assert here.reach(unmade) == Skipped("ladder", "TF32", "cpu", unmade.missing(CPU))
     here.show(PLAIN)
     here.show("TF32")
     here.show("fused optimizer", rung("", broken).make)
     plainly, tf32, failed = capsys.readouterr().out.splitlines()
     assert PLAIN in plainly and "first 1 steps" in plainly and plainly.endswith("0e+00")
-    assert "8.0" in tf32 and "NVIDIA T4: 0.126 s per epoch (recorded 2026-01-31)" in tf32
-    assert "no kernel for this" in failed and "T4" not in failed
+    assert "8.0" in tf32 and "no kernel for this" in failed
 
 
 def test_the_table_has_the_rungs_in_their_order_with_the_gain_that_the_pairs_show(capsys):

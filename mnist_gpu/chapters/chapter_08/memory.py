@@ -7,10 +7,10 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from mnist_gpu.measuring.drawing import PALETTE, Drawn, columns, number
 from mnist_gpu.measuring.operations import Operations
+from mnist_gpu.torch_private import tree_leaves
 
 
 def counted(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> int:

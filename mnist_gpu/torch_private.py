@@ -1,0 +1,33 @@
+"""The parts of PyTorch without a public name that the package uses, each with the versions that it was seen in.
+
+Where a new PyTorch has moved one of them, this is the file to mend.
+"""
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode  # sees every operation (seen in 2.14)
+from torch.utils._pytree import tree_leaves as tree_leaves  # the tensors in nested lists and dicts (seen in 2.14)
+
+
+def scan(*arguments):
+    """A loop that torch.compile compiles as one, without Python between its steps (seen in 2.11 to 2.15)."""
+    from torch._higher_order_ops import scan  # here: where it is gone, only what needs it fails
+
+    return scan(*arguments)
+
+
+def mark_static_address(tensor: torch.Tensor) -> None:
+    """A CUDA graph that torch.compile makes then reads `tensor` in place, and does not copy it first (seen in 2.14)."""
+    torch._dynamo.mark_static_address(tensor)
+
+
+def has_onednn() -> bool:
+    """Whether this build has oneDNN, and the operator of `onednn_product`."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def onednn_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """`a @ b.t()` in float32 by oneDNN, `[m, k]` and `[n, k]` to `[m, n]` (seen in 2.14).
+
+    torch.compile uses this operator for the linear layers of models that only predict.
+    """
+    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")

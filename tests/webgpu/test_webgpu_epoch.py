@@ -1,0 +1,108 @@
+"""Training on a GPU through WebGPU, against the plain loop."""
+
+import copy
+
+import numpy
+import pytest
+import torch
+from guarded import Guarded
+
+from mnist_gpu.data import DeviceBatches
+from mnist_gpu.faster.ladder import Training, sgd
+from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
+from mnist_gpu.measuring.workloads import First
+from mnist_gpu.model import make_model
+from mnist_gpu.training import make_step, train
+from mnist_gpu.webgpu.gpu import WebGPUError
+
+
+def silent(*_):
+    pass
+
+
+def data(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (n, 28, 28), dtype=torch.uint8, generator=generator)
+    return images, torch.randint(0, 10, (n,), generator=generator)
+
+
+def both(gpu, n, batch_size, width, submissions="epoch"):
+    """The plain training and the one on the GPU, of the same weights and order."""
+    model = make_model(width)
+    twin = copy.deepcopy(model)
+    batches, same = (DeviceBatches(*data(n), batch_size, seed=3) for _ in range(2))
+    plain = Training(model, make_step(model, sgd(model)), batches)
+    optimizer = sgd(twin)
+    epoch = WebGPUEpoch(gpu, twin, optimizer, same, submissions)
+    return plain, Training(twin, epoch.step, epoch), optimizer
+
+
+@pytest.mark.parametrize(
+    "batch_size, width, submissions",
+    [(1, 1, "epoch"), (96, 10, "step"), (128, 128, "epoch"), (1000, 17, "epoch"), (5, 300, "step")],
+)
+def test_thirty_steps_give_the_losses_and_weights_of_the_plain_loop(gpu, batch_size, width, submissions):
+    guarded, n = Guarded(gpu), 2 * batch_size + batch_size // 3  # the last batch is smaller
+    (model, step, batches), there, _ = both(guarded, n, batch_size, width, submissions)
+    epochs = 30 // len(batches)
+    expected = train(model, step, batches, epochs=epochs, log=silent)
+    found = train(*there, epochs=epochs, log=silent)
+    differences = numpy.abs(numpy.subtract([e.losses for e in found], [e.losses for e in expected])).ravel()
+    assert differences[:3].max() < 1e-5 and differences.max() < 0.02
+    for ours, theirs in zip(there.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-4)
+    assert guarded.intact()
+
+
+def test_part_of_an_epoch_trains_on_no_more(gpu):
+    (model, step, batches), there, _ = both(gpu, 500, 100, 16)
+    expected = train(model, step, First(batches, 3), log=silent)[0].losses
+    assert train(there.model, there.step, First(there.batches, 3), log=silent)[0].losses == pytest.approx(
+        expected, abs=1e-5
+    )
+
+
+def test_a_training_goes_from_one_to_the_other_with_its_momentum(gpu):
+    (model, step, batches), (twin, _, epoch), optimizer = both(gpu, 400, 100, 16)
+    expected = train(model, step, batches, epochs=3, log=silent)
+    history = train(twin, epoch.step, epoch, log=silent)
+    plain = DeviceBatches(*data(400), 100, seed=3)
+    plain.order.generator.set_state(epoch.order.generator.get_state())
+    train(twin, make_step(twin, optimizer), plain, history=history, log=silent)
+    epoch.order.generator.set_state(plain.order.generator.get_state())
+    train(twin, epoch.step, epoch, history=history, log=silent)
+    assert [e.losses for e in history] == [pytest.approx(e.losses, abs=1e-4) for e in expected]
+
+
+def test_a_pass_that_fails_leaves_model_and_optimizer_as_they_were(own_gpu):
+    _, (model, _, epoch), optimizer = both(own_gpu, 200, 100, 8)
+    history = train(model, epoch.step, epoch, log=silent)
+    before = copy.deepcopy((model.state_dict(), optimizer.state_dict()["state"]))
+    own_gpu.child.process.kill()
+    with pytest.raises(WebGPUError):
+        train(model, epoch.step, epoch, history=history, log=silent)
+    assert len(history) == 1
+    after = model.state_dict(), optimizer.state_dict()["state"]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+def test_what_it_is_not_written_for_is_refused_by_name(gpu):
+    model, batches = make_model(8), DeviceBatches(*data(10), 5)
+    with pytest.raises(ValueError, match="Sequential"):
+        WebGPUEpoch(gpu, torch.nn.Sequential(model), sgd(model), batches)
+    with pytest.raises(ValueError, match="float32"):
+        WebGPUEpoch(gpu, make_model(8).double(), sgd(model), batches)
+    with pytest.raises(ValueError, match="Adam"):
+        WebGPUEpoch(gpu, model, torch.optim.Adam(model.parameters()), batches)
+    with pytest.raises(ValueError, match="nesterov"):
+        WebGPUEpoch(gpu, model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True), batches)
+    with pytest.raises(ValueError, match="'batch'"):
+        WebGPUEpoch(gpu, model, sgd(model), batches, "batch")
+
+
+def test_a_batch_beyond_the_devices_limit_is_refused_with_the_limit(gpu):
+    model, n = make_model(1), 65_536
+    images, labels = data(1)
+    batches = DeviceBatches(images.expand(n, 28, 28), labels.expand(n), n)
+    with pytest.raises(ValueError, match="65535"):
+        WebGPUEpoch(gpu, model, sgd(model), batches)
