@@ -23,7 +23,7 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 # Everything that only a GPU can show, in ten minutes, into gpu-results/. Where PyTorch is installed already, and .venv is
-# not, it is used as it is: nothing is installed then, and what is missing (JupyterLab, say) is skipped by name.
+# not, it is used as it is: nothing is installed then, and what needs JupyterLab, say, fails by name where that is missing.
 gpu:
 	@if [ ! -e $(READY) ] && $(PYTHON) -c 'import torch, torchvision, matplotlib, tqdm, psutil' 2>/dev/null; \
 	then $(PYTHON) -m mnist_gpu gpu $(GPU); \

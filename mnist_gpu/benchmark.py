@@ -1,42 +1,32 @@
-"""`python -m mnist_gpu benchmark`: runs the sections on every device, records them and summarizes them."""
+"""`python -m mnist_gpu benchmark`: plans the sections for this machine, runs them on every device, and records them."""
 
-import contextlib
 import datetime
+import math
 import os
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from importlib import import_module
+from itertools import product
 from pathlib import Path
+from typing import Annotated
+from unittest import mock
 
 import torch
 from tqdm import tqdm
 
-from mnist_gpu.chapters import (
-    chapter_01,
-    chapter_02,
-    chapter_03,
-    chapter_04,
-    chapter_05,
-    chapter_06,
-    chapter_07,
-    chapter_08,
-    chapter_09,
-    chapter_10,
-)
+from mnist_gpu.chapters import chapter_01, chapter_03, chapter_05, chapter_06, chapter_07
 from mnist_gpu.checks import writable
 from mnist_gpu.device import describe, environment, pick_device, synchronize, using_threads
+from mnist_gpu.faster.ladder import plain, textbook
 from mnist_gpu.measuring import results
 from mnist_gpu.measuring.busy import watching
 from mnist_gpu.measuring.exercises import listing
 from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped
+from mnist_gpu.measuring.workloads import seconds_of, train_part
 
-ROOMS = (
-    chapter_01, chapter_02, chapter_03, chapter_04, chapter_05, chapter_06, chapter_07, chapter_08, chapter_09,
-    chapter_10,
-)  # fmt: skip
+ROOMS = [import_module(f"mnist_gpu.chapters.chapter_{n:02}") for n in range(1, 11)]
 EXERCISES = [exercise for room in ROOMS for exercise in room.EXERCISES]
 SECTIONS = {  # in the order in which they run
     "ceilings": chapter_01.SECTION,
@@ -46,136 +36,123 @@ SECTIONS = {  # in the order in which they run
     "ladder": chapter_07.LADDER,
     "ensemble": chapter_07.ENSEMBLE,
 }
+ONE_OF_SECTIONS = {"choices": SECTIONS, "action": "append", "type": str}
+CPU = torch.device("cpu")
+LIMIT = 15 * 60  # seconds that the benchmark may take, where the comparisons leave it the choice
+# What a section costs: seconds on any machine (to compile, to begin), and for each of its rounds so many epochs of the
+# textbook and of the plain loop. The epochs are the medians of its sides in data/reference/amd-epyc-2-cpus.json, and
+# the seconds what is left. To fit them again: on a quiet machine `python -m mnist_gpu benchmark`, and again with
+# --quick, say of every section what it took and what was expected. Those of a GPU are estimates.
+COSTS = {
+    "ceilings": (6, 0.0, 20.0), "pipelines": (4, 0.5, 0.3), "account": (3, 0.45, 1.7),
+    "crossover": (8, 0.0, 2.0), "ladder": (45, 3.24, 17.0), "ensemble": (1, 0.0, 2.4),
+}  # fmt: skip
+ON_GPU = COSTS | {"ladder": (90, 2.2, 25.0), "account": (3, 0.2, 3.0)}
+OF_LOOK = {"ceilings": 0.2, "pipelines": 0.5, "ladder": 0.12}  # so much of these epochs is in a round of --quick
 
 
-def benchmark(
-    device: torch.device, *, quick=False, only: Iterable[str] | None = None, on: str | None = None,
-    progress: Callable = iter, say=print, keep: Callable[[Results], object] = lambda found: None,
-) -> Results:  # fmt: skip
-    """Runs the sections `only`, or all, on the CPU, and on `device` if that is another.
+def epoch_seconds(device: torch.device) -> list[float]:
+    """What an epoch takes on a device, as textbooks write it and by the plain loop; from some steps of each."""
+    with using_threads(1):
+        parts = ((textbook(device), 20), (plain(device), 100))
+        return [seconds_of(partial(train_part, it, n), device) * len(it.batches) / n for it, n in parts]
 
-    `on` ("cpu" or "gpu") leaves the other out. An interrupt ends it, an error ends a section; what was measured before
-    is kept. After every section `keep` gets what there is so far.
+
+def plan(device: torch.device, quick: bool, only: Iterable[str] | None, on: str | None) -> list[tuple]:
+    """What to run on the CPU and on `device`: (section, device, settings, seconds), these by the time of some steps.
+
+    Where ten rounds take longer than LIMIT there are fewer, but never fewer than a look has: what its comparisons need.
     """
-    if on == "gpu" and device.type == "cpu":
-        raise ValueError("there is no GPU here to measure on")
-    found = Results(environment(device), [], datetime.date.today().isoformat(), quick)
-    both = {"cpu": torch.device("cpu"), "gpu": device}
-    try:
-        for here in dict.fromkeys([both[on]] if on else both.values()):
-            for name in SECTIONS if only is None else only:
-                section = SECTIONS[name]
-                if section.once and here != device:
-                    continue
-                settings = section.quick if quick else section.full
-                if "rounds" in settings:
-                    settings = settings | {"progress": progress}
-                start = time.perf_counter()
-                say(f"{name} on {found.hardware(here.type)} ({here.type}) ...")
-                try:
-                    with watching(say):
-                        for one in section.measure(here, **settings):
-                            (found.skipped if isinstance(one, Skipped) else found.measurements).append(one)
-                        synchronize(here)
-                except Exception as error:  # the other sections' results are worth more than a traceback
-                    reason = f"{type(error).__name__}: {error}"
-                    found.skipped.append(Skipped(name, BROKEN_OFF, here.type, reason))
-                    say(f"{name} on {here.type} broken off: {reason}")
-                else:
-                    say(f"{name} on {here.type}: {time.perf_counter() - start:.0f} s")
-                keep(found)
-    except KeyboardInterrupt:
-        say("interrupted; keeping what is finished")
+    devices = {"cpu": [CPU], "gpu": [device]}.get(on) or dict.fromkeys([CPU, device])
+    names = [(n, here) for here, n in product(devices, only or SECTIONS) if here == device or not SECTIONS[n].once]
+    epochs = cache(epoch_seconds)
+    for most in range(10, 0, -1):
+        found = []
+        for name, here in names:
+            section, (fixed, *each) = SECTIONS[name], (COSTS if here == CPU else ON_GPU)[name]
+            settings = section.quick if quick else section.full
+            if rounds := settings.get("rounds", 0):
+                rounds = max(section.quick["rounds"], min(rounds, most))
+                settings = settings | {"rounds": rounds, "progress": partial(tqdm, leave=False, disable=None)}
+            parts = zip(each, epochs(CPU if section.once else here), strict=True)
+            a_round = sum(map(math.prod, parts)) * (OF_LOOK.get(name, 1) if quick else 1)
+            found.append((name, here, settings, fixed + (rounds + 1) * a_round))  # one more to warm up
+        if sum(seconds for *_, seconds in found) <= LIMIT:
+            break
     return found
 
 
-def import_seconds(repeats: int = 5) -> list[float]:
-    """What `import mnist_gpu.training` takes beyond `import torch`, in fresh processes, in seconds."""
-    code = "import time, torch; t = time.perf_counter(); import mnist_gpu.training; print(time.perf_counter() - t)"
-    return [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(repeats)]
-
-
-def ratios(found: Results) -> list[str]:
-    """The ratios that the course rests on, each from one run."""
-    lines = []
-    for device in dict.fromkeys(m.device for m in found.measurements):
-        where = f"{found.hardware(device)} ({device})"
-        lines += [where + line for section in SECTIONS.values() for line in section.summary(found, device)]
-    return lines
-
-
-def summary(found: Results) -> str:
-    """The ratios, and what was skipped."""
-    lines = ratios(found)
-    lines += [f"skipped: {s.section}, {s.name} ({s.device}): {s.reason}" for s in found.skipped]
-    return "\n".join(lines)
-
-
-@contextlib.contextmanager
-def nothing_compiled() -> Iterator[None]:
-    """In the block torch.compile finds nothing of an earlier run, which would make its first use look cheap."""
-    before = dict(os.environ)  # all of it: at its first use torch.compile sets variables, too, such as TRITON_CACHE_DIR
-    with tempfile.TemporaryDirectory() as empty:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty
+def measure(planned: Iterable[tuple], found: Results, keep: Callable[[], object]) -> None:
+    """Adds to `found` what the sections measure and skip, and keeps it after each. An error ends a section alone."""
+    for name, device, settings, expected in planned:
+        start = time.perf_counter()
+        print(f"{name} on {found.hardware(device.type)} ({device.type}) ...")
         try:
-            yield
+            with watching():
+                for one in SECTIONS[name].measure(device, **settings):
+                    (found.skipped if isinstance(one, Skipped) else found.measurements).append(one)
+                synchronize(device)
+            print(f"{name} on {device.type}: {time.perf_counter() - start:.0f} s, expected {expected:.0f} s")
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            found.skipped.append(Skipped(name, BROKEN_OFF, device.type, reason))
+            print(f"{name} on {device.type} broken off: {reason}")
         finally:
-            os.environ.clear()
-            os.environ.update(before)
-
-
-def continued(record: Path | None, append: bool, device: torch.device, quick: bool) -> Results | None:
-    """What is recorded there already and is to be added to, or None. Raises ValueError where it cannot be."""
-    writable(record)
-    if not (record and record.exists()):
-        return None
-    if not append:
-        raise ValueError(f"{record} is there already: --append adds to it, and another name begins a new one")
-    before = results.read(record)
-    results.merged(before, Results(environment(device), [], datetime.date.today().isoformat(), quick))
-    return before
+            keep()
 
 
 @using_threads(1)
 def run(
-    quick: bool = False, only: list[str] | None = None, on: str | None = None, record: Path | None = None,
-    append: bool = False,
-) -> int:  # fmt: skip
-    """Measures this machine and prints the summary; with `record` writes every raw time there, too.
+    quick: Annotated[bool, "shorter runs: a look, not a record"] = False,
+    only: Annotated[list | None, "one section; may be given again", ONE_OF_SECTIONS] = None,
+    on: Annotated[str | None, "on one of the two alone", {"choices": ["cpu", "gpu"]}] = None,
+    record: Annotated[Path | None, "write the raw times there"] = None,
+    append: Annotated[bool, "add them to what is recorded there"] = False,
+) -> int:
+    """Measures this machine and prints the summary; with `record` writes every raw time there after every section.
 
-    The file is written after every section, so that a machine that goes away takes one section with it at most. With
-    `append` it adds them to what an earlier run on this machine has recorded there. Returns 1 if a section broke off,
-    else 0. Raises ValueError, before measuring, if the file cannot be written or continued, or is there already without
-    `append`.
+    Returns 1 if a section broke off, else 0. Raises ValueError, before measuring, if something cannot be.
     """
-    device = pick_device()
-    before = continued(record, append, device, quick)
+    device, begun = pick_device(), time.perf_counter()
+    found = Results(environment(device), [], datetime.date.today().isoformat(), quick)
+    if on == "gpu" and device == CPU:
+        raise ValueError("there is no GPU here to measure on: leave --on gpu out")
+    writable(record)
+    before = results.read(record) if record and record.exists() else None
+    if before and not append:
+        raise ValueError(f"{record} is there already: --append adds to it, and another name begins a new one")
+    whole = (lambda: results.merged(before, found)) if before else lambda: found
+    whole()  # which also raises where it is another machine's
     print(describe(device))
-    if record and (load := environment(device)["load_average"] or 0.0) > results.QUIET:
-        print(
-            f"This machine is busy (load {load:.1f} over the last minute), and every figure will say so. "
-            "Better to wait until nothing else runs."
-        )
-
-    def progress(iterable):
-        return tqdm(iterable, leave=False, disable=None)
-
-    def keep(found: Results) -> None:
-        if record:
-            results.write(record, results.merged(before, found) if before else found)
-
-    with nothing_compiled():
-        found = benchmark(device, quick=quick, only=only, on=on, progress=progress, keep=keep)
-    keep(found)  # before the summary, which takes time that an interrupted run may not have
-    if record:
-        print(f"Recorded {len(found.measurements)} measurements in {record}")
+    with watching():
+        todo = plan(device, quick, only, on)
+    about = f"about {long(sum(seconds for *_, seconds in todo))}"
+    print(f"This takes {about}. A look (--quick) or one section (--only) takes less.")
+    # torch.compile finds nothing of an earlier run, which would make its first use look cheap. What it sets goes, too.
+    with tempfile.TemporaryDirectory() as empty, mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=empty):
+        try:
+            measure(todo, found, keep=lambda: record and results.write(record, whole()))
+            print(f"It took {long(time.perf_counter() - begun)}, expected {about}.")
+        except KeyboardInterrupt:
+            print("interrupted; keeping what is finished")
     print(summary(found))
-    if not only:  # some seconds
-        print(f"import mnist_gpu.training beyond torch: {statistics.median(import_seconds()) * 1000:.1f} ms (median)")
-    return 1 if any(s.name == BROKEN_OFF for s in found.skipped) else 0
+    return int(any(s.name == BROKEN_OFF for s in found.skipped))
 
 
-def exercises(keep: bool = False) -> int:
+def long(seconds: float) -> str:
+    return f"{seconds / 60:.2g} minutes" if seconds > 100 else f"{seconds:.0f} seconds"
+
+
+def summary(found: Results) -> str:
+    """The ratios that the course rests on, each from one run, and what was skipped."""
+    lines = []
+    for device in dict.fromkeys(m.device for m in found.measurements):
+        where = f"{found.hardware(device)} ({device})"
+        lines += [where + line for section in SECTIONS.values() for line in section.summary(found, device)]
+    lines += [f"skipped: {s.section}, {s.name} ({s.device}): {s.reason}" for s in found.skipped]
+    return "\n".join(lines)
+
+
+def exercises(keep: Annotated[bool, "from now on keep that, in a small file beside the notebooks"] = False) -> None:
     """Lists the chapters' exercises, and which of them the reader has answered; `keep` begins to keep that."""
     listing(EXERCISES, keep)
-    return 0

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Annotated
 
 import psutil
 import torch
@@ -73,7 +74,10 @@ def collectable(findings: list[Finding], device: str = "auto") -> str:
     return json_format.dumps({"works": works(findings), "environment": here, "findings": found})
 
 
-def run(device: str = "auto", json: bool = False) -> int:
+def run(
+    device: Annotated[str, "the device to train on"] = "auto",
+    json: Annotated[bool, "print it as one line of JSON, for a script to collect"] = False,
+) -> int:
     """Prints the report, or one line of JSON; 0 if training works, else 1.
 
     Only the JSON goes to standard output, for a script that collects it over ssh; the rest goes to standard error.

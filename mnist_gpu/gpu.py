@@ -1,7 +1,7 @@
 """`python -m mnist_gpu gpu`: all that only a GPU can show, in the minutes there are, the most valuable first.
 
-Each part is a program. What it prints is in its log; when its time is up it may write what it has. One that has passed
-leaves a file, and is passed over the next time. Without a GPU all of it runs on the CPU, as a rehearsal.
+Each part is a program, with a log; when its time is up it may write what it has. One that has passed leaves a file, and
+is passed over the next time. Without a GPU all of it runs on the CPU, as a rehearsal.
 """
 
 import contextlib
@@ -11,21 +11,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated
 
 import psutil
 
 from mnist_gpu import benchmark
 from mnist_gpu.checks import positive
-from mnist_gpu.device import describe, device_name, pick_device, using_threads
+from mnist_gpu.device import describe, device_name, pick_device
 from mnist_gpu.measuring import prediction, results
 from mnist_gpu.measuring.commands import own_environment
 
 ROOT = Path(__file__).resolve().parents[1]
-CHAPTERS = ("07", "06", "09", "08", "05", "01", "03")  # that measure a GPU, by what they show of it
+CHAPTERS = [next((ROOT / "notebooks").glob(f"{n:02}_*")) for n in (7, 6, 9, 8, 5, 1, 3)]  # by what they show of a GPU
 GRACE, WORTH = 20, 15  # seconds that a part which is stopped has left; seconds under which none is begun
 TESTS = "-m pytest tests -m gpu -q -rfE -p no:cacheprovider -p no:xdist -o addopts=--strict-markers"
 # Executes a notebook, and writes it as another, whole or as far as it came.
@@ -38,102 +36,64 @@ finally:
 """
 
 
-class Part(NamedTuple):
-    name: str
-    seconds: float  # at most
-    arguments: list  # of Python
-    needs: tuple[str, ...] = ()  # modules
-
-
-def parts(folder: Path, record: Path, on: str) -> Iterator[Part]:
-    """What there is to do on "gpu" or "cpu". The limits are for a GPU, and more than ten minutes together."""
+def parts(folder: Path, record: Path, on: str) -> list[tuple[str, int, list]]:
+    """What there is to do on "gpu" or "cpu": a name, seconds at most (for a GPU), and the arguments of Python."""
     bench = ["-m", "mnist_gpu", "benchmark", "--record", record, "--append", "--on"]
-    others = [f"--only={name}" for name in benchmark.SECTIONS if name != "ladder"]
-    browser, junit = "--ignore=tests/test_in_the_browser.py", f"--junitxml={folder / 'tests.xml'}"
-    yield Part("doctor", 60, ["-m", "mnist_gpu", "doctor"])
-    yield Part("tests", 150, [*TESTS.split(), browser, junit], ("pytest",))
-    yield Part("ladder", 300, [*bench, on, "--only=ladder"])
-    yield Part("the rest of the benchmark", 150, [*bench, on, *others])
-    yield Part("figure", 60, ["-m", "mnist_gpu", "figure", folder / "ladder.png", "--add", record])
-    for source in (next((ROOT / "notebooks").glob(f"{chapter}_*.ipynb")) for chapter in CHAPTERS):
-        execute = ["-c", EXECUTE, source, folder / source.name]
-        yield Part(f"chapter {source.name[:2]}", 180, execute, ("nbclient", "ipykernel"))
-    if on == "gpu":
-        yield Part("the CPU beside it", 150, [*bench, "cpu", *others])
-        yield Part("the CPU's ladder", 600, [*bench, "cpu", "--only=ladder"])
+    return [
+        ("doctor", 60, ["-m", "mnist_gpu", "doctor"]),
+        ("tests", 150, [*TESTS.split(), f"--junitxml={folder / 'tests.xml'}"]),
+        ("ladder", 300, [*bench, on, "--only=ladder"]),
+        ("benchmark", 150, [*bench, on, *(f"--only={name}" for name in benchmark.SECTIONS if name != "ladder")]),
+        ("figure", 60, ["-m", "mnist_gpu", "figure", folder / "ladder.png", "--add", record]),
+        *((f"chapter-{path.name[:2]}", 180, ["-c", EXECUTE, path, folder / path.name]) for path in CHAPTERS),
+        *[("cpu", 600, [*bench, "cpu"])] * (on == "gpu"),
+    ]
 
 
-def slug(text: str) -> str:
-    """Text as a file's name: "NVIDIA H200" as "nvidia-h200"."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def do(part: Part, folder: Path, left: float) -> tuple[str, str]:
-    """(passed, failed, stopped or skipped; its last line, or why it is skipped) of a part in `left` seconds at most."""
-    if missing := [name for name in part.needs if not find_spec(name)]:
-        return "skipped", f"{', '.join(missing)} not installed here"
-    if left < WORTH:
+def do(arguments: list, seconds: float, log: Path) -> tuple[str, str]:
+    """Runs a part, and ends it with its children: (passed, failed or stopped; the last line that it printed)."""
+    if seconds < WORTH:
         return "skipped", "no time was left"
-    environment = own_environment() | {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1"}
-    # A shell's script makes what it starts with & deaf to interrupts, and so what that starts in turn.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with (folder / f"{slug(part.name)}.log").open("wb") as log:
+    command, environment = [sys.executable, *map(str, arguments)], own_environment() | {"PYTHONUNBUFFERED": "1"}
+    with log.open("wb") as file:
+        process = psutil.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
         try:
-            command = [sys.executable, *map(str, part.arguments)]
-            process = psutil.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        finally:
-            signal.signal(signal.SIGINT, before)
-        try:
-            status = "failed" if process.wait(min(part.seconds, left)) else "passed"
+            status = "failed" if process.wait(seconds) else "passed"
         except psutil.TimeoutExpired:
             status = "stopped"
         finally:
-            stop(process)
-    lines = Path(log.name).read_text(encoding="utf-8", errors="replace").split("\n")
-    last = [line.strip() for line in lines if line.strip() and "IPKernelApp" not in line]  # which warns at its start
-    return status, last[-1] if last else "it printed nothing"
+            with contextlib.suppress(psutil.NoSuchProcess):  # interrupted, it can write what it has
+                family = [process, *process.children(recursive=True)]
+                process.send_signal(signal.SIGINT) if os.name == "posix" else process.terminate()
+                psutil.wait_procs([process], timeout=GRACE)
+                for one in psutil.wait_procs(family, timeout=0)[1]:  # those that are still alive
+                    one.kill()
+                psutil.wait_procs(family, timeout=GRACE)
+    return status, log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
 
 
-def stop(process: psutil.Popen) -> None:
-    """Interrupts a program that is still running, so that it can write what it has, and ends it with its children."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family = [process, *process.children(recursive=True)]
-        process.send_signal(signal.SIGINT) if os.name == "posix" else process.terminate()
-        psutil.wait_procs([process], timeout=GRACE)
-        for one in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-        psutil.wait_procs(family, timeout=GRACE)
-
-
-@using_threads()
-def run(folder: Path = Path("gpu-results"), minutes: float = 10.0) -> int:
-    """Does what has not passed yet, in `minutes`, and prints a summary. Returns 1 if a part failed, else 0.
-
-    Raises ValueError if minutes are not above 0.
-    """
+def run(
+    folder: Annotated[Path, "where everything goes; given again, it goes on", {"nargs": "?"}] = Path("gpu-results"),
+    minutes: Annotated[float, "how long it may take"] = 10.0,
+) -> int:
+    """Does what has not passed yet, in `minutes`, and prints a summary. Returns 1 if a part failed, else 0."""
     positive(minutes=minutes)
     end = time.monotonic() + 60 * minutes - GRACE - 5  # to stop the last part, and for the summary
-    device, folder, failed = pick_device(), folder.resolve(), False
-    on, record = "cpu" if device.type == "cpu" else "gpu", folder / f"{slug(device_name(device))}.json"
-    print(describe(device), "\nThere is no GPU here: this is a rehearsal on the CPU." * (on == "cpu"), sep="")
-    folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's shell makes what it starts with & deaf to it
+    print(describe(device := pick_device()))
+    (folder := folder.resolve()).mkdir(parents=True, exist_ok=True)
+    failed, record = False, folder / (re.sub("[^a-z0-9]+", "-", device_name(device).lower()).strip("-") + ".json")
     try:
-        for part in parts(folder, record, on):
-            mark, start = folder / f"{slug(part.name)}.passed", time.monotonic()
-            status, said = ("passed", "before") if mark.exists() else do(part, folder, end - time.monotonic())
+        for name, seconds, arguments in parts(folder, record, "cpu" if device.type == "cpu" else "gpu"):
+            mark, log, seconds = folder / f"{name}.passed", folder / f"{name}.log", min(seconds, end - time.monotonic())
+            status, said = ("passed", "before") if mark.exists() else do(arguments, seconds, log)
             if status == "passed":
                 mark.touch()
             failed |= status == "failed"
-            print(f"{part.name}: {status}, {time.monotonic() - start:.0f} s: {said}", flush=True)
+            print(f"{name}: {status}: {said}", flush=True)
     except KeyboardInterrupt:
         print("interrupted; keeping what is finished")
     if record.exists():
-        report(results.read(record))
-        print(f"\nTo record this machine: copy {record} to data/reference, then python -m mnist_gpu figure.")
+        found = results.read(record)
+        print("", benchmark.summary(found), prediction.outcomes([found]), sep="\n")
     return int(failed)
-
-
-def report(found: results.Results) -> None:
-    """The ratios, and predictions beside measurements."""
-    print("", *benchmark.ratios(found), "", prediction.outcomes([found]), sep="\n")

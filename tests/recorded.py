@@ -1,9 +1,8 @@
 """CUDA graphs where there is no GPU: `torch.cuda`'s names for them, on the CPU.
 
-A graph is the list of PyTorch's operations that were called while it was recorded, each with its tensors; a replay does
-them again, into the same memory. Two things differ from a GPU: what is recorded is also done, and kernels that are no
-operations of PyTorch's (Triton's) are not seen. As in torch.cuda.graph, an operation that CUDA refuses makes the end of
-the recording fail, too, and that leaves its stream the current one.
+A graph is the list of PyTorch's operations called while it was recorded; a replay does them again, into the same
+memory. Unlike on a GPU, what is recorded is also done, and Triton's kernels are not seen. An operation that CUDA
+refuses makes the end of the recording fail, too, and leaves its stream the current one, as in torch.cuda.graph.
 """
 
 import contextlib

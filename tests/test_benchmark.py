@@ -1,4 +1,4 @@
-"""The benchmark as a whole: which sections it runs, what it keeps, and what it says."""
+"""The benchmark as a whole: what it plans and says before it starts, which sections it runs, and what it keeps."""
 
 import contextlib
 from dataclasses import replace
@@ -7,216 +7,18 @@ import pytest
 import torch
 
 from mnist_gpu import benchmark
-from mnist_gpu.benchmark import BROKEN_OFF, SECTIONS, import_seconds, summary
-from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK, WIDE
-from mnist_gpu.measuring import busy
-from mnist_gpu.measuring.climb import FLOORS
-from mnist_gpu.measuring.results import Results, Skipped, Timed, read, write
-from mnist_gpu.measuring.timing import alternate
+from mnist_gpu.benchmark import CPU, LIMIT, SECTIONS, epoch_seconds, plan, summary
+from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK
+from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped, Timed, read, write
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CUDA = torch.device("cuda")
 
 
-def measures(monkeypatch, section, function):
-    """The section is measured by `function` instead."""
-    monkeypatch.setitem(SECTIONS, section, replace(SECTIONS[section], measure=function))
-
-
-# The whole
-
-
-def fake(section, *, fail=None):
-    """A section that yields one measurement a call, and may then raise `fail`."""
-
-    def run(device, **options):
-        yield Timed(section, "fake", device.type, 2, [1.0])
-        if fail:
-            raise fail
-
-    return run
-
-
-def run(device=CPU, **options):
-    """The benchmark's results, and what it said."""
-    said = []
-    return benchmark.benchmark(device, say=said.append, **options), said
-
-
-@pytest.fixture
-def fake_sections(monkeypatch):
-    for section in SECTIONS:
-        measures(monkeypatch, section, fake(section))
-
-
-def test_the_benchmark_runs_the_sections_asked_for(fake_sections):
-    found, said = run(quick=True, only=["ladder", "ceilings"])
-    assert [m.section for m in found.measurements] == ["ladder", "ceilings"] and found.quick
-    assert found.skipped == []
-    assert found.environment["device"] == "cpu" and len(found.date) == 10
-    said = [line for line in said if not line.startswith("(Busy machine")]  # where it is one
-    assert [line.split()[0] for line in said] == ["ladder", "ladder", "ceilings", "ceilings"]
-    found, _ = run()
-    assert list(dict.fromkeys(m.section for m in found.measurements)) == list(SECTIONS) and not found.quick
-
-
-@pytest.mark.parametrize("quick", [False, True])
-def test_a_quick_run_is_shorter(monkeypatch, quick):
-    asked = {}
-
-    def asking(section):
-        def ask(*device, **options):
-            asked.setdefault(section, []).append(options)
-            return []
-
-        return ask
-
-    for section in SECTIONS:
-        measures(monkeypatch, section, asking(section))
-    run(quick=quick, progress=iter)
-    turns, ten = ({"rounds": rounds, "progress": iter} for rounds in (4 if quick else 10, 10))
-    assert asked == {
-        "ceilings": [{"seconds": 0.02} if quick else {}],
-        "pipelines": [ten | {"batches": 50 if quick else 100}],
-        "account": [turns],
-        "crossover": [turns],
-        "ladder": [ten | ({"steps": 50} if quick else {})],
-        "ensemble": [turns],
-    }
-
-
-def test_on_a_gpu_every_section_runs_on_both_devices_but_crossover_once(fake_sections, monkeypatch):
-    environment = {"cpu_name": "AMD EPYC", "device_name": "NVIDIA H200"}
-    monkeypatch.setattr(benchmark, "environment", lambda device: environment)
-    monkeypatch.setattr(benchmark, "synchronize", lambda device: None)
-    found, said = run(CUDA, only=["ceilings", "crossover"])
-    assert [(m.section, m.device) for m in found.measurements] == [
-        ("ceilings", "cpu"),
-        ("ceilings", "cuda"),
-        ("crossover", "cuda"),
-    ]
-    assert "ceilings on AMD EPYC (cpu) ..." in said and "ceilings on NVIDIA H200 (cuda) ..." in said
-
-
-def test_a_busy_machine_is_named_once_a_section(monkeypatch, capsys):
-    def measured_twice(*device, **options):
-        for _ in range(2):
-            alternate({"a": lambda: None}, rounds=1)
-            yield Skipped("ceilings", "a", "cpu", "")
-
-    monkeypatch.setattr(busy, "SHORTEST", 0.0)
-    monkeypatch.setattr(busy, "sentence", lambda others: "(Busy machine)")
-    for section in ("ceilings", "ladder"):
-        measures(monkeypatch, section, measured_twice)
-    _, said = run(only=["ceilings", "ladder"])
-    assert said[1::3] == ["(Busy machine)"] * 2 and len(said) == 6 and capsys.readouterr().out == ""
-
-
-def test_an_interrupt_keeps_what_is_finished(monkeypatch):
-    measures(monkeypatch, "ceilings", fake("ceilings"))
-    measures(monkeypatch, "pipelines", fake("pipelines", fail=KeyboardInterrupt))
-    measures(monkeypatch, "crossover", lambda *a, **k: pytest.fail("it went on"))
-    found, said = run(only=["ceilings", "pipelines", "crossover"])
-    assert [m.section for m in found.measurements] == ["ceilings", "pipelines"] and found.skipped == []
-    assert "interrupted" in said[-1]
-
-
-def test_an_error_ends_its_section_and_the_others_go_on(monkeypatch):
-    measures(monkeypatch, "ceilings", fake("ceilings"))
-    measures(monkeypatch, "pipelines", fake("pipelines", fail=RuntimeError("a worker died")))
-    measures(monkeypatch, "crossover", fake("crossover"))
-    found, said = run(only=["ceilings", "pipelines", "crossover"])
-    assert [m.section for m in found.measurements] == ["ceilings", "pipelines", "crossover"]
-    assert found.skipped == [Skipped("pipelines", BROKEN_OFF, "cpu", "RuntimeError: a worker died")]
-    assert "pipelines on cpu broken off: RuntimeError: a worker died" in said
-
-
-def test_what_a_section_skips_is_listed_apart(monkeypatch):
-    skipped, timed = Skipped("ladder", "TF32", "cpu", "no GPU"), Timed("ladder", PLAIN, "cpu", 1, [1.0])
-    measures(monkeypatch, "ladder", lambda *a, **k: iter([skipped, timed]))
-    found, _ = run(only=["ladder"])
-    assert found.skipped == [skipped] and found.measurements == [timed]
-
-
-# What it says
-
-
-def test_the_summary_names_the_highest_rates_and_compares_with_the_textbook():
-    floor = next(iter(FLOORS))
-
-    def ceiling(name, seconds, parameters, per_call):
-        return Timed("ceilings", name, "cpu", 1, [seconds], parameters, per_call)
-
-    def timed(section, name, seconds, hidden=128, device="cpu"):
-        return Timed(section, name, device, 1, [seconds] * 10, {"hidden": hidden} if hidden else {})
-
-    found = Results(
-        {"cpu_name": "AMD EPYC", "device_name": "NVIDIA H200"},
-        [
-            ceiling("matrix product", 1.0, {"size": 64}, {"flop": 5e9}),
-            ceiling("matrix product", 1.0, {"size": 128}, {"flop": 7e9}),
-            ceiling("copy", 1.0, {"mebibytes": 1}, {"bytes": 90e9}),  # within the caches, so not the memory's
-            ceiling("copy", 1.0, {"mebibytes": 256}, {"bytes": 20e9}),
-            timed("pipelines", "dataloader", 6.0, None),
-            timed("pipelines", "memory", 1.0, None),
-            timed("ladder", TEXTBOOK, 8.0),
-            timed("ladder", PLAIN, 2.0),
-            timed("ladder", floor, 1.0),
-            timed("ladder", WIDE[0], 9.0, 2048),
-            timed("ladder", WIDE[1], 3.0, 2048),
-            timed("ladder", TEXTBOOK, 5.0, device="cuda"),
-            timed("ladder", PLAIN, 1.0, device="cuda"),
-        ],
-        "2026-01-31",
-        skipped=[Skipped("ladder", "TF32", "cpu", "needs an NVIDIA GPU")],
-    )
-    lines = summary(found).splitlines()
-    rest = "(interval {0} to {0}, 10 pairs).".format
-    assert lines == [
-        "AMD EPYC (cpu): matrix products up to 7 GFLOP/s (1 threads)",
-        "AMD EPYC (cpu): copies of 256 MiB at 20 GB/s (1 threads)",
-        f"AMD EPYC (cpu), pipelines: memory is 6.00 times as fast as dataloader {rest('6.00')}",
-        f"AMD EPYC (cpu), ladder: {PLAIN} is 4.00 times as fast as {TEXTBOOK} {rest('4.00')}",
-        f"AMD EPYC (cpu), ladder: {floor} is 8.00 times as fast as {TEXTBOOK} {rest('8.00')}",
-        f"AMD EPYC (cpu), ladder: {floor} is 2.00 times as fast as {PLAIN} {rest('2.00')}",
-        f"AMD EPYC (cpu), ladder, width 2048: {WIDE[1]} is 3.00 times as fast as {WIDE[0]} {rest('3.00')}",
-        f"NVIDIA H200 (cuda), ladder: {PLAIN} is 5.00 times as fast as {TEXTBOOK} {rest('5.00')}",
-        "skipped: ladder, TF32 (cpu): needs an NVIDIA GPU",
-    ]
-
-
-def test_the_summary_of_nothing_says_why_there_is_nothing():
-    skipped = [Skipped("ceilings", BROKEN_OFF, "cpu", "RuntimeError: broken")]
-    assert summary(Results({}, [], "2026-01-31", skipped=skipped)).splitlines() == [
-        f"skipped: ceilings, {BROKEN_OFF} (cpu): RuntimeError: broken",
-    ]
-
-
-def test_an_import_is_timed_in_fresh_processes():
-    (seconds,) = import_seconds(repeats=1)
-    assert seconds > 0
-
-
-@pytest.mark.parametrize(("load", "busy"), [(None, False), (0.5, False), (0.8, True)])
-def test_who_records_on_a_busy_machine_is_told(monkeypatch, tmp_path, capsys, load, busy):
-    monkeypatch.setattr(benchmark, "environment", lambda device: {"load_average": load})
-    monkeypatch.setattr(benchmark, "benchmark", lambda *a, **k: Results({}, [], "2026-01-31"))
-    monkeypatch.setattr(benchmark, "import_seconds", lambda: [0.001, 0.002, 0.003])
-    assert benchmark.run(record=tmp_path / "here.json") == 0
-    out = capsys.readouterr().out
-    assert out.endswith("import mnist_gpu.training beyond torch: 2.0 ms (median)\n")
-    assert ("This machine is busy (load 0.8" in out) == busy
-
-
-def test_one_of_two_devices_can_be_measured_alone(fake_sections, monkeypatch):
-    monkeypatch.setattr(benchmark, "environment", lambda device: {"device_name": "a GPU", "cpu_name": "a CPU"})
-    monkeypatch.setattr(benchmark, "synchronize", lambda device: None)
-    for on, devices in (("cpu", ["cpu"]), ("gpu", ["cuda"]), (None, ["cpu", "cuda"])):
-        found, _ = run(CUDA, only=["ceilings"], on=on)
-        assert [m.device for m in found.measurements] == devices
-    found, _ = run(CUDA, only=["crossover"], on="cpu")
-    assert found.measurements == []  # which takes both in one run
-    with pytest.raises(ValueError, match="there is no GPU here to measure on"):
-        run(CPU, on="gpu")
+@pytest.fixture(autouse=True)
+def cpu_alone(monkeypatch):
+    """The benchmark takes the CPU for the machine's only device, and its epochs for those of a recorded machine."""
+    monkeypatch.setattr(benchmark, "pick_device", lambda: CPU)
+    monkeypatch.setattr(benchmark, "epoch_seconds", lambda device: [6.0, 0.5])
 
 
 @pytest.fixture
@@ -224,54 +26,134 @@ def record(tmp_path):
     return tmp_path / "here.json"
 
 
-def test_a_record_can_be_continued(fake_sections, record):
+def measured_by(monkeypatch, section, function):
+    monkeypatch.setitem(SECTIONS, section, replace(SECTIONS[section], measure=function))
+
+
+def fake(section, *, fail=None):
+    """A section that yields what it skips and two measurements of so many rounds. `fail` is raised in the second."""
+
+    def measure(device, rounds=10, **options):
+        yield Skipped(section, "for GPUs alone", device.type, "needs a GPU")
+        yield Timed(section, "first", device.type, 1, [1.0] * rounds)
+        yield Timed(section, "second", device.type, 1, [1.0] * (1 if fail else rounds))
+        if fail:
+            raise fail
+
+    return measure
+
+
+@pytest.fixture
+def fake_sections(monkeypatch):
+    for section in SECTIONS:
+        measured_by(monkeypatch, section, fake(section))
+
+
+def total(**chosen):
+    return sum(seconds for *_, seconds in plan(CPU, **{"quick": False, "only": None, "on": None} | chosen))
+
+
+def test_an_epoch_is_timed_from_some_steps_of_it():
+    by_textbook, by_the_plain_loop = epoch_seconds(CPU)
+    assert by_textbook > by_the_plain_loop > 0.01
+
+
+def test_a_machine_that_is_twice_as_slow_is_told_twice_the_time_but_for_what_is_fixed(monkeypatch):
+    fixed = {name: seconds for name, (seconds, *_) in benchmark.COSTS.items()}
+    assert fixed.keys() == SECTIONS.keys()
+    here = {name: total(only=[name]) for name in SECTIONS}
+    assert 60 < total(quick=True) < total() / 2
+    monkeypatch.setattr(benchmark, "epoch_seconds", lambda device: [12.0, 1.0])
+    for name, seconds in fixed.items():
+        assert total(only=[name]) - seconds == pytest.approx(2 * (here[name] - seconds))
+    for one in ([12.0, 0.5], [6.0, 1.0]):  # either of the two alone counts, too
+        monkeypatch.setattr(benchmark, "epoch_seconds", lambda device, one=one: one)
+        assert total() > sum(here.values())
+
+
+def test_rounds_go_down_to_what_the_statistics_need_and_not_below(monkeypatch):
+    def planned(limit):
+        monkeypatch.setattr(benchmark, "LIMIT", limit)
+        found = [(name, settings.get("rounds"), seconds) for name, _, settings, seconds in plan(CPU, False, None, None)]
+        return sum(seconds for *_, seconds in found), {name: rounds for name, rounds, _ in found if rounds}
+
+    (most, ten), (least, fewest) = planned(LIMIT * 100), planned(0)
+    assert set(ten.values()) == {10} and fewest == {name: SECTIONS[name].quick["rounds"] for name in ten}
+    assert fewest["ladder"] == fewest["pipelines"] == 10 and min(fewest.values()) == 4
+    seconds, rounds = planned(between := (most + least) / 2)
+    assert seconds <= between and 4 < min(rounds.values()) < 10 and all(rounds[n] >= fewest[n] for n in ten)
+
+
+def test_it_says_how_long_it_takes_before_the_first_section_and_at_the_end(fake_sections, capsys):
+    assert benchmark.run() == 0
+    first, *lines = [line for line in capsys.readouterr().out.splitlines() if "minutes" in line or " ..." in line]
+    said = f"{total() / 60:.2g} minutes"
+    assert said in first and len(lines) == len(SECTIONS) + 1 and said in lines[-1] and "seconds" in lines[-1]
+
+
+def test_it_runs_the_sections_asked_for_on_every_device_but_crossover_once():
+    def chosen(device, only, on=None):
+        return [(name, here.type) for name, here, *_ in plan(device, False, only, on)]
+
+    assert [name for name, _ in chosen(CPU, None)] == list(SECTIONS)
+    assert chosen(CUDA, ["crossover", "ceilings"]) == [("ceilings", "cpu"), ("crossover", "cuda"), ("ceilings", "cuda")]
+    assert chosen(CUDA, ["ladder"], "cpu") == [("ladder", "cpu")] and chosen(CUDA, ["crossover"], "cpu") == []
+    assert chosen(CUDA, ["ladder"], "gpu") == [("ladder", "cuda")]
+    with pytest.raises(ValueError, match="no GPU here"):
+        benchmark.run(on="gpu")
+
+
+def test_an_error_ends_its_section_and_the_others_go_on(fake_sections, monkeypatch, record, capsys):
+    measured_by(monkeypatch, "pipelines", fake("pipelines", fail=RuntimeError("a worker died")))
+    assert benchmark.run(only=["ceilings", "pipelines", "crossover"], record=record) == 1
+    found = read(record)
+    assert [m.section for m in found.measurements] == ["ceilings"] * 2 + ["pipelines"] * 2 + ["crossover"] * 2
+    assert Skipped("pipelines", BROKEN_OFF, "cpu", "RuntimeError: a worker died") in found.skipped
+    assert capsys.readouterr().out.count("a worker died") == 2  # at once, and in the summary
+
+
+def test_a_record_is_added_to_only_if_that_is_asked_for_and_on_the_same_machine(fake_sections, record):
     for section in ("ceilings", "ladder", "ladder"):
         assert benchmark.run(only=[section], record=record, append=True) == 0
-    found = read(record)
-    assert [m.section for m in found.measurements] == ["ceilings", "ladder"]
-    write(record, replace(found, environment=found.environment | {"torch": "1.0"}))
-    with pytest.raises(ValueError, match="another machine or program: torch differ"):
-        benchmark.run(only=["ladder"], record=record, append=True)
-
-
-def test_a_record_is_not_replaced_by_a_run_that_does_not_add_to_it(fake_sections, record):
-    assert benchmark.run(only=["ceilings"], record=record) == 0
-    before = record.read_bytes()
+    found, before = read(record), record.read_bytes()
+    assert [m.section for m in found.measurements] == ["ceilings"] * 2 + ["ladder"] * 2
     with pytest.raises(ValueError, match=rf"{record.name} is there already.*--append"):
         benchmark.run(only=["ladder"], record=record)
     assert record.read_bytes() == before
+    write(record, replace(found, environment=found.environment | {"torch": "1.0"}))
+    with pytest.raises(ValueError, match="torch"):
+        benchmark.run(only=["ladder"], record=record, append=True)
 
 
 class Gone(BaseException):
-    """The machine goes away: nothing that the program would still do is done."""
+    """The machine goes away."""
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, Gone, RuntimeError("the driver is lost")])
-@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("at", range(3))
 def test_a_record_that_is_cut_short_anywhere_and_continued_has_all_that_was_measured(monkeypatch, record, at, end):
-    names = ("ceilings", "pipelines", "account", "ladder")
+    names = ("pipelines", "account", "ladder")
 
-    def section(name, rounds, fail=None):
-        def measure(device, **options):
-            yield Skipped(name, "for CPUs alone", device.type, "needs a CPU")  # always first, as on a GPU
-            yield Timed(name, "first", device.type, 1, [1.0] * rounds)
-            if fail:
-                yield Timed(name, "second", device.type, 1, [1.0])  # one round, then the end
-                raise fail
-            yield Timed(name, "second", device.type, 1, [1.0] * rounds)
-
-        return measure
-
-    def go(rounds, fail_at=None):
+    def go(fail_at=None, most=10):
         for i, name in enumerate(names):
-            measures(monkeypatch, name, section(name, rounds, end if i == fail_at else None))
+            section = fake(name, fail=end if i == fail_at else None)
+            measured_by(monkeypatch, name, lambda device, section=section, **_: section(device, most))
         with contextlib.suppress(Gone):
             benchmark.run(only=list(names), record=record, append=True)
-        found = read(record).measurements if record.exists() else []
-        return {(m.section, m.name): len(m.seconds) for m in found}
+        return {(m.section, m.name): len(m.seconds) for m in read(record).measurements}
 
     whole = {(name, which): 10 for name in names for which in ("first", "second")}
-    found = go(10, at)
+    found = go(at)
     assert all(found[name, which] == 10 for name in names[:at] for which in ("first", "second"))
-    assert go(10) == whole
-    assert go(4, at) == whole == go(4)
+    assert go() == whole
+    assert go(at, most=4) == whole == go(most=4)
+
+
+def test_the_summary_has_the_lines_of_every_device_and_what_was_skipped():
+    times = [("cpu", TEXTBOOK, 8.0), ("cpu", PLAIN, 2.0), ("cuda", TEXTBOOK, 5.0), ("cuda", PLAIN, 1.0)]
+    measured = [Timed("ladder", name, on, 1, [seconds] * 10, {"hidden": 128}) for on, name, seconds in times]
+    skipped = [Skipped("ladder", "TF32", "cpu", "needs an NVIDIA GPU")]
+    environment = {"cpu_name": "AMD EPYC", "device_name": "NVIDIA H200"}
+    cpu, gpu, last = summary(Results(environment, measured, "2026-01-31", skipped=skipped)).splitlines()
+    assert "AMD EPYC" in cpu and f"{PLAIN} is 4.00 times as fast as {TEXTBOOK}" in cpu
+    assert "NVIDIA H200" in gpu and "5.00 times" in gpu and "TF32" in last and "needs an NVIDIA GPU" in last

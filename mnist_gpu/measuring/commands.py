@@ -4,40 +4,33 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_gpu.measuring.busy import watching
 
 TEXT = {"encoding": "utf-8", "errors": "replace"}  # what programs say, and subprocess is to read
-LINES = 15  # of standard error that are shown
 # Where torchrun's own report of a failed worker begins: forty lines, after those in which the worker gave the reason.
 REPORT = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/", re.MULTILINE)
 
 
-def own_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """`environment` for a program that finds this very package, wherever it is started.
-
-    What it prints, and what it starts prints, is in UTF-8, whatever the system's code page.
-    """
-    path = [str(Path(__file__).resolve().parents[2]), *filter(None, [environment.get("PYTHONPATH")])]
-    return {**environment, "PYTHONPATH": os.pathsep.join(path), "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
+def own_environment() -> dict[str, str]:
+    """For a program that finds this very package, and prints in UTF-8 whatever the system's code page is."""
+    path = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}
 
 
 def why(errors: str) -> str:
-    """The end of what a program wrote to standard error, where its reason stands."""
+    """The last 15 lines that a program wrote to standard error, where its reason stands."""
     reason = REPORT.split(errors, maxsplit=1)[0].strip() or errors.strip()
-    return "\n".join(reason.splitlines()[-LINES:]) or "(it said nothing)"
+    return "\n".join(reason.splitlines()[-15:]) or "(it said nothing)"
 
 
-def run_command(command: Sequence, env: Mapping[str, str] = os.environ, **options) -> str:
-    """What `command` prints. `env` and `options` are those of subprocess.run.
-
-    Raises RuntimeError if it fails, with its status and the end of its standard error.
-    """
+def run_command(command: Sequence, **options) -> str:
+    """What `command` prints. Raises RuntimeError with its status and the end of its standard error if it fails."""
     command = [*map(str, command)]
     with watching():
-        done = subprocess.run(command, env=own_environment(env), capture_output=True, check=False, **TEXT, **options)
+        done = subprocess.run(command, env=own_environment(), capture_output=True, check=False, **TEXT, **options)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)} ended with status {done.returncode}:\n{why(done.stderr)}")
     return done.stdout

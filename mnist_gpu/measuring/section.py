@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from mnist_gpu.measuring.results import Results, Skipped, Timed, compare_in_turn
 
 # Of the sections that time their sides in turn. Ten pairs are enough for up to 25 comparisons made together; four are
-# enough for none, so a section whose summary compares takes ten also for a look.
+# enough for none, so a section whose summary compares takes ten also for a look: fewer make no record either.
 ROUNDS, QUICK_ROUNDS = {"rounds": 10}, {"rounds": 4}
 
 
@@ -14,8 +14,8 @@ ROUNDS, QUICK_ROUNDS = {"rounds": 10}, {"rounds": 4}
 class Section:
     """A part of the benchmark: measured in a chapter's room, and a line in mnist_gpu.benchmark."""
 
-    # Called with the device, the settings, and, where it takes rounds, `progress` (as in timing.alternate). It yields
-    # what is measured one by one, so that what is finished is kept when a run is interrupted.
+    # Called with the device, the settings, and, where it takes rounds, `progress` (see timing.alternate). It yields one
+    # measurement at a time, so that what is finished is kept when a run is interrupted.
     measure: Callable[..., Iterator[Timed | Skipped]]
     full: dict = field(default_factory=dict)  # settings of a record
     quick: dict = field(default_factory=dict)  # settings of a look

@@ -5,6 +5,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Annotated
 
 import torch
 
@@ -128,7 +129,11 @@ def judge_model(model: Callable[..., float], limits: Mapping[str, Limits], measu
 
 
 @using_threads()
-def run_predict(card: str | None = None, batch_size: int = 128, hidden: int = 128) -> None:
+def run_predict(
+    card: Annotated[str | None, "one card, such as T4; without it, all", {"nargs": "?"}] = None,
+    batch_size: Annotated[int, "images per step"] = 128,
+    hidden: Annotated[int, "width of the hidden layer"] = 128,
+) -> None:
     """Prints a table of a training step on GPUs that are not here, beside this computer's CPU, which is measured.
 
     Raises ValueError for an unknown card or sizes below 1.

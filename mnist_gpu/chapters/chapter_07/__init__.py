@@ -5,6 +5,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import matplotlib.pyplot as plt
 import torch
@@ -139,7 +140,10 @@ def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Dr
     return drawing.bars(series, unit="seconds per epoch", log=True, order=[*ROWS.values(), FLOOR])
 
 
-def draw_ladder(file: Path = REFERENCE / "ladder.png", add: Path | None = None) -> int:
+def draw_ladder(
+    file: Annotated[Path, "a PNG file", {"nargs": "?"}] = REFERENCE / "ladder.png",
+    add: Annotated[Path | None, "a results file that is not among the recorded ones"] = None,
+) -> int:
     """Draws the ladder of all recorded machines and of the results file `add` as a PNG. ValueError if there is none."""
     writable(file)
     plt.switch_backend("agg")  # a file is wanted, no window
