@@ -49,7 +49,7 @@ def add_option(add: Callable, parameter: inspect.Parameter) -> None:
 def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a notebook's is none
-            stream.reconfigure(errors="backslashreplace")  # where a code page lacks µ, say, its number and no error
+            stream.reconfigure(errors="backslashreplace")  # where a code page lacks μ, say, its number and no error
     arguments = sys.argv[1:] if arguments is None else arguments
     options = vars(parser(*arguments[:1]).parse_args(arguments))
     try:

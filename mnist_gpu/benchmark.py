@@ -124,6 +124,8 @@ def run(
     whole = (lambda: results.merged(before, found)) if before else lambda: found
     whole()  # which also raises where it is another machine's
     print(describe(device))
+    if record and (load := found.environment["load_average"] or 0.0) > results.QUIET:
+        print(f"This machine is busy (load {load:.1f}), and every figure will say so: better wait until it is idle.")
     with watching():
         todo = plan(device, quick, only, on)
     about = f"about {long(sum(seconds for *_, seconds in todo))}"

@@ -18,7 +18,7 @@ try:
         os.kill(os.getppid(), signal.SIGINT)
     time.sleep(60)
 except KeyboardInterrupt:
-    print("kept µ")
+    print("kept μ")
 """
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no interrupt for another program")
 
@@ -39,7 +39,7 @@ def test_a_part_passes_or_fails_and_what_it_prints_is_kept(log):
 
 @posix
 def test_a_part_whose_time_is_up_may_write_what_it_has_and_is_ended_with_its_children(log):
-    assert do(["-c", SLOW], 3, log) == ("stopped", "kept µ")
+    assert do(["-c", SLOW], 3, log) == ("stopped", "kept μ")
     deaf = "import signal, subprocess, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     child = "[sys.executable, '-c', 'import time; time.sleep(300)']"
     status, pid = do(["-c", f"{deaf} p = subprocess.Popen({child}); print(p.pid, flush=True); p.wait()"], 3, log)

@@ -15,9 +15,9 @@ every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem
 
 # A number with a unit of something that is measured. Sizes (28 x 28, 47 MB as bytes) and settings are not.
 MEASURED = re.compile(
-    r"\d[\d.,]*\s*(µs|us|ms|s|seconds?|GB/s|MB/s|[GT]?FLOP/s|images/s|%|percent|x|times)\s+"
+    r"\d[\d.,]*\s*(μs|us|ms|s|seconds?|GB/s|MB/s|[GT]?FLOP/s|images/s|%|percent|x|times)\s+"
     r"(faster|slower|longer|as long|more|less|(an?|per) (epoch|step|image)|of the time)"
-    r"|\d[\d.,]*\s*(µs|us|ms|seconds|GB/s|MB/s|[MGT]FLOP/s|images/s)\b",
+    r"|\d[\d.,]*\s*(μs|us|ms|seconds|GB/s|MB/s|[MGT]FLOP/s|images/s)\b",
     re.I,
 )
 ALLOWED = {"1 GFLOP/s"}  # the unit, explained

@@ -20,7 +20,7 @@ if sys.platform == "win32":
     PAGES["ascii"] = {"PYTHONIOENCODING": "ascii"}
 # Several commands, one after the other in one process, since most of a command's time is the import of torch.
 COMMANDS = "import sys; from mnist_gpu.__main__ import main; sys.exit(max(main(c.split()) for c in sys.argv[1:]))"
-SIGNS = "5 µs → 張 “é” …"
+SIGNS = "5 μs → 張 “é” …"
 SAY = "print('5 \\u00b5s \\u2192 \\u5f35 \\u201c\\u00e9\\u201d \\u2026')"
 
 
@@ -45,7 +45,7 @@ def test_every_command_prints_to_a_file_under_every_page(tmp_path, page):
 
 
 def test_a_command_prints_its_errors_to_a_pipe(tmp_path):
-    command = [sys.executable, "-m", "mnist_gpu", "train", "--json", "nowhere/5 µs"]
+    command = [sys.executable, "-m", "mnist_gpu", "train", "--json", "nowhere/5 μs"]
     done = subprocess.run(command, cwd=tmp_path, env=environment("ascii"), capture_output=True)
     assert done.returncode == 2 and b"error: cannot write nowhere" in done.stderr and b"Traceback" not in done.stderr
 

@@ -173,7 +173,7 @@ def measured_order(answer: list[str]) -> str:
             slow, fast = c.names
             work = f"The {fast}: {COSTS[fast]}; the {slow}: {COSTS[slow]}. Divide both by the two ceilings."
             raise Wrong(f"The {fast} is put before the {slow}, but {c} {work}")
-    times = ", ".join(f"{name} {1e5 * statistics.median(seconds[name]):,.0f} µs" for name in answer)
+    times = ", ".join(f"{name} {1e5 * statistics.median(seconds[name]):,.0f} μs" for name in answer)
     return f"Measured: {times}."
 
 
@@ -201,7 +201,7 @@ EXERCISES = (
         between("owcowc"),
         lambda: [(VirtualDevice(*random.choices(range(5, 900), k=2), pending),) for pending in (700, 0, 90, 0, 300)],
         run=lambda answer, device: answer(device.operation, device.wait, device.clock),
-        given=lambda device: f"Asking takes {device.asking} µs, the work {device.work} µs; in seconds",
+        given=lambda device: f"Asking takes {device.asking} μs, the work {device.work} μs; in seconds",
         hints=(
             (between("owcoc"), "When the clock was stopped, work was still in the queue: it timed the asking."),
             (between("ocowc"), "When the clock was started, work of the warm-up was still in the queue."),

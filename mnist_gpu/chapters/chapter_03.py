@@ -71,8 +71,8 @@ def digits(images: torch.Tensor, labels: torch.Tensor) -> Drawn:
 def one_image(parts: Mapping[str, float], whole: float) -> Drawn:
     """What the parts of preparing an image take, in seconds, beside what was measured as a whole."""
     row = {name: 1e6 * seconds for name, seconds in parts.items()}
-    axes, says = stacked({"an image": row}, unit="µs", wholes={"an image": 1e6 * whole})
-    return Drawn(axes, f"{says}\nAs a whole {number(1e6 * whole)} µs; {max(parts, key=parts.get)} takes most.")
+    axes, says = stacked({"an image": row}, unit="μs", wholes={"an image": 1e6 * whole})
+    return Drawn(axes, f"{says}\nAs a whole {number(1e6 * whole)} μs; {max(parts, key=parts.get)} takes most.")
 
 
 def rates(device: torch.device, mine: Results) -> Drawn:

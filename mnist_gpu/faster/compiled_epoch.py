@@ -18,7 +18,7 @@ from mnist_gpu.faster.written_out import need_float32
 from mnist_gpu.model import CLASSES, MLP
 from mnist_gpu.torch_private import scan
 
-UNROLLED = 4  # steps in the body of the compiled loop: gathering several batches at once takes 26 to 29 µs each, not 36
+UNROLLED = 4  # steps in the body of the compiled loop: gathering several batches at once takes 26 to 29 μs each, not 36
 
 
 def training_step(products: str, data: tuple, state: tuple, index: torch.Tensor, lr: float, momentum: float) -> tuple:
@@ -32,7 +32,7 @@ def training_step(products: str, data: tuple, state: tuple, index: torch.Tensor,
     weights_1, bias_1, weights_2, bias_2 = parameters
     x = images[index].float() / 127.5 - 1  # [B, 784], mnist_gpu.data.normalize
     # In every sum with a product the other operand is subtracted, negated if need be. torch.compile would make one call
-    # of product and addition (addmm), which begins with a copy of what is added: 40 µs a step.
+    # of product and addition (addmm), which begins with a copy of what is added: 40 μs a step.
     activations = F.relu(hidden(weights_1, x) - -(bias_1[:, None] if features_first else bias_1))
     columns = activations if features_first else activations.t()  # [H, B]
     log_p = torch.log_softmax(torch.mm(weights_2, columns) - -bias_2[:, None], 0)  # [10, B]

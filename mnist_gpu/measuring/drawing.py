@@ -247,8 +247,8 @@ def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: int
     axis.set_yticks([offset + (depths[row] - 1) / 2 for row, offset in offsets.items()], list(offsets))
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
-    axis.set(xlabel="µs since the beginning")
-    said = [f"{i:2d}  {name}: up to {longest[name] * 1e6:.0f} µs" for i, name in enumerate(names, start=1)]
+    axis.set(xlabel="μs since the beginning")
+    said = [f"{i:2d}  {name}: up to {longest[name] * 1e6:.0f} μs" for i, name in enumerate(names, start=1)]
     return Drawn(axis, "\n".join(said))
 
 

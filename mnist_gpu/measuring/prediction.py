@@ -328,7 +328,7 @@ def outcomes(machines: Iterable[Results], sections: Collection[str] = ("crossove
             if card != card_of(results) or section not in sections:
                 continue
             what = ", ".join([f"{card}: {name}", *(f"{key.replace('_', ' ')} {n}" for key, n in sizes.items())])
-            per, unit = (1, "s") if section == "ladder" else (1e-6, "µs")
+            per, unit = (1, "s") if section == "ladder" else (1e-6, "μs")
             for m in (m for m in results.select(section, name, **sizes) if m.device != "cpu"):
                 time = statistics.median(m.per_epoch()) if section == "ladder" else m.median
                 times = f"{span(seconds, per)} {unit}", number(time / per), f"{time / seconds.middle:.2f}x"

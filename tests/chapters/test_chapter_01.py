@@ -94,4 +94,4 @@ def test_an_order_is_measured_and_neither_equal_times_nor_nearly_equal_ones_are_
     assert measured(sum=20).status == WRONG
     assert measured(product=40).status == RIGHT
     found = measured(product=40, copy=20, sum=0.9)  # as on a fast GPU: the first two take little more than their start
-    assert found.status == RIGHT and "copy 20 µs, product 40 µs" in found.text
+    assert found.status == RIGHT and "copy 20 μs, product 40 μs" in found.text

@@ -65,7 +65,7 @@ def test_figures_say_what_they_show(monkeypatch):
     assert "H100" in recorded and "recorded 2026-01-30" in recorded and "memory 900" in recorded
 
     axes, says = lab.one_image({"ToTensor": 2e-5, "collate": 3e-5}, 1e-4)
-    assert "ToTensor 20, collate 30" in says and "100 µs" in says and "collate takes most" in says
+    assert "ToTensor 20, collate 30" in says and "100 μs" in says and "collate takes most" in says
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([20, 30])
     plt.close("all")
 

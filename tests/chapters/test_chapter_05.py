@@ -110,7 +110,7 @@ def test_the_command_predicts_every_card_or_one(monkeypatch, capsys):
     lab.run_predict()
     out = capsys.readouterr().out
     assert [line[:9].strip() for line in out.splitlines() if line.endswith("x")] == predictable()
-    assert "500 µs" in out and "900 µs" in out and "https://" not in out
+    assert "500 μs" in out and "900 μs" in out and "https://" not in out
     lab.run_predict("A100", 2048, 64)
     out = capsys.readouterr().out
     times = predict_step(predicted_card("A100"), 9e-4, 2048, 64), predict_graph(predicted_card("A100"), 2048, 64)

@@ -127,7 +127,7 @@ def test_an_account_says_which_parts_are_smaller_than_what_the_sum_is_off_by(par
     seconds = {name: 1e-6 * us for name, us in SECONDS.items()}
     parts = parts_of(seconds, 3e-6, 0.5e-6, "textbook")
     axes, says = lab.account_bar(parts, 80e-6, "textbook, CPU")
-    assert "off by 2.6 µs: more than copy, launch, compute: update, wait." in says
+    assert "off by 2.6 μs: more than copy, launch, compute: update, wait." in says
     assert axes.lines[0].get_xdata() == pytest.approx([80, 80])
     assert sum(bar.get_width() for bar in axes.patches) == pytest.approx(77)  # but for 0.4, too little to draw
     assert "less than any" in lab.account_bar(parts, sum(parts.values()), "textbook, CPU").says
@@ -142,7 +142,7 @@ def test_the_line_is_drawn_on_linear_axes_with_the_point_that_it_predicts():
     assert axes.get_xscale() == axes.get_yscale() == "linear" and axes.get_ylim()[0] == 0
     assert dict(zip(*line.get_data(), strict=True))[128] == pytest.approx(67) and line.get_xdata()[0] == 0
     assert list(measured.get_xdata()) == [1, 16, 256] and held_out.get_ydata() == pytest.approx([67])
-    assert "fixed 3 µs" in says and "0.50 µs per image" in says
+    assert "fixed 3 μs" in says and "0.50 μs per image" in says
 
 
 def test_a_point_lies_under_the_roof_of_operations_and_bytes():

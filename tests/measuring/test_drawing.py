@@ -44,18 +44,18 @@ def test_every_kind_of_number_looks_different_and_is_called_what_it_is():
 
 def test_lines_have_their_points_bands_and_marks():
     found = Series("one kernel", OWN, [1, 10, 100], [3.0, 5.0, 40.0], [2.0, 4.0, 30.0], [4.0, 6.0, 50.0])
-    axis, says = drawing.lines([found], xlabel="numbers", ylabel="µs", marks={"here": 10})
+    axis, says = drawing.lines([found], xlabel="numbers", ylabel="μs", marks={"here": 10})
     assert list(axis.lines[0].get_xdata()) == [1, 10, 100] and list(axis.lines[0].get_ydata()) == [3.0, 5.0, 40.0]
     assert len(axis.collections) == 1 and axis.get_xscale() == axis.get_yscale() == "log"
-    assert "here" in {t.get_text() for t in axis.texts} and "3 µs at 1, 40 µs at 100" in says
+    assert "here" in {t.get_text() for t in axis.texts} and "3 μs at 1, 40 μs at 100" in says
 
 
 def test_stacked_parts_follow_each_other_and_what_is_too_small_is_named():
     rows = {"here": {"load": 8.0, "copy": 0.01, "compute": 4.0}, "there": {"load": 1.0, "copy": 0.001, "compute": 2.0}}
-    axis, says = drawing.stacked(rows, unit="µs", wholes={"here": 13.0}, hollow=["there"])
+    axis, says = drawing.stacked(rows, unit="μs", wholes={"here": 13.0}, hollow=["there"])
     assert widths(axis) == [1.0, 2.0, 4.0, 8.0]
     assert sorted(p.get_x() for p in axis.patches) == [0.0, 0.0, 1.0, 8.0]
-    assert "here: 12 µs = load 8, compute 4" in says and "Too small to draw: copy" in says
+    assert "here: 12 μs = load 8, compute 4" in says and "Too small to draw: copy" in says
 
 
 def test_a_grid_has_its_texts_and_names_the_largest():
@@ -72,7 +72,7 @@ def test_a_timeline_begins_at_zero_and_numbers_the_longest():
     events = [("Python", "call", 5.0, 5.00001, 0), ("device", "work", 5.00001, 5.00005, 0)]
     axis, says = drawing.timeline([*events, ("device", "in it", 5.00002, 5.00003, 1)], named=2)
     assert min(p.get_x() for p in axis.patches) == 0.0 and max(widths(axis)) == pytest.approx(40, rel=1e-3)
-    assert " 2  work: up to 40 µs" in says
+    assert " 2  work: up to 40 μs" in says
 
 
 def test_pictures_are_drawn_one_by_one_and_shown_with_their_sentence(monkeypatch, capsys):
@@ -85,7 +85,7 @@ def test_pictures_are_drawn_one_by_one_and_shown_with_their_sentence(monkeypatch
 
 
 def test_columns_line_up_and_numbers_have_the_digits_one_reads():
-    lines = drawing.columns(["what", "µs"], [("a", 1), ("longer", 123)]).splitlines()
-    assert lines == ["what     µs", "------  ---", "a         1", "longer  123"]
+    lines = drawing.columns(["what", "μs"], [("a", 1), ("longer", 123)]).splitlines()
+    assert lines == ["what     μs", "------  ---", "a         1", "longer  123"]
     assert [number(x) for x in (0.01234, 12.345, 1234.5)] == ["0.0123", "12.3", "1,234"]
     assert span((0.000234, 0.00456), 1e-6) == "230 to 4,600"

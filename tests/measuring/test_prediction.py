@@ -16,7 +16,7 @@ from mnist_gpu.measuring.prediction import predicted_card, published, sources, s
 from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.model import parameter_count, step_bytes, step_flops
 
-# A card whose kernels take 1 to 4 µs.
+# A card whose kernels take 1 to 4 μs.
 EXAMPLE = PredictedCard("example", Range(1e-6, 4e-6), Range(1e12, 2e12), Range(1e11, 3e11))
 
 

@@ -148,10 +148,10 @@ def run_predict(
     for there in cards:
         times = predict_step(there, launch, batch_size, hidden), predict_graph(there, batch_size, hidden)
         rows.append((there.name, *(text for t in times for text in (span(t, 1e-6), f"{span(t.gain_over(here))}x"))))
-    print(f"Measured here, {cpu_name()}: a step of {batch_size} images at width {hidden} takes {1e6 * here:,.0f} µs,")
-    print(f"with {threads} of {usable_cpus()} usable CPUs; to launch its operations takes {1e6 * launch:,.0f} µs.")
+    print(f"Measured here, {cpu_name()}: a step of {batch_size} images at width {hidden} takes {1e6 * here:,.0f} μs,")
+    print(f"with {threads} of {usable_cpus()} usable CPUs; to launch its operations takes {1e6 * launch:,.0f} μs.")
     print("Predicted for GPUs, from figures that others have published; nothing of it was measured:")
-    print(columns(["card", "launched, µs", "gain", "as a CUDA graph, µs", "gain"], rows))
+    print(columns(["card", "launched, μs", "gain", "as a CUDA graph, μs", "gain"], rows))
     print("launched: this CPU asks for the operations one by one; in a graph it does not. gain: over this CPU's step.")
     if card:
         print("From these figures of others:", sources(prediction.figures_for(card)), sep="\n")

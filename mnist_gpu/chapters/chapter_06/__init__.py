@@ -27,21 +27,21 @@ def line_fit(measured: Mapping[str, Timed], fixed: float, slope: float) -> Drawn
         Series("measured", OWN, list(steps), list(steps.values())),
         Series("measured, not in the fit", OWN, [128], [1e6 * measured["step"].median]),
     ]
-    axis = lines(series, xlabel="images in the batch", ylabel="µs per step", log="").axes
+    axis = lines(series, xlabel="images in the batch", ylabel="μs per step", log="").axes
     axis.lines[1].set_linestyle("")
     axis.set_ylim(0)
-    return Drawn(axis, f"fixed {1e6 * fixed:.0f} µs per step, and {1e6 * slope:.2f} µs per image")
+    return Drawn(axis, f"fixed {1e6 * fixed:.0f} μs per step, and {1e6 * slope:.2f} μs per image")
 
 
 def account_bar(parts: Mapping[str, float], whole: float, name: str) -> Drawn:
     """The parts of a step beside the whole, seconds, and which parts are smaller than what their sum is off by."""
     total = sum(parts.values())
     shares = {f"{part} ({seconds / total:.0%})": 1e6 * seconds for part, seconds in parts.items()}
-    axes, says = stacked({name: shares}, unit="µs per step", wholes={name: 1e6 * whole})
+    axes, says = stacked({name: shares}, unit="μs per step", wholes={name: 1e6 * whole})
     gap = abs(whole - total)
     unseen = [part for part, seconds in parts.items() if 0 < seconds < gap]
     than = f"more than {', '.join(unseen)}" if unseen else "less than any of its parts"
-    says += f"\nMeasured as a whole: {number(1e6 * whole)} µs. The sum is off by {number(1e6 * gap)} µs: {than}."
+    says += f"\nMeasured as a whole: {number(1e6 * whole)} μs. The sum is off by {number(1e6 * gap)} μs: {than}."
     return Drawn(axes, says)
 
 

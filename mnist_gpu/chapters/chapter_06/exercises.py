@@ -33,7 +33,7 @@ def about_account(whole: float, parts: dict[str, float], without: dict[str, floa
         return f"{answer} is among the parts: it was found before."
     saves = ", ".join(f"{cause} {whole - us:.0f}" for cause, us in without.items() if cause not in parts)
     gap = whole - sum(parts.values())
-    return f"{gap:.0f} µs are missing, {gap / whole:.1%} of the whole. Of the causes left, each saves: {saves} µs."
+    return f"{gap:.0f} μs are missing, {gap / whole:.1%} of the whole. Of the causes left, each saves: {saves} μs."
 
 
 def smallest_batch(inputs: int, outputs: int, ridge: int, *, size=4, weights=1, written=1) -> int | None:
@@ -62,7 +62,7 @@ def about_batch(inputs: int, outputs: int, ridge: int, batch: object) -> str:
 EXERCISES = (
     Exercise("06.1", WRITE, "Which cause is missing in the account?", compared(
         missing, accounts, why=about_account,
-        given=lambda whole, parts, without: f"{whole:.0f} µs, of which {', '.join(parts)} were found",
+        given=lambda whole, parts, without: f"{whole:.0f} μs, of which {', '.join(parts)} were found",
     )),
     Exercise("06.2", PREDICT, "From which batch on is arithmetic the limit?", compared(
         smallest_batch, layers, why=about_batch,

@@ -77,7 +77,7 @@ LADDER = Section(all_ladders, full=ROUNDS, quick=ROUNDS | {"steps": 50}, summary
 
 
 def above_the_floor(measured: Iterable[Timed]) -> dict[str, dict[str, float]]:
-    """What a step of the rungs TAKEN_APART on the CPU is made of, in µs, by rung.
+    """What a step of the rungs TAKEN_APART on the CPU is made of, in μs, by rung.
 
     "products" are the floor; "a slower library" is what the rung's own products take beyond it; "launches" is the same
     training with next to no data (one image a batch, one hidden unit), measured here, warm, for which the compiled

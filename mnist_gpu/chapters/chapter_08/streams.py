@@ -90,5 +90,5 @@ def copies_and_steps(device: torch.device, card: str) -> Drawn:
     every = [(f"{who}, {row}", *rest) for found in events.values() for row, *rest in found]
     axes, says = timeline(every, named=len(every))
     one, two = seconds_in(events)
-    said = f"{who}: {1e6 * one:.0f} µs in one stream, {1e6 * two:.0f} µs in two: {one / two:.2f} times as fast."
+    said = f"{who}: {1e6 * one:.0f} μs in one stream, {1e6 * two:.0f} μs in two: {one / two:.2f} times as fast."
     return Drawn(axes, f"{says}\n{said}")
