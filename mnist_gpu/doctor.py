@@ -23,6 +23,7 @@ import torch
 
 from mnist_gpu.data import load_mnist
 from mnist_gpu.device import accelerator, describe, device_name, environment, kernel_error, pick_device, usable_cpus
+from mnist_gpu.webgpu.gpu import adapters
 from mnist_gpu.why_no_gpu import GPU_MIB_NEEDED, OTHERS, PYTORCH, why_no_gpu, why_no_kernel
 
 # Intel's and LLVM's OpenMP, one program under two names, does not bear a second copy of itself. GCC's (libgomp) does.
@@ -108,6 +109,16 @@ def gpu() -> Iterator[Finding]:
         yield full if free < GPU_MIB_NEEDED else ok(f"{memory}.")
 
 
+def webgpu() -> Iterator[Finding]:
+    """The GPUs that PyTorch may not use, but that a reader has: a laptop's, say."""
+    found, reason = adapters()
+    far = any(name in os.environ for name in ("SSH_CONNECTION", "JUPYTERHUB_USER", "COLAB_RELEASE_TAG"))
+    for one in (a for a in found if a.kind != "software"):
+        yield ok(f"WebGPU finds {one}{', the GPU of this server and not of your laptop' if far else ''}.")
+    if reason:
+        yield ok(f"WebGPU finds no GPU{' on this server' if far else ''}: {reason}.")
+
+
 def threads() -> Iterator[Finding]:
     set_to, cpus = torch.get_num_threads(), usable_cpus()
     text = f"{set_to} thread(s) for {cpus} usable CPU(s)"
@@ -158,4 +169,4 @@ def data() -> Iterator[Finding]:
         yield error(f"MNIST cannot be read: {failure}", "See data/README.md.")
 
 
-EXAMINATIONS = (gpu, threads, openmp, torchvision, data)
+EXAMINATIONS = (gpu, webgpu, threads, openmp, torchvision, data)

@@ -16,8 +16,10 @@ from mnist_gpu.checks import at_least_one, atomic_write, positive, writable
 from mnist_gpu.data import PIPELINES, TRAIN_IMAGES, make_batches
 from mnist_gpu.device import DEFAULT_THREADS, describe, environment, set_threads
 from mnist_gpu.faster.distributed import Group, join, make_distributed_step
+from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
 from mnist_gpu.model import make_model
 from mnist_gpu.training import Epoch, Evaluation, LossNotFinite, evaluate, make_step, train
+from mnist_gpu.webgpu.gpu import the_gpu
 
 SAME = ("hidden", "batch_size", "lr", "momentum", "seed")  # what makes a training another one
 
@@ -30,7 +32,7 @@ def run_training(
     lr: Annotated[float, "learning rate of SGD"] = 0.01,
     momentum: Annotated[float, "momentum of SGD, 0 or more and below 1"] = 0.9,
     seed: Annotated[int, "of the initial weights and of the order of the images"] = 0,
-    device: Annotated[str, "auto, cpu, cuda, mps, xpu, or one GPU such as cuda:1"] = "auto",
+    device: Annotated[str, "auto, cpu, cuda, mps, xpu, one GPU such as cuda:1, webgpu, or webgpu:NAME"] = "auto",
     batches: Annotated[str, "the data pipeline", {"choices": PIPELINES}] = "device",
     threads: Annotated[int, "CPU threads; one is right for a network this small"] = DEFAULT_THREADS,
     save: Annotated[Path | None, "write a checkpoint there when training has finished"] = None,
@@ -53,7 +55,7 @@ def run_training(
     if every_epoch and not save:
         raise ValueError("--every-epoch needs --save FILE, to say where")
     set_threads(threads)
-    with join(device, timeout=timeout) as group:
+    with join("cpu" if device.startswith("webgpu") else device, timeout=timeout) as group:
         group.of_first(lambda: [writable(path) for path in (save, json)])
         # The other ranks do the same and say nothing: rank 0 alone prints and writes.
         with contextlib.nullcontext() if group.first else contextlib.redirect_stdout(io.StringIO()):
@@ -64,9 +66,14 @@ class Training:
     """One rank's training: its `history`, its `tests`, one an epoch; `status` 1: loss not finite; 130: interrupted."""
 
     def __init__(self, group: Group, settings: dict):
-        s, device = settings, group.device
-        print("GPU is available!" if device.type != "cpu" else "GPU is not available, switch to CPU!")  # the textbook's
-        print(describe(device), flush=True)
+        s, device, gpu = settings, group.device, None
+        if s["device"].startswith("webgpu"):  # the model stays on the CPU, between its epochs
+            if group.processes > 1 or s["batches"] != "device":
+                raise ValueError(f"--device {s['device']} takes one process and --batches device")
+            gpu = the_gpu(s["device"].partition(":")[2])
+        found = gpu or device.type != "cpu"
+        print("GPU is available!" if found else "GPU is not available, switch to CPU!")  # as the textbook
+        print(f"Device: {gpu.adapter}, through WebGPU" if gpu else describe(device), flush=True)
         if group.processes > 1:
             print(f"{group.processes} processes share every batch of {s['batch_size']} images", flush=True)
         if s["scale_batch"]:
@@ -80,6 +87,9 @@ class Training:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=s["lr"], momentum=s["momentum"])
         make = make_distributed_step if group.processes > 1 else make_step
         self.step = make(group.wrap(self.model), self.optimizer)
+        if gpu:
+            self.batches = WebGPUEpoch(gpu, self.model, self.optimizer, self.batches)
+            self.step = self.batches.step
         self.configuration = {name: str(v) if isinstance(v, Path) else v for name, v in s.items()}
         if s["resume"]:
             self.resume()

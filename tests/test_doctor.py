@@ -10,6 +10,7 @@ import torch
 from mnist_gpu import doctor, why_no_gpu
 from mnist_gpu.device import environment
 from mnist_gpu.doctor import Finding, collectable, diagnose, works
+from mnist_gpu.webgpu.gpu import Adapter
 
 CARD = {"name": "NVIDIA GeForce RTX 3060", "driver_version": "580.95.05", "compute_cap": "8.6"}
 V100 = {"name": "Tesla V100-SXM2-16GB", "compute_cap": "7.0"}
@@ -32,6 +33,7 @@ def machine(monkeypatch):
         here = {"capability": "8.6", "driver": "580.95.05"}
         fakes = {
             doctor: {
+                "adapters": lambda: ([], ""),
                 "accelerator": lambda: found,
                 "kernel_error": lambda device: error if torch.device(device) == found else None,
                 "pick_device": lambda name: torch.device("cpu") if error or not found else found,
@@ -186,3 +188,20 @@ def test_the_json_has_the_findings_the_environment_and_the_hosts_name_in_one_lin
     assert found["findings"][1] == {"level": "error", "text": "of two\nlines, π", "remedy": "do that"}
     assert found["environment"].keys() == environment("cpu").keys() | {"host"}
     assert found["environment"]["host"] == "seat-07" and found["environment"]["device"] == "cpu"
+
+
+@pytest.mark.parametrize(("far", "whose"), [(False, ""), (True, "server")])
+def test_gpus_through_webgpu_are_named_and_software_is_none(machine, monkeypatch, far, whose):
+    software = Adapter(1, "llvmpipe", "", "software", "Vulkan", 2**27)
+    for name in ("JUPYTERHUB_USER", "COLAB_RELEASE_TAG", "SSH_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
+    if far:
+        monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1")
+    monkeypatch.setattr(
+        doctor, "adapters", lambda: ([Adapter(0, "Iris Xe", "", "integrated", "Vulkan", 2**27), software], "")
+    )
+    said = [f.text for f in diagnose() if "WebGPU" in f.text]
+    assert len(said) == 1 and "Iris Xe (integrated, Vulkan)" in said[0] and whose in said[0]
+    monkeypatch.setattr(doctor, "adapters", lambda: ([software], "only llvmpipe"))
+    (said,) = (f.text for f in diagnose() if "WebGPU" in f.text)
+    assert "only llvmpipe" in said and works(diagnose())

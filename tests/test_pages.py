@@ -21,7 +21,7 @@ if sys.platform == "win32":
 # Several commands, one after the other in one process, since most of a command's time is the import of torch.
 COMMANDS = "import sys; from mnist_gpu.__main__ import main; sys.exit(max(main(c.split()) for c in sys.argv[1:]))"
 SIGNS = "5 μs → 張 “é” …"
-SAY = "print('5 \\u00b5s \\u2192 \\u5f35 \\u201c\\u00e9\\u201d \\u2026')"
+SAY = "print('5 \\u03bcs \\u2192 \\u5f35 \\u201c\\u00e9\\u201d \\u2026')"
 
 
 def environment(page: str) -> dict[str, str]:

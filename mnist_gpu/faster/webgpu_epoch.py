@@ -7,6 +7,7 @@ import torch
 
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster.whole_epoch import WholeEpoch
+from mnist_gpu.faster.written_out import need_float32
 from mnist_gpu.model import CLASSES, MLP, PIXELS
 from mnist_gpu.webgpu.gpu import Call, Gpu
 
@@ -36,18 +37,15 @@ class WebGPUEpoch(WholeEpoch):
         super().__init__(batches)
         if submissions not in ("epoch", "step"):
             raise ValueError(f"submissions is {submissions!r}, but must be 'epoch' or 'step'")
-        if type(model) is not MLP or any(
-            p.dtype != torch.float32 or p.device.type != "cpu" for p in model.parameters()
-        ):
-            raise ValueError(
-                f"the model is a {type(model).__name__}, but must be the course's MLP, float32, on the CPU"
-            )
-        other = [k for k in ("dampening", "weight_decay", "nesterov", "maximize") if optimizer.param_groups[0].get(k)]
-        if type(optimizer) is not torch.optim.SGD or other:
+        if type(model) is not MLP:
+            raise ValueError(f"the model is a {type(model).__name__}, but must be the course's MLP")
+        need_float32(model)
+        set_to = [k for k in ("dampening", "weight_decay", "nesterov", "maximize") if optimizer.param_groups[0].get(k)]
+        if type(optimizer) is not torch.optim.SGD or set_to:
             raise ValueError(f"the optimizer is {optimizer}, but must be torch.optim.SGD with lr and momentum only")
         if batches.device.type != "cpu":
             raise ValueError(
-                f"the batches are on {batches.device.type!r}, but must be on the CPU: their bytes are copied"
+                f"the batches are on {batches.device.type!r}, but must be on 'cpu', to be copied from there"
             )
         self.gpu, self.model, self.optimizer, self.submissions = gpu, model, optimizer, submissions
         size, width = min(self.order.batch_size, self.order.n), model.hidden.out_features

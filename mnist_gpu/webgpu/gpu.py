@@ -34,7 +34,7 @@ BEST = ("discrete", "integrated", "unknown", "software")
 WHAT_TO_TRY = "Try again, with a smaller batch or network; then update the graphics driver, or use the CPU."
 
 
-class WebGPUError(RuntimeError):
+class WebGPUError(OSError):
     """There is no GPU through WebGPU, or it failed. The text names it, and what to try."""
 
 
