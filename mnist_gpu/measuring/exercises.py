@@ -153,6 +153,12 @@ def count_of(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def you_said(guess: object, measured: float, unit: str = "") -> None:
+    """Prints a reader's guess beside what was measured; nothing where there is no guess (...)."""
+    if isinstance(guess, int | float):
+        print(f"You said {shown(guess)}{unit}; it was {shown(float(measured))}{unit}.")
+
+
 def unanswered(answer: object) -> bool:
     """Whether there is still a `...` of the stub in an answer: a value, or a function or class, by its source."""
     if isinstance(answer, dict | list | tuple):
