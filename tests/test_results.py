@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from PIL import Image
 
 from mnist_gpu import checks
 from mnist_gpu.measuring import results
@@ -197,9 +196,3 @@ def test_every_recorded_result_of_the_repository_is_whole():
         assert one.measurements and not one.quick
         for field in ("device", "device_name", "cpu_name", "driver", "torch", "cuda", "threads", "memory_bytes"):
             assert field in one.environment
-
-
-def test_the_readmes_figure_was_drawn_from_the_results_that_are_recorded():
-    """`python -m mnist_gpu figure` draws it anew."""
-    figure = Image.open(results.REFERENCE / "ladder.png")
-    assert figure.text["Description"] == results.fingerprint()

@@ -3,7 +3,6 @@
 Only `python -m mnist_gpu benchmark --record` writes them, and `python benchmarks/peers --record` adds its section.
 """
 
-import hashlib
 import json
 import math
 import statistics
@@ -159,11 +158,6 @@ def compare_in_turn(measured: Iterable[Timed], pairs: Iterable[tuple[str, str]])
     found = {m.name: m for m in measured}
     timed = [(a, b) for a, b in pairs if a in found and b in found and found[a].run == found[b].run]
     return compare_all({name: m.seconds for name, m in found.items()}, timed)
-
-
-def fingerprint(folder: str | Path = REFERENCE) -> str:
-    """SHA-256 of all recorded results in `folder`, to tell which ones a figure was made from."""
-    return hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(folder).glob("*.json")))).hexdigest()
 
 
 def recorded(folder: str | Path = REFERENCE, *, unlike: torch.device | None = None) -> list[Results]:

@@ -24,7 +24,8 @@ from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.climb import FLOORS, extra, fastest_rung, gains, known, measure_ladder, quickest, skipped
 from mnist_gpu.measuring.drawing import Drawn, Series, columns, stacked  # noqa: F401 - for a cell
 from mnist_gpu.measuring.prediction import predicted_ladders
-from mnist_gpu.measuring.results import REFERENCE, Results, Skipped, Timed, compare_in_turn, fingerprint, read, recorded
+from mnist_gpu.measuring.results import REFERENCE, Results, Skipped, Timed, compare_in_turn, read, recorded
+from mnist_gpu.measuring.results import fingerprint as fingerprint
 from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section, comparisons
 from mnist_gpu.measuring.timing import Comparison, compare_all, in_turn, interval, measure
 from mnist_gpu.measuring.workloads import repeat
@@ -33,6 +34,15 @@ from mnist_gpu.training import make_step
 
 ROWS = {rung.name: f"{i}. {rung.name}" for i, rung in enumerate(RUNGS, start=1)}  # of the figure
 FLOOR = "the floor: products alone"
+# The rungs that tell the story, for a figure that is seen at a glance; of a predicted card only the last is drawn.
+FEW = (
+    TEXTBOOK,
+    "tensors in memory",
+    PLAIN,
+    "compiled epoch",
+    "WebGPU, a submission an epoch",
+    "CUDA graph of an epoch",
+)
 TAKEN_APART = (PLAIN, "fused optimizer", "backward written out", "compiled epoch")
 
 
@@ -106,11 +116,11 @@ def against_base(measured: Iterable[Timed]) -> list[Comparison]:
     return compare_all(times, [(rung.base, rung.name) for rung in RUNGS if {rung.base, rung.name} <= times.keys()])
 
 
-def _bars(kind: str, label: str, measured: Sequence[Timed]) -> Series:
-    """The rungs of one device as bars, and its floor as the last one."""
+def _bars(kind: str, label: str, measured: Sequence[Timed], names: Iterable[str] = ROWS) -> Series:
+    """Those of the rungs `names` that one device has as bars, and its floor as the last one."""
     timed, against = {m.name: m for m in measured}, gains(measured)
-    floor = quickest({name: m.seconds for name, m in timed.items()}, FLOORS)
-    names = [name for name in (*ROWS, floor) if name in timed]
+    floor = [quickest({name: m.seconds for name, m in timed.items()}, FLOORS)] if names is ROWS else []
+    names = [name for name in (*names, *floor) if name in timed]
     times = [timed[name].per_epoch() for name in names]
     notes = [f"{known(seconds)[0]} s" for seconds in times]
     notes = [f"{note}, {against[n].times}x" if n in against else note for n, note in zip(names, notes, strict=True)]
@@ -119,8 +129,8 @@ def _bars(kind: str, label: str, measured: Sequence[Timed]) -> Series:
     return Series(label, kind, [ROWS.get(name, FLOOR) for name in names], medians, lows, highs, notes)
 
 
-def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Drawn:
-    """Seconds per epoch of every rung and the floor, logarithmic: `own`, the recorded, and predictions for some cards.
+def ladder_figure(machines: Sequence[Results], own: Results | None = None, names: Iterable[str] = ROWS) -> Drawn:
+    """Seconds per epoch of the rungs `names`, `own`, recorded and predicted; of all of them also the floor.
 
     Raises ValueError if there is no ladder at all.
     """
@@ -132,26 +142,30 @@ def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Dr
             sides.setdefault((kind, results.whose(m, recorded=results is not own)), []).append(m)
     if not sides:
         raise ValueError(f"no machine's ladder is recorded in {REFERENCE}")
-    series = [_bars(*side, measured) for side, measured in sides.items()]
+    series = [
+        _bars(*side, measured, names) for side, measured in sides.items() if {m.name for m in measured} & {*names}
+    ]
     for label, found in predicted_ladders(machines):
-        rows = {ROWS[name]: ends for name, ends in found.items()}
+        rows = {ROWS[name]: ends for name, ends in found.items() if names is ROWS or name == FEW[-1]}
         lows, highs = zip(*rows.values(), strict=True)
         series.append(Series(label, drawing.PREDICTED, list(rows), [None] * len(rows), lows, highs))
-    return drawing.bars(series, unit="seconds per epoch", log=True, order=[*ROWS.values(), FLOOR])
+    return drawing.bars(
+        series, unit="seconds per epoch", log=names is ROWS, order=[*(ROWS[name] for name in names), FLOOR]
+    )
 
 
 def draw_ladder(
     file: Annotated[Path, "a PNG file", {"nargs": "?"}] = REFERENCE / "ladder.png",
-    add: Annotated[Path | None, "a results file that is not among the recorded ones"] = None,
+    add: Annotated[Path | None, "a results file to draw beside the recorded ones"] = None,
 ) -> int:
-    """Draws the ladder of all recorded machines and of the results file `add` as a PNG. ValueError if there is none."""
+    """Draws a few rungs of all recorded machines and of the results file `add`. Raises ValueError if there is none."""
     writable(file)
     plt.switch_backend("agg")  # a file is wanted, no window
-    figure = ladder_figure(recorded() + ([read(add)] if add else [])).axes.figure
+    axes, says = ladder_figure(recorded() + ([read(add)] if add else []), names=FEW)
     with atomic_write(file) as out:
-        figure.savefig(out, format="png", dpi=130, metadata={"Description": fingerprint()})
-    plt.close(figure)
-    print(f"Drew {file}")
+        axes.figure.savefig(out, format="png", dpi=130, metadata={"Description": says})
+    plt.close(axes.figure)
+    print(f"Drew {file}\n{says}")
     return 0
 
 
