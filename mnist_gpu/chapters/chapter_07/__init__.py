@@ -25,7 +25,6 @@ from mnist_gpu.measuring.climb import FLOORS, extra, fastest_rung, gains, known,
 from mnist_gpu.measuring.drawing import Drawn, Series, columns, stacked  # noqa: F401 - for a cell
 from mnist_gpu.measuring.prediction import predicted_ladders
 from mnist_gpu.measuring.results import REFERENCE, Results, Skipped, Timed, compare_in_turn, read, recorded
-from mnist_gpu.measuring.results import fingerprint as fingerprint
 from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section, comparisons
 from mnist_gpu.measuring.timing import Comparison, compare_all, in_turn, interval, measure
 from mnist_gpu.measuring.workloads import repeat
