@@ -69,7 +69,5 @@ PARTS = {
     "over the number of batches": lambda parts: sum(m * n for m, n in parts) / len(parts),
     "Means of batches were added": lambda parts: sum(m for m, _ in parts) / sum(n for _, n in parts),
 }
-for hint, mean in PARTS.items():  # of the batches' means and sizes
-    wrong("04.3", hint)(
-        lambda model, batches, mean=mean: mean([(evaluate(model, [b]).loss, len(b[1])) for b in batches])
-    )
+for hint, of in PARTS.items():  # of the batches' means and sizes
+    wrong("04.3", hint)(lambda model, batches, of=of: of([(evaluate(model, [b]).loss, len(b[1])) for b in batches]))
