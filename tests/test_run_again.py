@@ -44,7 +44,9 @@ def test_sections_run_again_in_reverse_order(path):
 def test_exercises_run_after_the_first_cell_only(path):
     cells = nbformat.read(path, 4).cells
     first = next(cell for cell in cells if cell.cell_type == "code")
-    begin = next(i for i, c in enumerate(cells) if c.cell_type == "markdown" and c.source.startswith("## Exercises"))
+    begin = next(
+        i for i, c in enumerate(cells) if c.cell_type == "markdown" and re.search("^## Exercises", c.source, re.M)
+    )
     exercises = sections(cells[begin:], "### Exercise")
     assert len(exercises) >= 2
     for exercise in exercises:
