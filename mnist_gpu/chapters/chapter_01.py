@@ -11,7 +11,7 @@ from mnist_gpu.device import environment, usable_cpus, using_threads
 from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK, rungs
 from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.climb import skipped
-from mnist_gpu.measuring.drawing import OWN, PREDICTED, PUBLISHED, RECORDED, Drawn, Series, bars, number
+from mnist_gpu.measuring.drawing import OWN, PALETTE, PREDICTED, PUBLISHED, RECORDED, Drawn, Series, bars, number, span
 from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Wrong, checker, compared
 from mnist_gpu.measuring.prediction import Card, Figure, predicted_ladders
 from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped, Timed
@@ -40,20 +40,22 @@ def multiples(rows: Sequence[tuple[str, str, float, float]], unit: str) -> Drawn
     for kind in dict.fromkeys(kind for kind, *_ in rows):
         _, names, lows, highs = zip(*(row for row in rows if row[0] == kind), strict=True)
         ends = [sorted({low, high}) for low, high in zip(lows, highs, strict=True)]
-        notes = ["x " + " to ".join(number(end / one) for end in each) for each in ends]
+        notes = [f"x {number(each[0] / one) if len(each) == 1 else span(each, one)}" for each in ends]
         values = [each[0] if len(each) == 1 else None for each in ends]
         series.append(Series(KINDS[kind], kind, names, values, lows, highs, notes))
-        says += [f"{kind}: {name}: {note}" for name, note in zip(names, notes, strict=True)]
+        size = [f"{number(each[0])} {unit}, " if unit in UNITS.values() else "" for each in ends]
+        says += [f"{kind}: {name}: {x}{note}" for name, x, note in zip(names, size, notes, strict=True)]
     return Drawn(bars(series, unit=unit).axes, "\n".join(says).replace(",\n", ", "))
 
 
 def factors(timed: Sequence[Timed], device: torch.device) -> Drawn:
     """How many times as fast as the first, the CPU's textbook; without a GPU of PyTorch's also what cards might be."""
     here, epoch = Results(environment(device), [*timed], ""), torch.tensor(timed[0].per_epoch()).median().item()
-    rows = [(OWN, f"{m.name},\n{here.hardware(m.device)}", *[timed[0].median / m.median] * 2) for m in timed]
+    ratios = [(torch.tensor(timed[0].seconds) / torch.tensor(m.seconds)).median().item() for m in timed]
+    rows = [(OWN, f"{m.name},\n{here.hardware(m.device)}", x, x) for m, x in zip(timed, ratios, strict=True)]
     for card, seconds in predicted_ladders([]) if device == CPU else []:
         rows.append((PREDICTED, f"{LAST[0]},\n{card.split(',')[0]}", *seconds[LAST[0]].gain_over(epoch)))
-    return multiples(rows, "times as fast as the textbook training on this CPU")
+    return multiples(rows, "times as fast as the textbook's training on one thread of this CPU")
 
 
 def rates(name: str, mine: Results, others: Sequence[Results], published: Sequence[Figure]) -> Drawn:
@@ -72,17 +74,17 @@ def picture(card: Card) -> Drawn:
     cores, many, lanes = (int(n) for n in (usable_cpus(), card.get("multiprocessors"), card.get("lanes")))
     rate, transfer = f"{card.bandwidth / 1e9:,.0f} GB/s", card.get("pinned transfer")
     bus = f"bus, {transfer / 1e9:.0f} GB/s" if transfer else "bus"
-    bare = {"xlim": (-8, 180), "ylim": (-40, 12), "frame_on": False, "xticks": (), "yticks": ()}
-    axis = plt.subplots(figsize=(9, 3.4), subplot_kw=bare)[1]
-    for left, columns, side, count, over, under in (
-        (0, 4, 9, min(cores, 12), f"HOST: a CPU, {cores} cores", f"main memory   <  {bus}  >"),
-        (62, 22, 3, many, f"DEVICE: {card.name}, {many} multiprocessors", f"L2 cache\ndevice memory, {rate}"),
-        (144, 16, 2, lanes // many, f"one: {lanes // many} lanes", "registers,\nshared memory"),
-    ):  # fmt: skip
+    bare = {"xlim": (-8, 180), "ylim": (-32, 10), "frame_on": False, "xticks": (), "yticks": ()}
+    axis = plt.subplots(figsize=(9, 2.8), subplot_kw=bare)[1]
+    for left, columns, side, count, color, over, under in (
+        (0, 4, 9, min(cores, 12), PALETTE[5], f"HOST: a CPU, {cores} cores", f"main memory  <--  {bus}  -->"),
+        (62, 22, 3, many, PALETTE[4], f"DEVICE: {card.name}, {many} multiprocessors", f"L2 cache\nmemory, {rate}"),
+        (144, 16, 2, lanes // many, PALETTE[2], f"one of them: {lanes // many} lanes", "registers,\nshared memory"),
+    ):
         i = torch.arange(count)
-        axis.scatter(left + side * (i % columns), -side * (i // columns), s=9 * side**2, marker="s")
-        axis.text(left - 2, 8, over)
-        axis.text(left - 2, -37, under)
+        axis.scatter(left + side * (i % columns), -0.85 * side * (i // columns), s=7 * side**2, marker="s", color=color)
+        axis.text(left - 2, 7, over)
+        axis.text(left - 1, -30, under, bbox={"facecolor": "white"})
     return Drawn(axis, f"{card.full_name}, published: {many} multiprocessors, {lanes:,} lanes; memory {rate}; {bus}.")
 
 
@@ -156,8 +158,8 @@ SECTION = Section(measure_ceilings, quick={"seconds": 0.02}, summary=summary)
 
 def ceilings_here(device: torch.device) -> Results:
     """A short measurement of the CPU, of `device`, and of a GPU through WebGPU."""
-    little = {"sizes": (8, 32, 128, 512, 2048), "mebibytes": (1, 8, 64, 256), "seconds": 0.1}
-    every = (m for each in dict.fromkeys([CPU, device]) for m in measure_ceilings(each, **little))
+    sides = {CPU: (8, 64, 256, 1024), device: (8, 64, 256, 1024) if device == CPU else (8, 64, 512, 4096)}
+    every = (m for d, n in sides.items() for m in measure_ceilings(d, sizes=n, mebibytes=(1, 16, 256), seconds=0.1))
     return Results(environment(device), skipped(every), "", quick=True)
 
 
@@ -217,7 +219,7 @@ EXERCISES = (
     Exercise("01.1", WRITE, "A clock for work that is only asked for", compared(
         partial(played, "owcowc"),
         lambda: [(*random.choices(range(5, 900), k=2), pending, 3000) for pending in (700, 0, 90, 0, 300)],
-        run=played,
+        run=lambda answer, *device: played(answer.__call__, *device),
         given=lambda asking, work, *_: f"Asking takes {asking} μs, the work {work} μs; in seconds",
         hints=[(partial(played, steps), hint) for steps, hint in (
             ("owcoc", "When the clock was stopped, work was still in the queue: it timed the asking."),
@@ -230,8 +232,7 @@ EXERCISES = (
     Exercise("01.3", MEND, "A device that is there and cannot compute", compared(
         partial(first, lambda found: found == WORKS),
         lambda: [([],), ([None],), *((random.choices(SUMS, k=random.randrange(2, 7)),) for _ in range(40))],
-        run=picked,
-        given=lambda given: f"Where the devices give {given} (None: an error)",
+        run=picked, given=lambda given: f"Where the devices give {given} (None: an error)",
         hints=((partial(first, bool), "Is the number looked at that it gives?"),
                (partial(first, lambda found: found in (None, WORKS)), "Its error was caught, but what then?")),
     )),
