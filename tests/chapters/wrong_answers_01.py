@@ -6,8 +6,6 @@ wrong = WrongAnswers()
 
 
 def steps(text):
-    """An answer that does these steps: (o)peration, (w)ait, (c)lock."""
-
     def answer(operation, wait, clock):
         does = {"o": operation, "w": wait, "c": clock}
         start, end = [reading for step in text if (reading := does[step]()) is not None]
@@ -21,14 +19,7 @@ wrong.value("01.1", "work of the warm-up was still in the queue", steps("ocowc")
 wrong.value("01.1", "The first call of the operation is in it", steps("wcowc"))
 wrong.value("01.1", "cannot be used", "owcowc")
 wrong.value("01.1", "of one call", lambda operation, wait, clock: operation() or clock())
-LINES = {
-    "logits = images @ weights": False,
-    "if loss > 10: print('too large')": True,
-    "mean = float(loss) / 128": True,
-    "wrong = images[logits.argmax(1) != labels]": True,
-    "right = (logits.argmax(1) == labels).sum()": False,
-    "shape = loss.shape": 0,
-}
+LINES = {f"size_{i} = loss.shape": 0 for i in range(5)} | {"mean = float(loss) / 128": True}
 wrong.value("01.2", "it stops: Python needs a number", LINES | {"wrong = images[logits.argmax(1) != labels]": False})
 wrong.value("01.2", "it runs: Python needs no number", LINES | {"logits = images @ weights": True})
 wrong.value("01.2", "'print(loss.item())', tried on meta", LINES | {"print(loss.item())": False})
