@@ -1,86 +1,92 @@
-"""Chapter 06's room: figures of a step's account, of a profile, and of operations under the device's two limits."""
+"""Chapter 06's room: figures of a step's account, of a profile, and of operations under the device's limits."""
 
 import os
 from collections.abc import Mapping, Sequence
 
 from torch.profiler import profile
+from tqdm.auto import tqdm  # noqa: F401 - for a cell
 
-from mnist_gpu.chapters.chapter_06.account import SECTION, line_of, measure_account, measure_disturbance  # noqa: F401
+from mnist_gpu.chapters.chapter_06.account import SECTION, measure_account, measure_disturbance  # noqa: F401
 from mnist_gpu.chapters.chapter_06.exercises import EXERCISES, check  # noqa: F401
+from mnist_gpu.faster.ladder import webgpu_epoch  # noqa: F401
 from mnist_gpu.measuring import drawing
-from mnist_gpu.measuring.drawing import OWN, PREDICTED, Drawn, Series, lines, number, stacked
-from mnist_gpu.measuring.prediction import BYTES, Limits, binding
-from mnist_gpu.measuring.results import Timed
+from mnist_gpu.measuring.drawing import CAUSES, OWN, Drawn, Series, lines, number, stacked
+from mnist_gpu.webgpu.gpu import the_gpu, webgpu_missing  # noqa: F401
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler's engine prints its own log into a notebook
+NOTES = "step ", "ProfilerStep", "Activity Buffer Request", "Buffer Flush"  # of the profiler's own, not operations
+PRODUCTS = ("aten::mm", "aten::addmm")
 
 
-def line_fit(measured: Mapping[str, Timed], fixed: float, slope: float) -> Drawn:
-    """A step over batch sizes, the fitted line, and the batch that is not in the fit.
-
-    Linear axes: on logarithmic ones a line that does not go through the origin is a curve.
-    """
-    steps = {m.parameters["batch_size"]: 1e6 * m.median for name, m in measured.items() if name.startswith("step of ")}
-    xs = sorted({0, 128, *steps})
-    series = [
-        Series("fixed + slope x images", PREDICTED, xs, [1e6 * (fixed + slope * x) for x in xs]),
-        Series("measured", OWN, list(steps), list(steps.values())),
-        Series("measured, not in the fit", OWN, [128], [1e6 * measured["step"].median]),
-    ]
-    axis = lines(series, xlabel="images in the batch", ylabel="μs per step", log="").axes
-    axis.lines[1].set_linestyle("")
-    axis.set_ylim(0)
-    return Drawn(axis, f"fixed {1e6 * fixed:.0f} μs per step, and {1e6 * slope:.2f} μs per image")
+def verdict(name: str, parts: Mapping[str, float], whole: float) -> str:
+    """What an account, seconds by cause, leaves unexplained of the whole, and of which parts it thus says nothing."""
+    gap = whole - sum(parts.values())
+    unseen = [part for part, seconds in parts.items() if 0 < seconds < abs(gap)]
+    what = "not explained" if gap > 0 else "counted twice, as happens where things run at the same time"
+    than = f"more than {', '.join(unseen)}: of these it says nothing" if unseen else "less than any of its parts"
+    return f"{name}: {number(1e6 * whole)} μs, and {number(1e6 * abs(gap))} μs are {what}. That is {than}."
 
 
-def account_bar(parts: Mapping[str, float], whole: float, name: str) -> Drawn:
-    """The parts of a step beside the whole, seconds, and which parts are smaller than what their sum is off by."""
-    total = sum(parts.values())
-    shares = {f"{part} ({seconds / total:.0%})": 1e6 * seconds for part, seconds in parts.items()}
-    axes, says = stacked({name: shares}, unit="μs per step", wholes={name: 1e6 * whole})
-    gap = abs(whole - total)
-    unseen = [part for part, seconds in parts.items() if 0 < seconds < gap]
-    than = f"more than {', '.join(unseen)}" if unseen else "less than any of its parts"
-    says += f"\nMeasured as a whole: {number(1e6 * whole)} μs. The sum is off by {number(1e6 * gap)} μs: {than}."
-    return Drawn(axes, says)
+def shares(parts: Mapping[str, float], whole: float) -> dict[str, int]:
+    """Of an account in per cent that sum to 100: of the whole, or of the parts where they are more."""
+    parts = parts | {"not explained": max(0.0, whole - sum(parts.values()))}
+    found = {name: round(100 * seconds / sum(parts.values())) for name, seconds in parts.items()}
+    largest = max(found, key=found.get)
+    return found | {largest: found[largest] + 100 - sum(found.values())}
 
 
-def timeline(watched: profile, first: str, *, named: int = 12) -> Drawn:
+def account(accounts: Mapping[str, tuple[Mapping[str, float], float]]) -> Drawn:
+    """Accounts (parts, whole), seconds, one below the other, each as 100 %, with the verdict on each."""
+    axes, says = stacked({name: shares(*one) for name, one in accounts.items()}, unit="% of the step")
+    for bars in axes.containers:
+        texts = [f"{width:.0f} %" if width >= 4 else "" for width in bars.datavalues]
+        axes.bar_label(bars, texts, label_type="center", fontsize=8, bbox={"color": "white", "pad": 1.5})
+    return Drawn(axes, "\n".join([says, *(verdict(name, *one) for name, one in accounts.items())]))
+
+
+def timeline(watched: profile, first: str, *, named: int = 8) -> Drawn:
     """The events from the beginning of the one called `first` on, the `named` longest with their names."""
-
-    def own(name: str) -> bool:  # the profiler's: a name given to a range of time, or its buffers being requested
-        return name.startswith(("step ", "ProfilerStep")) or name in ("Activity Buffer Request", "Buffer Flush")
 
     def depth(event) -> int:  # under the step, which itself is not drawn
         parent = event.cpu_parent
-        return 0 if parent is None or own(parent.name) else 1 + depth(parent)
+        return 0 if parent is None or parent.name.startswith(NOTES) else 1 + depth(parent)
 
     step = next(e for e in watched.events() if e.name == first and e.device_type.name == "CPU")
-    events = []
+    events, colors, busy = [], {"Optimizer.step": CAUSES["bytes"]}, 0.0
     for e in watched.events():
         begin, end, row = e.time_range.start / 1e6, e.time_range.end / 1e6, e.device_type.name
-        if end > begin >= step.time_range.start / 1e6 and not own(e.name):
-            level = depth(e) if row == "CPU" else 0
-            row = "CPU, backward" if row == "CPU" and e.thread != step.thread else row
-            events.append((row, e.name.split("#")[0], begin, end, level))
-    return drawing.timeline(events, named=named)
+        if end > begin >= step.time_range.start / 1e6 and not e.name.startswith(NOTES):
+            name, work = e.name.split("#")[0], e.name in PRODUCTS or row != "CPU"
+            colors.setdefault(name, CAUSES["operations" if work else "launches"])
+            busy += work * (end - begin)
+            where = "CPU, backward" if row == "CPU" and e.thread != step.thread else row
+            events.append((where, name, begin, end, depth(e) if row == "CPU" else 0))
+    axes, says = drawing.timeline(events, named=named, colors=colors)
+    whole = max(e[3] for e in events) - min(e[2] for e in events)
+    what = "kernels" if {e[0] for e in events} - {"CPU", "CPU, backward"} else "products"
+    return Drawn(axes, f"The {what} (green) take {1e6 * busy:.0f} of {1e6 * whole:.0f} μs. The longest:\n{says}")
 
 
-def roofline(points: Sequence[tuple[str, int, float, float, float]], limits: Limits) -> Drawn:
-    """Operations (name, batch size, FLOP, bytes, seconds) under the device's two limits, by FLOP per byte.
+def roofline(points: Sequence[tuple], rate: float, memory: float, caches: float) -> Drawn:
+    """Operations (name, batch size, FLOP, bytes, seconds) under a device's FLOP/s and bytes/s, by FLOP per byte.
 
     S. Williams, A. Waterman, D. Patterson, Roofline: an insightful visual performance model, 2009.
     """
-    series, ridge = [], limits.rate / limits.bandwidth
+    series, ridge = [], rate / memory
     for name in dict.fromkeys(p[0] for p in points):
-        mine = [p[2:] for p in points if p[0] == name]
-        rates = [1e-9 * flop / seconds for flop, _, seconds in mine]
-        series.append(Series(name, OWN, [flop / moved for flop, moved, _ in mine], rates))
-    axis = lines(series, xlabel="operations per byte (FLOP/byte)", ylabel="GFLOP/s", marks={"the ridge": ridge}).axes
+        mine = [p[1:] for p in points if p[0] == name]
+        series.append(Series(name, OWN, [p[1] / p[2] for p in mine], [1e-9 * p[1] / p[3] for p in mine]))
+    axis = lines(series, xlabel="operations per byte (FLOP/byte)", ylabel="GFLOP/s").axes
     every = [x for s in series for x in s.xs]
-    roof = [min(every) / 2, ridge, 2 * max(*every, ridge)]
-    axis.plot(roof, [1e-9 * x / max(limits.parts(x, 1.0).values()) for x in roof], color="black")
-    left = sum(binding(limits.parts(flop, moved)) == BYTES for _, _, flop, moved, _ in points)
-    says = "The black roof is the two measured limits; on each curve the batch grows from left to right.\n"
-    at = f"left of the ridge at {ridge:.1f} FLOP/byte, where memory is the limit."
-    return Drawn(axis, f"{says}{left} of {len(points)} points lie {at}")
+    least, most = min(*every, ridge) / 2, 2 * max(*every, ridge)
+    for name, bandwidth, style in (("memory", memory, "-"), ("caches", caches, "--")):
+        roof = [least, rate / bandwidth, most]
+        axis.plot(roof, [1e-9 * min(rate, x * bandwidth) for x in roof], style, color="black")
+        axis.annotate(name, (least, 1e-9 * least * bandwidth), (4, 6), textcoords="offset points", rotation=30)
+    for cause, left, right in (("bytes", least, ridge), ("operations", ridge, most)):
+        axis.axvspan(left, right, color=CAUSES[cause], alpha=0.1)
+        place = {"xycoords": axis.get_xaxis_transform(), "ha": "center"}
+        axis.annotate(f"{cause} are the limit", ((left * right) ** 0.5, 1.02), **place)
+    below = sum(p[2] / p[4] < min(rate, memory * p[2] / p[3]) / 2 for p in points)
+    says = f"The ridge is at {ridge:.1f} operations per byte. {below} of {len(points)} points reach less than half"
+    return Drawn(axis, f"{says} of the roof: their limit is the launch, or a shape that leaves the device idle.")

@@ -1,10 +1,9 @@
 """What a training step is taken apart into: load, copy, launch, compute, wait."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-import numpy as np
 import torch
 
 from mnist_gpu.data import make_batches
@@ -27,10 +26,9 @@ def measure_account(
 ) -> Iterator[Timed]:
     """What chapter 06 takes a training step apart into; one thread, times of one step of the 784-128-10 network.
 
-    whole: the training itself. load: the batches alone, not copied. copy: one batch from the host, again and again.
+    whole: the training itself. load: only the batches, not copied. copy: one batch from the host, again and again.
     step: one batch on the device, again and again, waiting for every loss or not, over batch sizes, and of the smallest
-    network, which is nothing but launches. with steps, on a CPU: batches and steps in turn, which differs from their
-    sum by what the two do to each other's caches and predictions.
+    network, which is only launches. with steps, on a CPU: batches and steps in turn.
     """
     host, on_device = make_batches("dataloader", device="cpu"), make_batches("device", device=device)
     images, labels = next(iter(make_batches("device")))
@@ -74,12 +72,18 @@ def measure_disturbance(*, steps=20, rounds=10, progress: Callable = iter) -> It
     step, stream = training_step(CPU, 128, 128), endless(make_batches("dataloader", device="cpu"))
     with using_threads(1):
         gap = seconds_of(lambda: next(stream), CPU)
+
+    def keep(call: Callable[[], object]) -> None:
+        end = time.perf_counter() + gap
+        while time.perf_counter() < end:
+            call()
+
     befores = {
         "nothing": lambda: None,
         "loading": lambda: next(stream),
         "a pause": lambda: time.sleep(gap),
-        "other code": partial(keep_calling, lambda: None, gap),
-        "other data": partial(keep_calling, torch.ones(16 * 2**18).sum, gap),
+        "other code": partial(keep, lambda: None),
+        "other data": partial(keep, torch.ones(16 * 2**18).sum),
     }
     outside = 0.0  # seconds that the clock leaves out, so far
 
@@ -97,13 +101,6 @@ def measure_disturbance(*, steps=20, rounds=10, progress: Callable = iter) -> It
         yield Timed("account", name, "cpu", 1, [s / steps for s in seconds], {"batch_size": 128, "hidden": 128})
 
 
-def keep_calling(call: Callable[[], object], seconds: float) -> None:
-    """Calls it again and again for so long."""
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        call()
-
-
 def account_and_disturbance(device: torch.device, **settings) -> Iterator[Timed]:
     """Both measurements, the latter where the same processor loads and computes."""
     yield from measure_account(device, **settings)
@@ -112,14 +109,3 @@ def account_and_disturbance(device: torch.device, **settings) -> Iterator[Timed]
 
 
 SECTION = Section(account_and_disturbance, full=ROUNDS, quick=QUICK_ROUNDS)
-
-
-def line_of(measured: Mapping[str, Timed]) -> tuple[float, float]:
-    """(fixed, slope), seconds and seconds per image, of a step over batch sizes; the batch of 128 is not in the fit.
-
-    The line whose relative errors are smallest.
-    """
-    steps = [m for name, m in measured.items() if name.startswith("step of ")]
-    seconds = np.array([m.median for m in steps])
-    slope, fixed = np.polyfit([m.parameters["batch_size"] for m in steps], seconds, 1, w=1 / seconds)
-    return float(fixed), float(slope)
