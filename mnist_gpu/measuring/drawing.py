@@ -253,7 +253,8 @@ def timeline(
         left, width, y = (begin - start) * 1e6, (end - begin) * 1e6, offsets[row] + depth
         axis.barh(y, width, left=left, height=0.85, color=color, edgecolor="white", linewidth=0.3)
         if end - begin >= least:
-            axis.text(left + width / 2, y, str(names.index(name) + 1), ha="center", va="center", fontsize=7)
+            place = {"ha": "center", "va": "center", "fontsize": 7, "color": "white" if colors else "black"}
+            axis.text(left + width / 2, y, str(names.index(name) + 1), **place)
     axis.set_yticks([offset + (depths[row] - 1) / 2 for row, offset in offsets.items()], list(offsets))
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)

@@ -8,23 +8,21 @@ from tqdm.auto import tqdm  # noqa: F401 - for a cell
 
 from mnist_gpu.chapters.chapter_06.account import SECTION, measure_account, measure_disturbance  # noqa: F401
 from mnist_gpu.chapters.chapter_06.exercises import EXERCISES, check  # noqa: F401
-from mnist_gpu.faster.ladder import webgpu_epoch  # noqa: F401
+from mnist_gpu.faster.ladder import the_gpu, webgpu_missing  # noqa: F401
 from mnist_gpu.measuring import drawing
 from mnist_gpu.measuring.drawing import CAUSES, OWN, Drawn, Series, lines, number, stacked
-from mnist_gpu.webgpu.gpu import the_gpu, webgpu_missing  # noqa: F401
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler's engine prints its own log into a notebook
 NOTES = "step ", "ProfilerStep", "Activity Buffer Request", "Buffer Flush"  # of the profiler's own, not operations
-PRODUCTS = ("aten::mm", "aten::addmm")
 
 
 def verdict(name: str, parts: Mapping[str, float], whole: float) -> str:
     """What an account, seconds by cause, leaves unexplained of the whole, and of which parts it thus says nothing."""
-    gap = whole - sum(parts.values())
-    unseen = [part for part, seconds in parts.items() if 0 < seconds < abs(gap)]
-    what = "not explained" if gap > 0 else "counted twice, as happens where things run at the same time"
-    than = f"more than {', '.join(unseen)}: of these it says nothing" if unseen else "less than any of its parts"
-    return f"{name}: {number(1e6 * whole)} μs, and {number(1e6 * abs(gap))} μs are {what}. That is {than}."
+    gap = 1e6 * (whole - sum(parts.values()))
+    unseen = ", ".join(part for part, seconds in parts.items() if 0 < 1e6 * seconds < abs(gap))
+    off = f"{number(gap)} μs are not explained" if gap > 0 else f"the parts sum to {number(-gap)} μs more"
+    than = f"more than {unseen}: of these it says nothing" if unseen else "less than any of its parts"
+    return f"{name}: {number(1e6 * whole)} μs; {off}. That is {than}."
 
 
 def shares(parts: Mapping[str, float], whole: float) -> dict[str, int]:
@@ -56,7 +54,7 @@ def timeline(watched: profile, first: str, *, named: int = 8) -> Drawn:
     for e in watched.events():
         begin, end, row = e.time_range.start / 1e6, e.time_range.end / 1e6, e.device_type.name
         if end > begin >= step.time_range.start / 1e6 and not e.name.startswith(NOTES):
-            name, work = e.name.split("#")[0], e.name in PRODUCTS or row != "CPU"
+            name, work = e.name.split("#")[0], e.name in ("aten::mm", "aten::addmm") or row != "CPU"
             colors.setdefault(name, CAUSES["operations" if work else "launches"])
             busy += work * (end - begin)
             where = "CPU, backward" if row == "CPU" and e.thread != step.thread else row
@@ -68,25 +66,25 @@ def timeline(watched: profile, first: str, *, named: int = 8) -> Drawn:
 
 
 def roofline(points: Sequence[tuple], rate: float, memory: float, caches: float) -> Drawn:
-    """Operations (name, batch size, FLOP, bytes, seconds) under a device's FLOP/s and bytes/s, by FLOP per byte.
-
-    S. Williams, A. Waterman, D. Patterson, Roofline: an insightful visual performance model, 2009.
-    """
+    """Operations (name, batch size, FLOP, bytes, seconds) under a device's FLOP/s and bytes/s, by FLOP per byte."""
     series, ridge = [], rate / memory
     for name in dict.fromkeys(p[0] for p in points):
-        mine = [p[1:] for p in points if p[0] == name]
-        series.append(Series(name, OWN, [p[1] / p[2] for p in mine], [1e-9 * p[1] / p[3] for p in mine]))
+        xs, ys = zip(*((p[2] / p[3], 1e-9 * p[2] / p[4]) for p in points if p[0] == name), strict=True)
+        series.append(Series(name, OWN, xs, ys))
     axis = lines(series, xlabel="operations per byte (FLOP/byte)", ylabel="GFLOP/s").axes
-    every = [x for s in series for x in s.xs]
-    least, most = min(*every, ridge) / 2, 2 * max(*every, ridge)
+    axis.get_legend().remove()
+    least, most = (f(ridge, *(x for s in series for x in s.xs)) for f in (min, max))
+    for s, line in zip(series, axis.lines, strict=True):
+        line.set_color("#666666")  # as colours are of causes
+        axis.annotate(s.name, (s.xs[-1], s.ys[-1]), (6, -12), textcoords="offset points")
     for name, bandwidth, style in (("memory", memory, "-"), ("caches", caches, "--")):
-        roof = [least, rate / bandwidth, most]
-        axis.plot(roof, [1e-9 * min(rate, x * bandwidth) for x in roof], style, color="black")
-        axis.annotate(name, (least, 1e-9 * least * bandwidth), (4, 6), textcoords="offset points", rotation=30)
-    for cause, left, right in (("bytes", least, ridge), ("operations", ridge, most)):
-        axis.axvspan(left, right, color=CAUSES[cause], alpha=0.1)
-        place = {"xycoords": axis.get_xaxis_transform(), "ha": "center"}
-        axis.annotate(f"{cause} are the limit", ((left * right) ** 0.5, 1.02), **place)
+        roof = [least / 2, rate / bandwidth, 2 * most]
+        axis.plot(roof, [1e-9 * min(rate, x * bandwidth) for x in roof], style, color="black", label=name)
+        axis.annotate(name, (roof[0], 1e-9 * roof[0] * bandwidth), (4, 8), textcoords="offset points", rotation=25)
+    for cause, left, right in (("bytes", least / 2, ridge), ("operations", ridge, 2 * most)):
+        axis.axvspan(left, right, color=CAUSES[cause], alpha=0.12)
+        place = {"ha": "center", "transform": axis.get_xaxis_transform()}
+        axis.text((left * right) ** 0.5, 1.02, f"{cause} are the limit", **place)
     below = sum(p[2] / p[4] < min(rate, memory * p[2] / p[3]) / 2 for p in points)
     says = f"The ridge is at {ridge:.1f} operations per byte. {below} of {len(points)} points reach less than half"
-    return Drawn(axis, f"{says} of the roof: their limit is the launch, or a shape that leaves the device idle.")
+    return Drawn(axis, f"{says} of the roof:\nthey are held back by launches, or their shape leaves the device idle.")
