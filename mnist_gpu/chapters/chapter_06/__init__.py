@@ -33,12 +33,11 @@ def shares(parts: Mapping[str, float], whole: float) -> dict[str, int]:
     return found | {largest: found[largest] + 100 - sum(found.values())}
 
 
-def account(accounts: Mapping[str, tuple[Mapping[str, float], float]]) -> Drawn:
+def account_bars(accounts: Mapping[str, tuple[Mapping[str, float], float]]) -> Drawn:
     """Accounts (parts, whole), seconds, one below the other, each as 100 %, with the verdict on each."""
     axes, says = stacked({name: shares(*one) for name, one in accounts.items()}, unit="% of the step")
     for bars in axes.containers:
-        texts = [f"{width:.0f} %" if width >= 4 else "" for width in bars.datavalues]
-        axes.bar_label(bars, texts, label_type="center", fontsize=8, bbox={"color": "white", "pad": 1.5})
+        axes.bar_label(bars, fmt=lambda w: f"{w:.0f} %" * int(w >= 4), label_type="center", size=8, bbox={"color": "w"})
     return Drawn(axes, "\n".join([says, *(verdict(name, *one) for name, one in accounts.items())]))
 
 
@@ -51,23 +50,24 @@ def timeline(watched: profile, first: str, *, named: int = 8) -> Drawn:
 
     step = next(e for e in watched.events() if e.name == first and e.device_type.name == "CPU")
     events, colors, busy = [], {"Optimizer.step": CAUSES["bytes"]}, 0.0
+    works = ("aten::mm", "aten::addmm") if all(e.device_type.name == "CPU" for e in watched.events()) else ()
     for e in watched.events():
         begin, end, row = e.time_range.start / 1e6, e.time_range.end / 1e6, e.device_type.name
         if end > begin >= step.time_range.start / 1e6 and not e.name.startswith(NOTES):
-            name, work = e.name.split("#")[0], e.name in ("aten::mm", "aten::addmm") or row != "CPU"
+            name, work = e.name.split("#")[0], e.name in works or row != "CPU"
             colors.setdefault(name, CAUSES["operations" if work else "launches"])
             busy += work * (end - begin)
             where = "CPU, backward" if row == "CPU" and e.thread != step.thread else row
             events.append((where, name, begin, end, depth(e) if row == "CPU" else 0))
     axes, says = drawing.timeline(events, named=named, colors=colors)
     whole = max(e[3] for e in events) - min(e[2] for e in events)
-    what = "kernels" if {e[0] for e in events} - {"CPU", "CPU, backward"} else "products"
-    return Drawn(axes, f"The {what} (green) take {1e6 * busy:.0f} of {1e6 * whole:.0f} μs. The longest:\n{says}")
+    return Drawn(axes, f"Green takes {1e6 * busy:.0f} of {1e6 * whole:.0f} μs. The longest of all:\n{says}")
 
 
 def roofline(points: Sequence[tuple], rate: float, memory: float, caches: float) -> Drawn:
     """Operations (name, batch size, FLOP, bytes, seconds) under a device's FLOP/s and bytes/s, by FLOP per byte."""
     series, ridge = [], rate / memory
+    points = sorted(points, key=lambda p: (p[2] / p[3], -p[2] / p[4]))  # the name stands at the last
     for name in dict.fromkeys(p[0] for p in points):
         xs, ys = zip(*((p[2] / p[3], 1e-9 * p[2] / p[4]) for p in points if p[0] == name), strict=True)
         series.append(Series(name, OWN, xs, ys))
@@ -81,10 +81,9 @@ def roofline(points: Sequence[tuple], rate: float, memory: float, caches: float)
         roof = [least / 2, rate / bandwidth, 2 * most]
         axis.plot(roof, [1e-9 * min(rate, x * bandwidth) for x in roof], style, color="black", label=name)
         axis.annotate(name, (roof[0], 1e-9 * roof[0] * bandwidth), (4, 8), textcoords="offset points", rotation=25)
-    for cause, left, right in (("bytes", least / 2, ridge), ("operations", ridge, 2 * most)):
-        axis.axvspan(left, right, color=CAUSES[cause], alpha=0.12)
-        place = {"ha": "center", "transform": axis.get_xaxis_transform()}
-        axis.text((left * right) ** 0.5, 1.02, f"{cause} are the limit", **place)
+    for cause, a, b in (("bytes", least / 2, ridge), ("operations", ridge, 2 * most)):
+        axis.axvspan(a, b, color=CAUSES[cause], alpha=0.12)
+        axis.annotate(f"{cause} are the limit", ((a * b) ** 0.5, 1.02), ha="center", xycoords=("data", "axes fraction"))
     below = sum(p[2] / p[4] < min(rate, memory * p[2] / p[3]) / 2 for p in points)
     says = f"The ridge is at {ridge:.1f} operations per byte. {below} of {len(points)} points reach less than half"
     return Drawn(axis, f"{says} of the roof:\nthey are held back by launches, or their shape leaves the device idle.")

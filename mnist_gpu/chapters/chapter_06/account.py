@@ -95,8 +95,7 @@ def measure_disturbance(*, steps=20, rounds=10, progress: Callable = iter) -> It
 def account_and_disturbance(device: torch.device, **settings) -> Iterator[Timed]:
     """Both measurements, the latter where the same processor loads and computes."""
     yield from measure_account(device, **settings)
-    if device.type == "cpu":
-        yield from measure_disturbance(**settings)
+    yield from measure_disturbance(**settings) if device.type == "cpu" else ()
 
 
 SECTION = Section(account_and_disturbance, full=ROUNDS, quick=QUICK_ROUNDS)
