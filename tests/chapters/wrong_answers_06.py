@@ -18,11 +18,11 @@ def account(whole, parts, without, noise, *, known=False, nothing=1.0, near=1.0,
     return fits[0] if 1 <= len(fits) <= most else "unexplained"
 
 
-wrong.value("06.1", "It was found before", partial(account, known=True))
+wrong.value("06.1", "was found before", partial(account, known=True, most=2))
 wrong.value("06.1", "should give 'nothing'", partial(account, nothing=0.0))
 wrong.value("06.1", "should give 'too much'", partial(account, too_much="unexplained"))
 wrong.value("06.1", "should give 'unexplained'", partial(account, most=2))
-wrong.value("06.1", "should give 'unexplained'", partial(account, near=99))  # it saves too much
+wrong.value("06.1", "Of the causes left, each saves", partial(account, near=99))  # it saves too much
 wrong.value("06.1", "Of the causes left, each saves", partial(account, near=1.2))
 
 
@@ -56,4 +56,4 @@ def removed(host, gpu, *, largest=max, least=True):
 
 wrong.value("06.3", "a step is not their sum", lambda host, gpu: removed(host | gpu, {}))
 wrong.value("06.3", "A step still waits for the other side", lambda *sides: removed(*sides, least=False))
-wrong.value("06.3", "should give", lambda *sides: removed(*sides, largest=min))
+wrong.value("06.3", "name the largest", lambda *sides: removed(*sides, largest=min))

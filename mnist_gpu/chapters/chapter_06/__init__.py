@@ -76,7 +76,7 @@ def roofline(points: Sequence[tuple], rate: float, memory: float, caches: float)
     least, most = (f(ridge, *(x for s in series for x in s.xs)) for f in (min, max))
     for s, line in zip(series, axis.lines, strict=True):
         line.set_color("#666666")  # as colours are of causes
-        axis.annotate(s.name, (s.xs[-1], s.ys[-1]), (6, -12), textcoords="offset points")
+        axis.annotate(s.name, (s.xs[-1], s.ys[-1]), (8, 2), textcoords="offset points")
     for name, bandwidth, style in (("memory", memory, "-"), ("caches", caches, "--")):
         roof = [least / 2, rate / bandwidth, 2 * most]
         axis.plot(roof, [1e-9 * min(rate, x * bandwidth) for x in roof], style, color="black", label=name)
