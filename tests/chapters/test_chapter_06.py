@@ -136,7 +136,7 @@ def test_a_timeline_begins_with_a_step_and_shows_neither_it_nor_what_was_before(
     axes, says = lab.timeline(watched, "step 2")
     assert "CPU" in axes.get_yticklabels()[0].get_text() and "aten::linear" in says and "step 2" not in says
     work = [p.get_width() for p in axes.patches if to_hex(p.get_facecolor()) == CAUSES["operations"].lower()]
-    assert f"Green takes {sum(work):.0f} of" in says
+    assert f"Work (green) takes {sum(work):.0f} of" in says
 
 
 def test_on_a_gpu_the_profilers_own_events_are_left_out_and_the_backward_pass_has_a_row_of_its_own(monkeypatch):

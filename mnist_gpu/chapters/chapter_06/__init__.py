@@ -61,7 +61,7 @@ def timeline(watched: profile, first: str, *, named: int = 8) -> Drawn:
             events.append((where, name, begin, end, depth(e) if row == "CPU" else 0))
     axes, says = drawing.timeline(events, named=named, colors=colors)
     whole = max(e[3] for e in events) - min(e[2] for e in events)
-    return Drawn(axes, f"Green takes {1e6 * busy:.0f} of {1e6 * whole:.0f} μs. The longest of all:\n{says}")
+    return Drawn(axes, f"Work (green) takes {1e6 * busy:.0f} of {1e6 * whole:.0f} μs. The longest of all:\n{says}")
 
 
 def roofline(points: Sequence[tuple], rate: float, memory: float, caches: float) -> Drawn:
@@ -76,7 +76,7 @@ def roofline(points: Sequence[tuple], rate: float, memory: float, caches: float)
     least, most = (f(ridge, *(x for s in series for x in s.xs)) for f in (min, max))
     for s, line in zip(series, axis.lines, strict=True):
         line.set_color("#666666")  # as colours are of causes
-        axis.annotate(s.name, (s.xs[-1], s.ys[-1]), (8, 2), textcoords="offset points")
+        axis.annotate(s.name, (s.xs[-1], s.ys[-1]), (6, -2), va="top", textcoords="offset points")
     for name, bandwidth, style in (("memory", memory, "-"), ("caches", caches, "--")):
         roof = [least / 2, rate / bandwidth, 2 * most]
         axis.plot(roof, [1e-9 * min(rate, x * bandwidth) for x in roof], style, color="black", label=name)
