@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
+import numpy
 import torch
 
 from mnist_gpu.data import DeviceBatches, load_mnist
@@ -15,6 +16,7 @@ from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.measuring.timing import alternate, measure
 from mnist_gpu.model import make_model
 from mnist_gpu.training import Epoch, make_step, train
+from mnist_gpu.webgpu.gpu import Call, Gpu
 
 
 def thread_counts(device: torch.device) -> list[int]:
@@ -59,6 +61,16 @@ def launch_seconds(function: Callable[[], object], device: torch.device, repeats
         function()
         seconds.append(time.perf_counter() - start)
     return seconds
+
+
+def webgpu_call(gpu: Gpu, size: int = 0, mebibytes: int = 0) -> Call:
+    """A product of two matrices, a workgroup for 64 x 64 of its results; or a copy, 1,024 workgroups for each MiB."""
+    size = min(size, 256) if gpu.adapter.kind == "software" else size  # or one call could take a minute
+    values = numpy.random.rand(size**2 or mebibytes * 2**18).astype(numpy.float32)
+    arrays, tiles = [gpu.array(values) for _ in range(3 if size else 2)], -(-size // 64)
+    if size:
+        return Call(gpu.kernel("product"), arrays, (tiles, tiles), (size, size, size))
+    return Call(gpu.kernel("copy"), arrays, (1024, mebibytes))
 
 
 def two_ceilings(device: torch.device) -> tuple[float, float]:
