@@ -161,10 +161,7 @@ def compare_in_turn(measured: Iterable[Timed], pairs: Iterable[tuple[str, str]])
 
 
 def recorded(folder: str | Path = REFERENCE, *, unlike: torch.device | None = None) -> list[Results]:
-    """All recorded results in `folder`, by file name; with `unlike`, the reader's device, those of other hardware only.
-
-    Raises ValueError for a file that is no results file.
-    """
+    """All recorded results in `folder`, by file name; with `unlike`, the reader's device, those of other hardware."""
     every = [read(path) for path in sorted(Path(folder).glob("*.json"))]
     here = {device_name(unlike), cpu_name()} if unlike else set()
     return [r for r in every if not unlike or not {r.environment["device_name"], r.environment["cpu_name"]} <= here]
