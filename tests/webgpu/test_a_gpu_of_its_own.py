@@ -88,7 +88,7 @@ def test_a_driver_that_hangs_is_ended(own_gpu):
     own_gpu.child.patience = 1
     with pytest.raises(WebGPUError, match="1 seconds"):
         own_gpu.run([Call(kernel, (out,), (1024,))])
-    assert not own_gpu.alive
+    assert own_gpu.child.process.poll() is not None
 
 
 def test_an_interrupt_leaves_no_answer_behind_for_the_next_request(own_gpu, monkeypatch):

@@ -1,7 +1,6 @@
 """Training on a GPU through WebGPU, against the plain loop."""
 
 import copy
-import functools
 
 import numpy
 import pytest
@@ -60,7 +59,7 @@ def test_thirty_steps_give_the_losses_and_weights_of_the_plain_loop(gpu, batch_s
 
 def test_its_rungs_are_proved_and_timed_beside_the_cpus_and_name_their_hardware(monkeypatch):
     monkeypatch.setenv("MNIST_GPU_WEBGPU", name := any_adapter())
-    monkeypatch.setattr(gpu_module, "_opened", functools.cache(gpu_module.Gpu))
+    monkeypatch.setattr(gpu_module, "OPENED", {})
     climb = Climb(torch.device("cpu"), hidden=16, steps=4)
     own = [rung for rung in RUNGS if rung.hardware == "webgpu"]
     assert len(own) == 2 and [climb.reach(rung) for rung in own] == [None, None]
