@@ -1,7 +1,7 @@
-"""The same training on several processes, started by torchrun: joining them, sharing the batches, adding up the losses.
+"""The same training on several processes, which torchrun starts: joining them, sharing the batches, adding up losses.
 
-torchrun starts the same command several times, and tells each process its rank in environment variables. Every rank
-holds the whole model and the whole data set, and works on its part of every batch.
+torchrun tells each process its rank in environment variables. Every rank holds the whole model and the whole data set,
+and works on its part of every batch.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ class Group:
         return box[0]
 
     def of_first(self, function: Callable[[], object]):
-        """What `function` returns on rank 0, on all ranks. So is its error: it would say only "connection closed"."""
+        """What `function` returns on rank 0, on all ranks; so is its error, or the others would only lose contact."""
         value = error = None
         try:
             value = function() if self.first else None
@@ -92,8 +92,8 @@ def pick_local_device(name: str) -> torch.device:
 def join(device_name: str = "auto", *, timeout: float = 60.0) -> Iterator[Group]:
     """Joins the group that torchrun started this process for, and leaves it at the end. Without it: a group of one.
 
-    With several GPUs each process takes its own. `timeout` is in seconds, here and in every later exchange. Raises
-    ConnectionError, which names the meeting point, if the others could not be reached, and what pick_device raises.
+    `timeout` is in seconds, here and in every later exchange. Raises ConnectionError, with the meeting point, if the
+    others could not be reached, and what pick_local_device raises.
     """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         yield Group(0, 1, pick_device(device_name))

@@ -19,32 +19,26 @@ WARMUP = 3  # calls before a capture: libraries choose their algorithms and allo
 
 @contextlib.contextmanager
 def _finally(clean_up: Callable[[], object]) -> Iterator[None]:
-    """Cleans up afterwards. If that fails after an error, the first error is raised, with the second as a note.
-
-    After a failed capture CUDA refuses the next calls, too, with messages that do not say why.
-    """
+    """Cleans up afterwards. An error is what was raised first: after it CUDA refuses this, too, and does not say why."""
     try:
         yield
-    except BaseException as error:
-        try:
+    except BaseException:
+        with contextlib.suppress(Exception):
             clean_up()
-        except Exception as second:
-            error.add_note(f"Cleaning up after it failed, too: {second}")
         raise
     clean_up()
 
 
 @contextlib.contextmanager
 def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Afterwards weights, buffers and momentum are as before, in the same memory, which a graph refers to.
+    """Afterwards weights, buffers and momentum (a new one: zero) are as before, in the same memory, as a graph needs.
 
-    A momentum that did not exist before is zero. Raises ValueError for an optimizer other than SGD without dampening:
-    only this one starts where a momentum of zero does.
+    Raises ValueError for an optimizer other than SGD without dampening, where a momentum of zero is that of the start.
     """
     if type(optimizer) is not torch.optim.SGD or any(group["dampening"] for group in optimizer.param_groups):
         raise ValueError(
-            f"the optimizer is {type(optimizer).__name__}, but must be torch.optim.SGD without dampening to capture a "
-            "CUDA graph: the state of others does not start at zero, or the host reads it"
+            f"the optimizer is {type(optimizer).__name__}, but a CUDA graph needs torch.optim.SGD without dampening: "
+            "the state of others does not start at zero, or the host reads it"
         )
 
     def momenta() -> list[torch.Tensor]:
@@ -65,15 +59,11 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Non
         yield
 
 
-def record(
-    function: Callable[[], object], *, calls: int = 1, warm_up: Callable[[], object] | None = None
-) -> Callable[[], None]:
+def record(function: Callable, *, calls: int = 1, warm_up: Callable | None = None) -> Callable[[], None]:
     """Captures the CUDA kernels of so many calls of `function`, and returns what launches them all, at once.
 
-    The capture runs nothing. Before it, `warm_up` (by default `function`) is called WARMUP times.
-
-    Every capture has a new stream: PyTorch keeps a workspace of cuBLAS for each stream, and a graph has its address.
-    One shared with another graph, or with the warm-up, may be freed while this graph still needs it.
+    The capture runs nothing. Before it, `warm_up` (by default `function`) is called WARMUP times. Every capture has a
+    new stream, since a graph has the address of its stream's cuBLAS workspace, which others could free.
     """
     before, collecting = torch.cuda.current_stream(), gc.isenabled()
     warming, capturing, graph = torch.cuda.Stream(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
@@ -107,9 +97,7 @@ def _graph_of(function: Callable, inputs: Sequence, model: nn.Module, optimizer,
     A call raises ValueError if the optimizer's settings have changed: learning rate, momentum and others.
     """
     at, result = [t.clone() for t in inputs], None  # the addresses that the graph reads from, and writes to
-
-    def settings() -> list[dict]:
-        return [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    frozen = [dict(group) for group in optimizer.param_groups]
 
     def once() -> None:
         nonlocal result
@@ -119,12 +107,11 @@ def _graph_of(function: Callable, inputs: Sequence, model: nn.Module, optimizer,
         (warm_up or once)()
         optimizer.zero_grad()  # so that the capture allocates the gradients in the graph's own memory
 
-    frozen = settings()
     with restored(model, optimizer):
         replay = record(once, warm_up=warming)
 
     def call(*given: torch.Tensor) -> torch.Tensor:
-        for now, then in zip(settings(), frozen, strict=True):
+        for now, then in zip(optimizer.param_groups, frozen, strict=True):
             if changed := ", ".join(f"{k} from {then[k]} to {now[k]}" for k in now if now[k] != then[k]):
                 raise ValueError(f"after the capture the optimizer's settings changed: {changed}. Capture again")
         for kept, new in zip(at, given, strict=True):

@@ -22,12 +22,11 @@ from mnist_gpu.data import load_mnist, make_batches
 from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.graphs import EpochGraph, capture
 from mnist_gpu.faster.prefetch import Prefetched
-from mnist_gpu.faster.products import onednn_missing
 from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
 from mnist_gpu.faster.with_triton import triton_missing
 from mnist_gpu.faster.written_out import make_written_out_step
 from mnist_gpu.model import make_model
-from mnist_gpu.torch_private import mark_static_address
+from mnist_gpu.torch_private import mark_static_address, onednn_missing
 from mnist_gpu.training import make_step
 from mnist_gpu.webgpu.gpu import the_gpu, webgpu_missing
 

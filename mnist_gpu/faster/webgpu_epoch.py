@@ -12,7 +12,6 @@ from mnist_gpu.faster.written_out import need_float32
 from mnist_gpu.model import CLASSES, MLP, PIXELS
 from mnist_gpu.webgpu.gpu import Call, Gpu
 
-KERNELS = ("hidden", "output", "update_hidden", "update_rest")
 MOST_WORKGROUPS = 65_535  # in one direction: a limit of WebGPU
 
 
@@ -48,7 +47,6 @@ class WebGPUEpoch(WholeEpoch):
     def _prepare(self) -> None:
         """Everything that stays in the GPU's memory from pass to pass."""
         new, size, width = self.gpu.array, self.size, self.width
-        self.kernels = {name: self.gpu.kernel(name) for name in KERNELS}
         rest = width + CLASSES * width + CLASSES
         self.arrays = {
             "images": new(self.batches.images.cpu().numpy()),
@@ -73,7 +71,7 @@ class WebGPUEpoch(WholeEpoch):
             "update_rest": ("hidden back back_logits image_losses rest rest_velocity losses", (last,)),
         }
         return [
-            Call(self.kernels[kernel], [a[name] for name in arrays.split()], workgroups, numbers)
+            Call(self.gpu.kernel(kernel), [a[name] for name in arrays.split()], workgroups, numbers)
             for kernel, (arrays, workgroups) in kernels.items()
         ]
 
@@ -95,7 +93,7 @@ class WebGPUEpoch(WholeEpoch):
         for step, index in enumerate(drawn):
             calls += self._calls(step, start, len(index))
             start += len(index)
-        self.gpu.run(calls, each=len(KERNELS) if self.submissions == "step" else 0)
+        self.gpu.run(calls, each=4 if self.submissions == "step" else 0)
         losses, *after = (torch.from_numpy(a[name].read()) for name in ("losses", *state))  # all, before any changes
         for values, tensors in zip(after, state.values(), strict=True):
             vector_to_parameters(values, tensors)

@@ -1,7 +1,4 @@
-"""The training step with its backward pass written out by hand: no autograd, no optimizer, few and large operations.
-
-It computes what `make_step` with SGD computes, operation by operation, and shows what a step is made of.
-"""
+"""The training step with its backward pass written out by hand: no autograd, no optimizer, few and large operations."""
 
 from collections.abc import Callable, Iterable
 
@@ -10,8 +7,8 @@ import torch.nn.functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from mnist_gpu.checks import positive
-from mnist_gpu.faster.products import onednn_missing, onednn_product
 from mnist_gpu.model import MLP
+from mnist_gpu.torch_private import onednn_missing, onednn_product
 
 
 def need_float32(model: MLP, where: str = "cpu") -> None:

@@ -93,19 +93,6 @@ def negative(*shape: int) -> torch.Tensor:
     return -1 - torch.rand(shape)
 
 
-turned = Puzzle(
-    lambda n: {"x": negative(n), "out": torch.zeros(n), "n": n},
-    sizes=((10,), (3,), (1,), (8,)),
-    grid=lambda a, block: (math.ceil(a["n"] / block),),
-    right=lambda a: a["x"].flip(0),
-    hints=(
-        (lambda a: a["x"], "That is a copy: element i of out comes from the other end of x."),
-        (lambda a: torch.cat([p.flip(0) for p in a["x"].split(BLOCK)]), "Each block is turned by itself, not x."),
-    ),
-    outside="The last block is not full: which of its elements exist? Loading needs a mask as much as storing. And the "
-    "last element of x is n - 1, not n.",
-)
-
 greatest = Puzzle(
     # Some numbers go as far below 0 as float32 does, so that only -inf lies below all of them.
     lambda m, n, scale: {"a": negative(m, n) * scale, "out": torch.zeros(m), "n": n},
@@ -158,9 +145,8 @@ gradient = Puzzle(
 )
 
 EXERCISES = (
-    Exercise("09.1", WRITE, "Turn a vector round", turned),
-    Exercise("09.2", WRITE, "The greatest of each row", greatest),
-    Exercise("09.3", WRITE, "Count the labels", counts),
-    Exercise("09.4", WRITE, "The gradient of a layer's weights", gradient),
+    Exercise("09.1", WRITE, "The greatest of each row", greatest),
+    Exercise("09.2", WRITE, "Count the labels", counts),
+    Exercise("09.3", WRITE, "The gradient of a layer's weights", gradient),
 )
 check = checker(EXERCISES)

@@ -1,6 +1,6 @@
 """Chapter 10: the same training on several processes: what it gains, what they tell each other, what may go wrong.
 
-The processes themselves import this, too (see __main__.py). So what draws is imported where it is needed.
+The processes themselves import this, too (see __main__.py).
 """
 
 import ast
@@ -108,22 +108,6 @@ def measure_scaling(group: Group, widths: Sequence[int]) -> dict:
         "steps": {w: together(steps_of(group, w), group) for w in widths},
         "all_reduce": together({size: partial(dist.all_reduce, one) for size, one in numbers.items()}, group),
     }
-
-
-def scaling(measured: Mapping[int, SimpleNamespace]):
-    """Images/s of width 128 over the number of processes, of strong and weak scaling, beside the ideal."""
-    from mnist_gpu.measuring.drawing import OWN, Series, lines
-
-    steps = {n: medians(by.steps[128]) for n, by in measured.items()}
-    one, counts = 128 / next(iter(steps.values()))["one"], [1, *measured]
-    strong = [one, *(128 / s["strong"] for s in steps.values())]
-    weak = [one, *(128 * n / s["weak"] for n, s in steps.items())]
-    series = [Series(f"{kind} scaling", OWN, counts, y) for kind, y in (("strong", strong), ("weak", weak))]
-    drawn = lines(series, xlabel="processes", ylabel="images/s")
-    drawn.axes.plot(counts, [n * one for n in counts], ":", color="black", label="ideal")
-    drawn.axes.set_xticks(counts)
-    drawn.axes.legend()
-    return drawn
 
 
 def train_with_two_workers(*, kill: bool = False) -> dict[str, torch.Tensor]:
