@@ -1,7 +1,4 @@
-"""The parts of PyTorch without a public name that the package uses, each with the versions that it was seen in.
-
-Where a new PyTorch has moved one of them, this is the file to mend.
-"""
+"""The parts of PyTorch without a public name that the package uses, each with the versions that it was seen in."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode  # sees every operation (seen in 2.14)

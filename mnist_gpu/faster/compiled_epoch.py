@@ -1,7 +1,6 @@
 """A whole epoch as one compiled program for the CPU: what a CUDA graph of an epoch is for a GPU.
 
-Beside the matrix products a CPU waits for memory: every operation reads its operands and writes its result.
-torch.compile makes what lies between two products one pass over memory, and compiles the loop around the step as well.
+torch.compile makes all that lies between two matrix products one pass over memory, and compiles the loop as well.
 """
 
 import functools
@@ -22,10 +21,9 @@ UNROLLED = 4  # steps in the body of the compiled loop: gathering several batche
 
 
 def training_step(products: str, data: tuple, state: tuple, index: torch.Tensor, lr: float, momentum: float) -> tuple:
-    """One step of SGD as a function without side effects, on the CPU: (new state, loss).
+    """One step of SGD as a function without side effects: (new state, loss). `products` is a name of PRODUCTS.
 
-    `products` is a name of PRODUCTS. data: all images, uint8 `[N, 784]`, and labels, int64 `[N]`. state: the four
-    parameters, the first in the products' layout, and the momentum of each. index: of the batch, int64 `[B]`.
+    data: all images, uint8 `[N, 784]`, and labels. state: the four parameters, and the momentum of each. index: `[B]`.
     """
     _, features_first, hidden, gradient = PRODUCTS[products]
     (images, labels), parameters, momenta = data, state[:4], state[4:]
@@ -76,9 +74,8 @@ def compiled() -> Callable:
 class CompiledEpoch(WholeEpoch):
     """SGD over a whole epoch, or the first `steps` of one, in one compiled program, on the CPU. See WholeEpoch.
 
-    The first pass compiles (measured: 8 to 18 s). Batches that do not fill the program's loop are trained on by the
-    same function, uncompiled. `products` is a name of PRODUCTS; None measures which are the fastest here. The model's
-    first weights get the layout that they need. Raises ValueError for lr not positive, or a model not float32 on a CPU.
+    The first pass compiles (8 to 18 s). `products` is a name of PRODUCTS, None measures which are the fastest here; the
+    model's first weights get their layout. Raises ValueError for lr not positive, or a model not float32 on the CPU.
     """
 
     def __init__(self, model: MLP, batches: DeviceBatches, *, lr: float = 0.01, momentum: float = 0.9, products=None):
@@ -99,7 +96,7 @@ class CompiledEpoch(WholeEpoch):
     @torch.no_grad()
     def run(self, drawn: Sequence[torch.Tensor]) -> torch.Tensor:
         size, name = self.order.batch_size, self.products.name
-        full = sum(len(index) == size for index in drawn) // UNROLLED * UNROLLED
+        full = sum(len(index) == size for index in drawn) // UNROLLED * UNROLLED  # the others run uncompiled
         losses = []
         if full:
             batches = torch.stack(drawn[:full]).view(-1, UNROLLED, size)

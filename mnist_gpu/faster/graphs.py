@@ -1,10 +1,10 @@
-"""CUDA graphs: the kernels of a step, or of an epoch, recorded once and from then on launched with one call.
+"""CUDA graphs: the kernels of a step, or of an epoch, recorded once and then launched with one call, without Python.
 
-A small network leaves a GPU waiting for Python, which launches its kernels one by one. A graph replays them without
-Python, on the same memory addresses and with the same numbers read on the host: shapes and learning rate are frozen.
+A graph replays them at the same memory addresses, with the same numbers of the host: shapes and lr are frozen.
 """
 
 import contextlib
+import functools
 import gc
 from collections.abc import Callable, Iterator, Sequence
 
@@ -19,7 +19,7 @@ WARMUP = 3  # calls before a capture: libraries choose their algorithms and allo
 
 @contextlib.contextmanager
 def _finally(clean_up: Callable[[], object]) -> Iterator[None]:
-    """Cleans up afterwards. An error is what was raised first: after it CUDA refuses this, too, and does not say why."""
+    """Cleans up afterwards; if both fail, the first error is raised: after it CUDA refuses all, and says no reason."""
     try:
         yield
     except BaseException:
@@ -84,18 +84,13 @@ def record(function: Callable, *, calls: int = 1, warm_up: Callable | None = Non
         if collecting:
             gc.enable()
 
-    def replay() -> None:
-        graph.replay()
-
+    replay = functools.partial(graph.replay)
     replay.function = function  # keeps its tensors, of which the graph has the addresses only
     return replay
 
 
 def _graph_of(function: Callable, inputs: Sequence, model: nn.Module, optimizer, warm_up=None) -> Callable:
-    """`function(*inputs)` as a graph, which trains `model` only when it is called, with inputs of the same shapes.
-
-    A call raises ValueError if the optimizer's settings have changed: learning rate, momentum and others.
-    """
+    """`function(*inputs)` as a graph that trains `model` when it is called; ValueError if the optimizer has changed."""
     at, result = [t.clone() for t in inputs], None  # the addresses that the graph reads from, and writes to
     frozen = [dict(group) for group in optimizer.param_groups]
 
@@ -128,12 +123,10 @@ def _need_cuda(model: nn.Module) -> None:
 
 
 def capture(step: Callable, model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable:
-    """`step` as a CUDA graph, under the same contract: `step(images, labels) -> loss`, fresh, detached, not waiting.
+    """`step` as a CUDA graph under the same contract, captured at the first call, on that batch's shapes.
 
-    It is captured at the first call, on that batch's shapes. A batch of another kind (the smaller last one of a pass)
-    runs the plain step on the same weights. Nothing in `step` may read a tensor's value on the host.
-
-    Raises ValueError for a model that is not on a CUDA device; and at a call, what `restored` and `_graph_of` raise.
+    A batch of another kind, as the last one of a pass, runs the plain step. `step` may read no tensor on the host.
+    Raises ValueError for a model that is not on a CUDA device; a call raises what `restored` and `_graph_of` do.
     """
     _need_cuda(model)
     graph = kind = None
@@ -151,8 +144,7 @@ def capture(step: Callable, model: nn.Module, optimizer: torch.optim.Optimizer) 
 class EpochGraph(WholeEpoch):
     """A whole epoch as one CUDA graph: gathering, normalizing and training on every batch, the last one included.
 
-    A pass copies the permutation in, launches the graph, and then only hands out the losses while the device works.
-    Arguments and errors are those of `capture`; `batches` says where the images come from, and in which order.
+    A pass copies the permutation in, and launches the graph. Arguments and errors are those of `capture`.
     """
 
     def __init__(self, step: Callable, model: nn.Module, optimizer: torch.optim.Optimizer, batches: DeviceBatches):

@@ -18,14 +18,9 @@ MOST_WORKGROUPS = 65_535  # in one direction: a limit of WebGPU
 class WebGPUEpoch(WholeEpoch):
     """SGD over a whole epoch, or the first `steps` of one, on `gpu`. See WholeEpoch.
 
-    The images' bytes lie in the GPU's memory. At the beginning of a pass it gets the weights and momenta of `model` and
-    `optimizer`, at the end it gives them back: a pass that fails leaves both as they were before.
-
-    `model`, with its `optimizer`, and `batches` are on the CPU. `submissions`: "epoch" records all steps and submits
-    them once, which is the CUDA graph of an epoch for any GPU; "step" submits each step for itself.
-
-    Raises ValueError for another network, optimizer, device or kind of submissions, or a batch beyond the GPU's limit;
-    a pass raises WebGPUError if the GPU fails.
+    A pass takes the weights and momenta of `model`, on the CPU, and its `optimizer` along, and gives them back at the
+    end: one that fails with WebGPUError leaves both as they were. `submissions`: "epoch" submits all steps at once,
+    which is the CUDA graph of an epoch for any GPU; "step" each for itself. Raises ValueError for what it cannot train.
     """
 
     def __init__(self, gpu: Gpu, model: MLP, optimizer: torch.optim.SGD, batches: DeviceBatches, submissions="epoch"):

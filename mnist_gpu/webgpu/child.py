@@ -1,8 +1,7 @@
-"""The process that owns a GPU's driver, started by mnist_gpu.webgpu.gpu. It imports numpy and wgpu, and not torch.
+"""The process that owns a GPU's driver, which can crash or hang, and takes no notebook along; see mnist_gpu.webgpu.gpu.
 
-A driver is foreign code that can crash or hang. Here it takes no notebook with it. A software driver and Triton even
-crash each other in one process: both bring LLVM. Requests, pickled tuples (method, arguments), come from standard
-input; every answer, (whether it worked, value or words), goes to what was standard output.
+It imports no torch: a software driver and Triton crash each other. Requests, pickled (method, arguments), come from
+standard input; every answer, (whether it worked, value or words), goes to what was standard output.
 """
 
 import os

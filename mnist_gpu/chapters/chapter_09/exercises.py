@@ -1,8 +1,6 @@
 """The puzzles: kernels with a line or two missing, and what checks them.
 
-A kernel is interpreted and watched on several sizes, most of them no multiple of its block, so that an answer that is
-right for regular sizes only is refused. What the interpreter finds right is compiled, and run where there is a GPU. A
-wrong answer gets the hint that fits it: by what it reads and writes, or by what it computes instead.
+A kernel is interpreted and watched on several sizes, most of them no multiple of its block; then it is compiled.
 """
 
 import math
@@ -57,7 +55,7 @@ class Puzzle:
 
             def draw(*_) -> None:
                 panels = [(tensor, "written" if tensor == "out" else "read") for tensor in seen.results]
-                touched(seen, panels, whole=bool(self.unwritten)).show()
+                touched(seen, panels).show()
 
             def why(*_) -> str:
                 return self.unwritten if seen.unwritten("out") else ""

@@ -1,7 +1,4 @@
-"""Chapter 10: the same training on several processes: what it gains, what they tell each other, what may go wrong.
-
-The processes themselves import this, too (see __main__.py).
-"""
+"""Chapter 10: the same training on several processes: what it gains, what they tell each other, what may go wrong."""
 
 import ast
 import os
@@ -61,10 +58,7 @@ def measured_by(processes: int, *, widths: Sequence[int]) -> SimpleNamespace:
 
 
 def together(sides: Mapping[object, Callable], group: Group, *, rounds: int = 10, least: float = 0.03) -> dict:
-    """Seconds of one call of every side, in turn on all ranks at once; before each the ranks wait for one another.
-
-    A timed call repeats its side for about `least` seconds.
-    """
+    """Seconds of a call of every side, repeated for `least` seconds, in turn on all ranks, after a barrier."""
     turns, counts = {}, {}
     for name, side in sides.items():
         # The same on all ranks, or they would wait for one another.
@@ -111,10 +105,7 @@ def measure_scaling(group: Group, widths: Sequence[int]) -> dict:
 
 
 def train_with_two_workers(*, kill: bool = False) -> dict[str, torch.Tensor]:
-    """Trains three epochs with two processes, a checkpoint each, one restart allowed; returns the weights.
-
-    With `kill` one of the two is killed after the first checkpoint. Raises RuntimeError if the training fails.
-    """
+    """The weights after three epochs by two processes, a checkpoint each; `kill` ends one process after the first."""
     options = ["--device", "cpu", "--epochs", 3, "--batch-size", 512, "--save", "model.pt", "--every-epoch"]
     command = torchrun(2, "-m", "mnist_gpu", "train", *options, "--resume", "model.pt", restarts=1)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **TEXT}
