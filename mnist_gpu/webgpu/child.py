@@ -58,11 +58,9 @@ class Server:
         entries = [{"binding": i, "resource": buffer} for i, buffer in enumerate(buffers)]
         return self.device.create_bind_group(layout=layout, entries=entries)
 
-    def buffer(self, name: int, size: int, content: bytes | None = None) -> None:
-        """New memory of `size` bytes, a multiple of 4: zeros, or `content`."""
+    def buffer(self, name: int, size: int) -> None:
+        """New memory of `size` bytes, a multiple of 4, all 0."""
         self.things[name] = self.device.create_buffer(size=size, usage=STORAGE | COPIED)
-        if content is not None:
-            self.write(name, content)
         self.wait()  # so that memory that has run out is an error of this request
 
     def write(self, name: int, content: bytes) -> None:
@@ -71,6 +69,10 @@ class Server:
     def read(self, name: int) -> bytes:
         """Waits for all work, and copies a buffer back."""
         return bytes(self.device.queue.read_buffer(self.things[name]))
+
+    def release(self, name: int) -> None:
+        self.groups = {key: group for key, group in self.groups.items() if name not in key}
+        self.things.pop(name).destroy()
 
     def kernel(self, name: int, text: str) -> None:
         """Compiles a kernel: its buffers are group 0, in the order of their numbers; its numbers, if any, group 1."""

@@ -59,22 +59,23 @@ class Array:
     def __init__(self, child: "Child", content: numpy.ndarray):
         self.child, self.shape, self.dtype, self.size = child, content.shape, content.dtype, content.nbytes
         self.name = next(child.names)
-        child.ask("buffer", self.name, -(-self.size // 4) * 4, _bytes(content) if content.any() else None)
+        child.ask("buffer", self.name, -(-self.size // 4) * 4)
+        if content.any():
+            self.write(content)
 
     def write(self, content: numpy.ndarray) -> None:
         """New values from the beginning on. Raises ValueError for more than there is room for."""
         if content.nbytes > self.size:
             raise ValueError(f"{content.nbytes:,} bytes are written, but there is room for {self.size:,}")
-        self.child.ask("write", self.name, _bytes(content))
+        self.child.ask("write", self.name, content.tobytes() + bytes(-content.nbytes % 4))
 
     def read(self) -> numpy.ndarray:
         """Waits for the work that writes it, and copies it to the computer's memory."""
         content = self.child.ask("read", self.name)[: self.size]
         return numpy.frombuffer(content, self.dtype).reshape(self.shape).copy()
 
-
-def _bytes(content: numpy.ndarray) -> bytes:
-    return content.tobytes() + bytes(-content.nbytes % 4)
+    def release(self) -> None:
+        self.child.ask("release", self.name)
 
 
 class Call(NamedTuple):
@@ -167,8 +168,8 @@ class Gpu:
     def kernel(self, name: str) -> int:
         """A kernel of this package by its name, or any in WGSL. Raises WebGPUError if it does not compile."""
         if name not in self.kernels:
-            new, file = next(self.child.names), HERE / "kernels" / f"{name}.wgsl"
-            self.ask("kernel", new, file.read_text(encoding="utf-8") if name.isidentifier() else name)
+            new = next(self.child.names)
+            self.ask("kernel", new, source(name) if name.isidentifier() else name)
             self.kernels[name] = new
         return self.kernels[name]
 
@@ -195,6 +196,11 @@ class Gpu:
             return self.run(calls)
         self.submit(calls, timed=True)
         return self.ask("seconds")
+
+
+def source(kernel: str) -> str:
+    """The text of a kernel of this package, in WGSL."""
+    return (HERE / "kernels" / f"{kernel}.wgsl").read_text(encoding="utf-8")
 
 
 @functools.cache

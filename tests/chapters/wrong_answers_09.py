@@ -64,7 +64,7 @@ def a_one_for_every_label_there_is(labels, out, n, BLOCK: tl.constexpr):
 @triton.jit
 def gradient(g, x, out, m, n, k, MISTAKE: tl.constexpr, BLOCK):
     """The solution with one of several mistakes."""
-    row = (tl.program_id(0) + (MISTAKE == "second block")) * BLOCK + tl.arange(0, BLOCK)
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     column = (0 if MISTAKE == "first block" else tl.program_id(1)) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK, BLOCK), dtype=tl.float32)
     for start in range(0, m, BLOCK):
@@ -89,12 +89,6 @@ def beyond_the_last_image(g, x, out, m, n, k, BLOCK: tl.constexpr):
 @triton.jit
 def the_first_columns_by_all(g, x, out, m, n, k, BLOCK: tl.constexpr):
     gradient(g, x, out, m, n, k, "first block", BLOCK)
-
-
-@wrong("09.3", "where do the blocks begin")
-@triton.jit
-def from_the_second_block_on(g, x, out, m, n, k, BLOCK: tl.constexpr):
-    gradient(g, x, out, m, n, k, "second block", BLOCK)
 
 
 @wrong("09.3", "as if it were [n, m]")
