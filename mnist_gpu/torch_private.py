@@ -1,7 +1,4 @@
-"""The parts of PyTorch without a public name that the package uses, each with the versions that it was seen in.
-
-Where a new PyTorch has moved one of them, this is the file to mend.
-"""
+"""The parts of PyTorch without a public name that the package uses, each with the versions that it was seen in."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode  # sees every operation (seen in 2.14)
@@ -20,14 +17,12 @@ def mark_static_address(tensor: torch.Tensor) -> None:
     torch._dynamo.mark_static_address(tensor)
 
 
-def has_onednn() -> bool:
-    """Whether this build has oneDNN, and the operator of `onednn_product`."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def onednn_missing() -> str | None:
+    """That this build has no oneDNN, or not the operator of `onednn_product`; None if it has both."""
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return None if there else "this build of PyTorch has no oneDNN"
 
 
 def onednn_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """`a @ b.t()` in float32 by oneDNN, `[m, k]` and `[n, k]` to `[m, n]` (seen in 2.14).
-
-    torch.compile uses this operator for the linear layers of models that only predict.
-    """
+    """`a @ b.t()` in float32 by oneDNN, `[m, k]` and `[n, k]` to `[m, n]`: what torch.compile uses (seen in 2.14)."""
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")

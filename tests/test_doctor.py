@@ -192,13 +192,13 @@ def test_the_json_has_the_findings_the_environment_and_the_hosts_name_in_one_lin
 
 @pytest.mark.parametrize(("far", "whose"), [(False, ""), (True, "server")])
 def test_gpus_through_webgpu_are_named_and_software_is_none(machine, monkeypatch, far, whose):
-    software = Adapter(1, "llvmpipe", "", "software", "Vulkan", 2**27)
+    software = Adapter(1, "llvmpipe", "software", "Vulkan", 2**27)
     for name in ("JUPYTERHUB_USER", "COLAB_RELEASE_TAG", "SSH_CONNECTION"):
         monkeypatch.delenv(name, raising=False)
     if far:
         monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1")
     monkeypatch.setattr(
-        doctor, "adapters", lambda: ([Adapter(0, "Iris Xe", "", "integrated", "Vulkan", 2**27), software], "")
+        doctor, "adapters", lambda: ([Adapter(0, "Iris Xe", "integrated", "Vulkan", 2**27), software], "")
     )
     said = [f.text for f in diagnose() if "WebGPU" in f.text]
     assert len(said) == 1 and "Iris Xe (integrated, Vulkan)" in said[0] and whose in said[0]

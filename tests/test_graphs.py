@@ -1,16 +1,13 @@
 import gc
-import subprocess
-import sys
 import weakref
 
 import pytest
 import torch
 from agreement import assert_same_losses
-from recorded import ENDED, REFUSED
-from torch import nn
+from recorded import REFUSED
 
 from mnist_gpu.data import DeviceBatches
-from mnist_gpu.faster.graphs import WARMUP, EpochGraph, capture, record, restored
+from mnist_gpu.faster.graphs import WARMUP, EpochGraph, capture, record
 from mnist_gpu.faster.ladder import waiting
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step, train
@@ -59,31 +56,6 @@ def plain(make_batches):
     model = make_model(16)
     losses = losses_of(model, make_step(model, sgd(model)), make_batches())
     return weights_of(model), losses
-
-
-# Restoring
-
-
-@pytest.mark.parametrize("error", [None, RuntimeError("out of order")])
-def test_weights_buffers_and_momentum_are_afterwards_as_before_in_the_same_memory(make_batches, error):
-    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784), nn.Linear(784, 10))
-    optimizer = sgd(model)
-    step, batches = make_step(model, optimizer), list(make_batches())
-    step(*batches[0])
-    momenta = [state["momentum_buffer"] for state in optimizer.state.values()]
-    tensors = [*model.parameters(), *model.buffers(), *momenta]
-    before = [(t.detach().clone(), t.data_ptr()) for t in tensors]
-    try:
-        with restored(model, optimizer):
-            for batch in batches[1:]:
-                step(*batch)
-            assert not any(torch.equal(t, kept) for t, (kept, _) in zip(tensors, before, strict=True))
-            if error:
-                raise error
-    except RuntimeError as raised:
-        assert raised is error
-    assert all(torch.equal(t, kept) and t.data_ptr() == at for t, (kept, at) in zip(tensors, before, strict=True))
-    assert all(p.grad is None for p in model.parameters())
 
 
 @pytest.mark.parametrize("options", [None, {"dampening": 0.1}], ids=["NAdam", "dampening"])
@@ -141,10 +113,9 @@ def collector():
     gc.enable()
 
 
-@pytest.mark.parametrize(("enabled", "fails"), [(True, False), (False, False), (True, True)])
-def test_nothing_is_collected_while_a_graph_is_recorded(cuda_graphs, collector, enabled, fails):
+def test_nothing_is_collected_while_a_graph_is_recorded(cuda_graphs, collector):
     """What is collected may be another graph, which CUDA does not let go meanwhile."""
-    seen, left = [], [torch.zeros(()) for _ in range(WARMUP)]
+    seen = []
 
     class Cycle:
         def __init__(self):
@@ -156,17 +127,9 @@ def test_nothing_is_collected_while_a_graph_is_recorded(cuda_graphs, collector, 
     def function():
         for _ in range(50):
             Cycle()
-        if not left:
-            assert not fails, "in the recording"
-        left[:] = left[1:]
 
-    if not enabled:
-        collector.disable()
-    try:
-        record(function)
-    except AssertionError:
-        assert fails
-    assert collector.isenabled() == enabled
+    record(function)
+    assert collector.isenabled()
     collector.collect()
     assert len(seen) == 50 * (WARMUP + 1) and not any(seen)
 
@@ -192,9 +155,8 @@ def test_what_ended_a_recording_is_what_is_seen_and_all_is_as_before(make_batche
         return (waiting(step) if len(calls) == WARMUP + 1 else step)(images, labels)
 
     captured = capture(recorded, model, optimizer)
-    with pytest.raises(RuntimeError, match=REFUSED) as caught:
+    with pytest.raises(RuntimeError, match=REFUSED):
         captured(*batch)
-    assert ENDED in caught.value.__notes__[0]
     assert cuda_graphs.current is cuda_graphs.default and gc.isenabled()
     assert same(model.parameters(), make_model(16).parameters())
     other = make_model(16)
@@ -225,36 +187,15 @@ def test_a_capture_amid_a_training_goes_on_with_its_momentum(make_batches, plain
     assert first + second == plain[1] and same(model.parameters(), plain[0])
 
 
-def test_a_replay_reads_from_the_same_addresses_and_the_callers_batches_stay(make_batches):
-    model, seen = make_model(16), []
-    optimizer = sgd(model)
-    plain_step = make_step(model, optimizer)
-
-    def step(images, labels):
-        seen.append((images.data_ptr(), labels.data_ptr()))
-        return plain_step(images, labels)
-
-    step = capture(step, model, optimizer)
-    given, untouched = list(make_batches()), list(make_batches())
-    losses = [step(*batch) for batch in given]
-    assert len(set(seen[:-1])) == 1 and len(seen) == WARMUP + 1 + 1  # the last is too small for the graph
-    assert all(same(a, b) for a, b in zip(given, untouched, strict=True))
-    assert all(loss.dim() == 0 and not loss.requires_grad for loss in losses)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [lambda x, y: (x[:, :, :14], y), lambda x, y: (x.double(), y), lambda x, y: (x, y[:9])],
-    ids=["images' shape", "images' type", "labels' number"],
-)
-def test_a_batch_of_another_kind_gets_no_replay_but_pytorchs_error(make_batches, cuda_graphs, change):
+def test_a_batch_of_another_kind_gets_no_replay_but_pytorchs_error(make_batches, cuda_graphs):
     images, labels = next(iter(make_batches()))
     model = make_model(16)
     step = capture(make_step(model, optimizer := sgd(model)), model, optimizer)
     step(images, labels)
     before = weights_of(model)
-    with pytest.raises((RuntimeError, ValueError)):
-        step(*change(images, labels))
+    for wrong in ((images[:, :, :14], labels), (images.double(), labels), (images, labels[:9])):
+        with pytest.raises((RuntimeError, ValueError)):
+            step(*wrong)
     assert same(model.parameters(), before) and cuda_graphs.replays == 1
 
 
@@ -301,20 +242,6 @@ def cuda():
 
 @pytest.mark.gpu
 @pytest.mark.cuda
-@steps_and_epochs
-@pytest.mark.parametrize("options", [{}, {"fused": True}], ids=["default", "fused"])
-def test_graphs_on_the_gpu_give_the_losses_of_the_plain_loop(cuda, mnist, how, options):
-    found = {}
-    for each in ("plain", how):
-        model, batches = make_model(device=cuda), DeviceBatches(*mnist, device=cuda)
-        found[each] = torch.tensor(losses_of(model, *captured(each, model, sgd(model, **options), batches)))
-    assert found[how].shape == (2, 469)
-    assert_same_losses(found[how][0], found["plain"][0])
-    assert (found[how] - found["plain"]).abs().max() < 0.05  # in the second epoch more flips have come together
-
-
-@pytest.mark.gpu
-@pytest.mark.cuda
 def test_old_graphs_on_the_gpu_are_not_destroyed_while_a_new_one_is_recorded(cuda, collector):
     class Cycle:
         def __init__(self, replay):
@@ -351,16 +278,3 @@ def test_a_graph_on_the_gpu_outlives_others_and_the_clearing_of_workspaces(cuda,
     found += [second(*batch).item() for batch in batches[5:]]
     assert_same_losses(found, expected)
     assert (kept == 7).all()
-
-
-@pytest.mark.gpu
-@pytest.mark.cuda
-def test_a_recording_that_the_gpu_refuses_says_why_and_leaves_its_stream(cuda):
-    """In a process of its own, since PyTorch may draw no random numbers after it."""
-    code = (
-        "import torch\nfrom mnist_gpu.faster.graphs import record\n"
-        "x, stream = torch.ones(1, device='cuda'), torch.cuda.current_stream()\n"
-        "try: record(x.item)\n"
-        "except RuntimeError as error: print('captur' in str(error), torch.cuda.current_stream() == stream)\n"
-    )
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["True", "True"]

@@ -3,8 +3,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mnist_gpu.faster import products
-from mnist_gpu.faster.products import PRODUCTS, fastest_products, five_products, onednn_missing, usable_products
+from mnist_gpu.faster.products import PRODUCTS, fastest_products, five_products, usable_products
 from mnist_gpu.model import step_flops
+from mnist_gpu.torch_private import onednn_missing
 
 HERE = [p.name for p in usable_products()]
 
@@ -52,16 +53,13 @@ def test_the_floor_is_exactly_the_matrix_products_of_a_step(monkeypatch, name):
 
 @pytest.mark.parametrize("fast", HERE)
 def test_the_fastest_is_the_one_that_takes_least_even_if_disturbed(monkeypatch, fast):
-    now, calls = [0.0], []
+    asked = []
 
-    def pretend(p, hidden):
-        def five():
-            calls.append(p.name)
-            now[0] += (1.0 if p.name == fast else 1.1) + 50 * (calls.count(p.name) % 4 == 1)  # every other time
+    def timeit(p, number):
+        asked.append(p.name)
+        return (1.0 if p.name == fast else 1.1) + 50 * (asked.count(p.name) % 2)  # every other time
 
-        return five
-
-    monkeypatch.setattr(products, "five_products", pretend)
-    monkeypatch.setattr(products.time, "perf_counter", lambda: now[0])
-    assert fastest_products(17, rounds=4, calls=2).name == fast
-    assert calls == [name for _ in range(1 + 4) for name in HERE for _ in range(2)]  # in turn, after a warm-up
+    monkeypatch.setattr(products, "five_products", lambda p, hidden: p)
+    monkeypatch.setattr(products.timeit, "timeit", timeit)
+    assert fastest_products(17).name == fast
+    assert asked == HERE * 8  # in turn

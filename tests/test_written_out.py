@@ -4,9 +4,9 @@ from agreement import assert_same_losses
 
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster import written_out
-from mnist_gpu.faster.products import onednn_missing
 from mnist_gpu.faster.written_out import make_written_out_step
 from mnist_gpu.model import make_model
+from mnist_gpu.torch_private import onednn_missing
 from mnist_gpu.training import make_step, train
 
 with_onednn = pytest.param(True, marks=pytest.mark.skipif(bool(onednn_missing()), reason=str(onednn_missing())))

@@ -1,7 +1,6 @@
 """A whole epoch as one compiled program for the CPU: what a CUDA graph of an epoch is for a GPU.
 
-Beside the matrix products a CPU waits for memory: every operation reads its operands and writes its result.
-torch.compile makes what lies between two products one pass over memory, and compiles the loop around the step as well.
+torch.compile makes all that lies between two matrix products one pass over memory, and compiles the loop as well.
 """
 
 import functools
@@ -22,17 +21,15 @@ UNROLLED = 4  # steps in the body of the compiled loop: gathering several batche
 
 
 def training_step(products: str, data: tuple, state: tuple, index: torch.Tensor, lr: float, momentum: float) -> tuple:
-    """One step of SGD as a function without side effects, on the CPU: (new state, loss).
+    """One step of SGD as a function without side effects: (new state, loss). `products` is a name of PRODUCTS.
 
-    `products` is a name of PRODUCTS. data: all images, uint8 `[N, 784]`, and labels, int64 `[N]`. state: the four
-    parameters, the first in the products' layout, and the momentum of each. index: of the batch, int64 `[B]`.
+    data: all images, uint8 `[N, 784]`, and labels. state: the four parameters, and the momentum of each. index: `[B]`.
     """
     _, features_first, hidden, gradient = PRODUCTS[products]
     (images, labels), parameters, momenta = data, state[:4], state[4:]
     weights_1, bias_1, weights_2, bias_2 = parameters
     x = images[index].float() / 127.5 - 1  # [B, 784], mnist_gpu.data.normalize
-    # In every sum with a product the other operand is subtracted, negated if need be. torch.compile would make one call
-    # of product and addition (addmm), which begins with a copy of what is added: 40 μs a step.
+    # x - -b, since torch.compile makes one call of x + b (addmm), which begins with a copy of b: 40 μs a step.
     activations = F.relu(hidden(weights_1, x) - -(bias_1[:, None] if features_first else bias_1))
     columns = activations if features_first else activations.t()  # [H, B]
     log_p = torch.log_softmax(torch.mm(weights_2, columns) - -bias_2[:, None], 0)  # [10, B]
@@ -77,11 +74,8 @@ def compiled() -> Callable:
 class CompiledEpoch(WholeEpoch):
     """SGD over a whole epoch, or the first `steps` of one, in one compiled program, on the CPU. See WholeEpoch.
 
-    The first pass compiles (measured: 8 to 18 s). Batches that do not fill the program's loop, the smaller last one
-    among them, are trained on by the same function, uncompiled. `products` is a name of PRODUCTS; None measures which
-    are the fastest here, and others round differently. The model's first weights get the layout that the products need.
-
-    Raises ValueError for lr not positive, or a model that is not on the CPU, or not in float32.
+    The first pass compiles (8 to 18 s). `products` is a name of PRODUCTS, None measures which are the fastest here; the
+    model's first weights get their layout. Raises ValueError for lr not positive, or a model not float32 on the CPU.
     """
 
     def __init__(self, model: MLP, batches: DeviceBatches, *, lr: float = 0.01, momentum: float = 0.9, products=None):
@@ -102,7 +96,7 @@ class CompiledEpoch(WholeEpoch):
     @torch.no_grad()
     def run(self, drawn: Sequence[torch.Tensor]) -> torch.Tensor:
         size, name = self.order.batch_size, self.products.name
-        full = sum(len(index) == size for index in drawn) // UNROLLED * UNROLLED
+        full = sum(len(index) == size for index in drawn) // UNROLLED * UNROLLED  # the others run uncompiled
         losses = []
         if full:
             batches = torch.stack(drawn[:full]).view(-1, UNROLLED, size)

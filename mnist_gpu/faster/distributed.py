@@ -1,8 +1,4 @@
-"""The same training on several processes, started by torchrun: joining them, sharing the batches, adding up the losses.
-
-torchrun starts the same command several times, and tells each process its rank in environment variables. Every rank
-holds the whole model and the whole data set, and works on its part of every batch.
-"""
+"""The same training on several processes, started by torchrun: each has the whole model, and its part of a batch."""
 
 import contextlib
 import datetime
@@ -55,7 +51,7 @@ class Group:
         return box[0]
 
     def of_first(self, function: Callable[[], object]):
-        """What `function` returns on rank 0, on all ranks. So is its error: it would say only "connection closed"."""
+        """What `function` returns on rank 0, on all ranks; so is its error, or the others would only lose contact."""
         value = error = None
         try:
             value = function() if self.first else None
@@ -68,10 +64,7 @@ class Group:
 
 
 def pick_local_device(name: str) -> torch.device:
-    """The device of this rank: its own GPU, one per process, or the CPU, also where processes cannot share the GPU.
-
-    Raises ValueError if there are fewer GPUs than processes on this machine, and what pick_device raises.
-    """
+    """The device of this rank, on a machine with NVIDIA GPUs one of its own. Raises ValueError where it cannot be."""
     local, found = int(os.environ.get("LOCAL_RANK", 0)), accelerator()
     if str(name) in ("auto", "cuda") and found is not None and found.type == "cuda":
         if local >= (here := torch.cuda.device_count()):
@@ -82,9 +75,7 @@ def pick_local_device(name: str) -> torch.device:
         torch.cuda.set_device(local)  # before pick_device runs a kernel, or every rank opens a context on GPU 0, too
     device = pick_device(name)
     if device.type not in BACKENDS:  # mps, xpu
-        if os.environ.get("RANK", "0") == "0":  # once is enough
-            print(f"Processes cannot train together on the {device.type} device. Using the CPU.", flush=True)
-        return torch.device("cpu")
+        raise ValueError(f"processes cannot train together on the {device.type} device, only on the CPU (--device cpu)")
     return torch.device("cuda", local) if device == torch.device("cuda") else device
 
 
@@ -92,8 +83,7 @@ def pick_local_device(name: str) -> torch.device:
 def join(device_name: str = "auto", *, timeout: float = 60.0) -> Iterator[Group]:
     """Joins the group that torchrun started this process for, and leaves it at the end. Without it: a group of one.
 
-    With several GPUs each process takes its own. `timeout` is in seconds, here and in every later exchange. Raises
-    ConnectionError, which names the meeting point, if the others could not be reached, and what pick_device raises.
+    Raises ConnectionError if the others are not met within `timeout` seconds, and what pick_local_device raises.
     """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         yield Group(0, 1, pick_device(device_name))
@@ -134,8 +124,7 @@ def _meet(group: Group, timeout: float) -> None:
 def make_distributed_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable:
     """The plain step for a model that is wrapped in DistributedDataParallel; its loss is the mean over the whole batch.
 
-    Parts of a batch may be of different sizes, or empty, so the mean of the ranks' means would be wrong: every rank
-    takes the *sum* over its part, and the averaged gradients are scaled by processes / batch size.
+    Parts may be unequal, or empty: so each rank takes the *sum* of its losses, and gradients are scaled afterwards.
     """
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,10 @@
-"""CUDA graphs: the kernels of a step, or of an epoch, recorded once and from then on launched with one call.
+"""CUDA graphs: the kernels of a step, or of an epoch, recorded once and then launched with one call, without Python.
 
-A small network leaves a GPU waiting for Python, which launches its kernels one by one. A graph replays them without
-Python, on the same memory addresses and with the same numbers read on the host: shapes and learning rate are frozen.
+A graph replays them at the same memory addresses, with the same numbers of the host: shapes and lr are frozen.
 """
 
 import contextlib
+import functools
 import gc
 from collections.abc import Callable, Iterator, Sequence
 
@@ -19,32 +19,26 @@ WARMUP = 3  # calls before a capture: libraries choose their algorithms and allo
 
 @contextlib.contextmanager
 def _finally(clean_up: Callable[[], object]) -> Iterator[None]:
-    """Cleans up afterwards. If that fails after an error, the first error is raised, with the second as a note.
-
-    After a failed capture CUDA refuses the next calls, too, with messages that do not say why.
-    """
+    """Cleans up afterwards; if both fail, the first error is raised: after it CUDA refuses all, and says no reason."""
     try:
         yield
-    except BaseException as error:
-        try:
+    except BaseException:
+        with contextlib.suppress(Exception):
             clean_up()
-        except Exception as second:
-            error.add_note(f"Cleaning up after it failed, too: {second}")
         raise
     clean_up()
 
 
 @contextlib.contextmanager
 def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Afterwards weights, buffers and momentum are as before, in the same memory, which a graph refers to.
+    """Afterwards weights, buffers and momentum (a new one: zero) are as before, in the same memory, as a graph needs.
 
-    A momentum that did not exist before is zero. Raises ValueError for an optimizer other than SGD without dampening:
-    only this one starts where a momentum of zero does.
+    Raises ValueError for an optimizer other than SGD without dampening, where a momentum of zero is that of the start.
     """
     if type(optimizer) is not torch.optim.SGD or any(group["dampening"] for group in optimizer.param_groups):
         raise ValueError(
-            f"the optimizer is {type(optimizer).__name__}, but must be torch.optim.SGD without dampening to capture a "
-            "CUDA graph: the state of others does not start at zero, or the host reads it"
+            f"the optimizer is {type(optimizer).__name__}, but a CUDA graph needs torch.optim.SGD without dampening: "
+            "the state of others does not start at zero, or the host reads it"
         )
 
     def momenta() -> list[torch.Tensor]:
@@ -65,15 +59,11 @@ def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Non
         yield
 
 
-def record(
-    function: Callable[[], object], *, calls: int = 1, warm_up: Callable[[], object] | None = None
-) -> Callable[[], None]:
+def record(function: Callable, *, calls: int = 1, warm_up: Callable | None = None) -> Callable[[], None]:
     """Captures the CUDA kernels of so many calls of `function`, and returns what launches them all, at once.
 
-    The capture runs nothing. Before it, `warm_up` (by default `function`) is called WARMUP times.
-
-    Every capture has a new stream: PyTorch keeps a workspace of cuBLAS for each stream, and a graph has its address.
-    One shared with another graph, or with the warm-up, may be freed while this graph still needs it.
+    The capture runs nothing. Before it, `warm_up` (by default `function`) is called WARMUP times. Every capture has a
+    new stream, since a graph has the address of its stream's cuBLAS workspace, which others could free.
     """
     before, collecting = torch.cuda.current_stream(), gc.isenabled()
     warming, capturing, graph = torch.cuda.Stream(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
@@ -94,22 +84,15 @@ def record(
         if collecting:
             gc.enable()
 
-    def replay() -> None:
-        graph.replay()
-
+    replay = functools.partial(graph.replay)
     replay.function = function  # keeps its tensors, of which the graph has the addresses only
     return replay
 
 
 def _graph_of(function: Callable, inputs: Sequence, model: nn.Module, optimizer, warm_up=None) -> Callable:
-    """`function(*inputs)` as a graph, which trains `model` only when it is called, with inputs of the same shapes.
-
-    A call raises ValueError if the optimizer's settings have changed: learning rate, momentum and others.
-    """
+    """`function(*inputs)` as a graph that trains `model` when it is called; ValueError if the optimizer has changed."""
     at, result = [t.clone() for t in inputs], None  # the addresses that the graph reads from, and writes to
-
-    def settings() -> list[dict]:
-        return [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    frozen = [dict(group) for group in optimizer.param_groups]
 
     def once() -> None:
         nonlocal result
@@ -119,12 +102,11 @@ def _graph_of(function: Callable, inputs: Sequence, model: nn.Module, optimizer,
         (warm_up or once)()
         optimizer.zero_grad()  # so that the capture allocates the gradients in the graph's own memory
 
-    frozen = settings()
     with restored(model, optimizer):
         replay = record(once, warm_up=warming)
 
     def call(*given: torch.Tensor) -> torch.Tensor:
-        for now, then in zip(settings(), frozen, strict=True):
+        for now, then in zip(optimizer.param_groups, frozen, strict=True):
             if changed := ", ".join(f"{k} from {then[k]} to {now[k]}" for k in now if now[k] != then[k]):
                 raise ValueError(f"after the capture the optimizer's settings changed: {changed}. Capture again")
         for kept, new in zip(at, given, strict=True):
@@ -141,12 +123,10 @@ def _need_cuda(model: nn.Module) -> None:
 
 
 def capture(step: Callable, model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable:
-    """`step` as a CUDA graph, under the same contract: `step(images, labels) -> loss`, fresh, detached, not waiting.
+    """`step` as a CUDA graph under the same contract, captured at the first call, on that batch's shapes.
 
-    It is captured at the first call, on that batch's shapes. A batch of another kind (the smaller last one of a pass)
-    runs the plain step on the same weights. Nothing in `step` may read a tensor's value on the host.
-
-    Raises ValueError for a model that is not on a CUDA device; and at a call, what `restored` and `_graph_of` raise.
+    A batch of another kind, as the last one of a pass, runs the plain step. `step` may read no tensor on the host.
+    Raises ValueError for a model that is not on a CUDA device; a call raises what `restored` and `_graph_of` do.
     """
     _need_cuda(model)
     graph = kind = None
@@ -164,8 +144,7 @@ def capture(step: Callable, model: nn.Module, optimizer: torch.optim.Optimizer) 
 class EpochGraph(WholeEpoch):
     """A whole epoch as one CUDA graph: gathering, normalizing and training on every batch, the last one included.
 
-    A pass copies the permutation in, launches the graph, and then only hands out the losses while the device works.
-    Arguments and errors are those of `capture`; `batches` says where the images come from, and in which order.
+    A pass copies the permutation in, and launches the graph. Arguments and errors are those of `capture`.
     """
 
     def __init__(self, step: Callable, model: nn.Module, optimizer: torch.optim.Optimizer, batches: DeviceBatches):

@@ -1,8 +1,7 @@
-"""The training step as kernels of our own, written in Triton: what runs on a GPU in it, and nothing else.
+"""The training step as kernels of our own, written in Triton; importing it raises ImportError where Triton is missing.
 
-Many programs run a kernel at once. A program asks for its number, computes from it which elements are its own, loads
-them, computes, and stores. A block's size is a power of two, and data has any size, so a mask says which elements of a
-block exist. Importing this file raises ImportError where Triton is missing, and says why.
+Many programs run a kernel at once. Each computes from its number which elements are its own: a block, whose size is a
+power of two. Data has any size, so a mask says which elements of a block exist.
 """
 
 from collections.abc import Callable
@@ -19,9 +18,8 @@ choose()
 import triton  # noqa: E402
 import triton.language as tl  # noqa: E402
 
-BLOCK = 1024  # elements of a program of the kernels that go element by element
-# How a product is cut: rows and columns of a tile, at most, and how many programs there should be. With 32 x 32 the
-# hidden layer would have 16, on cards with 40 to 132 multiprocessors. The interpreter likes few large operations.
+# How a product is cut: the side of a tile, at most, and how many programs there should be. With 32 x 32 the hidden
+# layer would have 16, on cards with 40 to 132 multiprocessors. The interpreter likes few large operations.
 TILING = (128, 1) if interpreted() else (32, 64)
 
 
@@ -131,8 +129,7 @@ def gather_normalize(images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def product(a, b, out, *, bias=None, gate=None, relu=False, tiling: tuple[int, int] | None = None) -> torch.Tensor:
     """out = a @ b, `[m, k]` and `[k, n]` to `[m, n]`, float32; see product_kernel for what may follow.
 
-    a and b may be transposed views; out and gate are contiguous. A tile's side is never below 16, the least that tl.dot
-    takes on a GPU, and otherwise less than twice the matrix's. `tiling`: see TILING.
+    a and b may be transposed views. A tile's side is never below 16, the least that tl.dot takes on a GPU.
     """
     (m, k), n, (side, programs) = a.shape, b.shape[1], tiling or TILING
     tile_m, tile_n, tile_k = (max(16, min(side, triton.next_power_of_2(size))) for size in (m, n, k))
@@ -160,7 +157,7 @@ def column_sums(a: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def sgd(w, v, g, lr: float, momentum: float, block: int = BLOCK) -> None:
+def sgd(w, v, g, lr: float, momentum: float, block: int = 1024) -> None:
     """SGD with momentum in place, on weights, momenta and gradients of the same size, float32, contiguous."""
     sgd_kernel[(triton.cdiv(w.numel(), block),)](w, v, g, lr, momentum, w.numel(), BLOCK=block)
 
@@ -175,21 +172,16 @@ class KernelBatches(DeviceBatches):
 def _check(images: torch.Tensor, labels: torch.Tensor, device: torch.device) -> None:
     """A kernel takes an address for what it is told, so what it is told has to be right. Raises ValueError."""
     n = max(1, len(labels))
-    for name, a, wanted in (
-        ("images", images, (torch.float32, [n, 1, 28, 28], device)),
-        ("labels", labels, (torch.int64, [n], device)),
-    ):
-        if (found := (a.dtype, list(a.shape), a.device)) != wanted:
-            raise ValueError(f"{name} are {found}, but must be {wanted}: one label an image, and at least one")
+    for a, wanted in ((images, (torch.float32, (n, 1, 28, 28), device)), (labels, (torch.int64, (n,), device))):
+        if (found := (a.dtype, tuple(a.shape), a.device)) != wanted:
+            raise ValueError(f"given {found}, but images or labels must be {wanted}: one label an image")
 
 
 def make_kernel_step(model: MLP, *, lr: float = 0.01, momentum: float = 0.9) -> Callable:
     """SGD's step on `model`, in place, under the step contract (see mnist_gpu.training), in ten launches of kernels.
 
-    `step.optimizer` is torch.optim.SGD around the same momenta, for a capture as a CUDA graph and for checkpoints.
-    Labels are not checked to lie from 0 to 9, which would mean to wait for the device.
-
-    Raises ValueError: lr not positive; the model is not float32 where this process runs kernels; a batch is no batch.
+    `step.optimizer` is torch.optim.SGD around the same momenta, for CUDA graphs and checkpoints. Raises ValueError: lr
+    not positive; the model is not float32 where kernels run; a batch is none (labels beyond 9 are not looked for).
     """
     positive(lr=lr)
     need_float32(model, kernel_device().type)

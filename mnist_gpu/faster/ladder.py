@@ -1,7 +1,6 @@
 """The speed ladder: the same training, faster rung by rung.
 
-A rung is a function `(device, hidden) -> Training`. It makes the model, a `step` and `batches` for the one canonical
-loop, and differs from an earlier rung in one thing. Network, order of the images, loss and optimizer are the same.
+A rung is a function `(device, hidden) -> Training`, which differs from an earlier one in one thing.
 """
 
 import os
@@ -22,12 +21,11 @@ from mnist_gpu.data import load_mnist, make_batches
 from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.graphs import EpochGraph, capture
 from mnist_gpu.faster.prefetch import Prefetched
-from mnist_gpu.faster.products import onednn_missing
 from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
 from mnist_gpu.faster.with_triton import triton_missing
 from mnist_gpu.faster.written_out import make_written_out_step
 from mnist_gpu.model import make_model
-from mnist_gpu.torch_private import mark_static_address
+from mnist_gpu.torch_private import mark_static_address, onednn_missing
 from mnist_gpu.training import make_step
 from mnist_gpu.webgpu.gpu import the_gpu, webgpu_missing
 
@@ -64,12 +62,6 @@ def textbook(device, hidden=128, kind="dataloader", **loading):
     return Training(model, waiting(make_step(model, sgd(model))), make_batches(kind, device=device, **loading))
 
 
-two_workers = partial(textbook, workers=2)
-pinned = partial(textbook, workers=2, pin_memory=True)
-in_memory = partial(textbook, kind="memory")
-on_device = partial(textbook, kind="device")
-
-
 def prefetched(device, hidden=128):
     model, step, batches = textbook(device, hidden, "memory", pin_memory=True)
     return Training(model, step, Prefetched(batches, device))
@@ -78,9 +70,6 @@ def prefetched(device, hidden=128):
 def plain(device, hidden=128, **options):
     model = make_model(hidden, device=device)
     return Training(model, make_step(model, sgd(model, **options)), make_batches("device", device=device))
-
-
-fused = partial(plain, fused=True)
 
 
 def compiled_model(device, hidden=128):
@@ -160,17 +149,13 @@ def written_out(device, hidden=128, onednn=False):
     return Training(model, step, make_batches("device", device=device))
 
 
-written_out_onednn = partial(written_out, onednn=True)
-
-
 def compiled_epoch(device, hidden=128):
     model = make_model(hidden, device=device)
     epoch = CompiledEpoch(model, make_batches("device", device=device), lr=0.01, momentum=0.9)
     return Training(model, epoch.step, epoch)
 
 
-# Half the launches of "no wait per step", but by Triton's launcher, which takes longer. What the kernels gain shows in
-# the next rung, beside "CUDA graph of an epoch": Python launches neither.
+# Half the launches of "no wait per step", but by Triton's slow launcher: what the kernels gain shows in the next rung.
 def own_kernels(device, hidden=128):
     from mnist_gpu.faster.kernels import KernelBatches, make_kernel_step  # here: they need Triton
 
@@ -189,9 +174,6 @@ def webgpu_epoch(device, hidden=128, submissions="epoch"):
     optimizer = sgd(model)
     epoch = WebGPUEpoch(the_gpu(), model, optimizer, make_batches("device"), submissions)
     return Training(model, epoch.step, epoch)
-
-
-webgpu_steps = partial(webgpu_epoch, submissions="step")
 
 
 def _compiler_missing(device: torch.device) -> str | None:
@@ -224,12 +206,11 @@ class Rung:
     name: str
     make: Callable[..., Training]
     base: str | None
-    # What it relieves, the most first: loading, launches, bytes, operations.
-    relieves: tuple[str, ...] = ()
+    relieves: tuple[str, ...] = ()  # the most first: loading, launches, bytes, operations
     needs: str = ""  # of NEEDS
     lacks: Callable[[torch.device], str | None] = lambda device: None  # what else may be missing, as a compiler
-    # Largest allowed difference of a batch's loss from the plain loop's, in nats. float32 agrees to 1e-6 until rounding
-    # decides whether a ReLU lets an input through: then to 5e-3. bfloat16 rounds to 8 bits.
+    # Largest allowed difference of a batch's loss from the plain loop's, in nats: float32 agrees to 1e-6 until rounding
+    # decides on a ReLU, then to 5e-3.
     tolerance: float = 0.02
     hardware: str = ""  # whose times they are, as in a results file, where it isn't the device that PyTorch has
 
@@ -244,14 +225,15 @@ OWN_KERNELS = {"needs": "cuda", "lacks": lambda device: triton_missing()}
 WEBGPU = {"needs": "cpu", "lacks": lambda device: webgpu_missing(), "hardware": "webgpu"}  # timed beside the CPU
 RUNGS = (
     Rung("textbook", textbook, None),
-    Rung("two workers", two_workers, "textbook", ("loading",)),
-    Rung("pinned memory", pinned, "two workers", ("bytes",)),  # over the bus
-    Rung("tensors in memory", in_memory, "textbook", ("loading",)),
+    Rung("two workers", partial(textbook, workers=2), "textbook", ("loading",)),
+    Rung("pinned memory", partial(textbook, workers=2, pin_memory=True), "two workers", ("bytes",)),  # over the bus
+    Rung("tensors in memory", partial(textbook, kind="memory"), "textbook", ("loading",)),
     # Over the bus: hidden behind the step.
     Rung("prefetch on a side stream", prefetched, "tensors in memory", ("bytes",), "gpu"),
-    Rung("uint8 on the device", on_device, "tensors in memory", ("bytes",)),  # none cross the bus; a pixel is one byte
+    # None cross the bus; a pixel is one byte.
+    Rung("uint8 on the device", partial(textbook, kind="device"), "tensors in memory", ("bytes",)),
     Rung("no wait per step", plain, "uint8 on the device", ("launches",)),  # they run ahead of the device
-    Rung("fused optimizer", fused, "no wait per step", ("bytes", "launches")),
+    Rung("fused optimizer", partial(plain, fused=True), "no wait per step", ("bytes", "launches")),
     Rung("compiled model", compiled_model, "fused optimizer", ("bytes", "launches"), **COMPILED),
     Rung("compiled step", compiled_step, "fused optimizer", ("launches", "bytes"), **COMPILED),
     Rung("bfloat16 autocast", bfloat16, "fused optimizer", ("operations",), tolerance=0.05),
@@ -260,13 +242,13 @@ RUNGS = (
     Rung("CUDA graph of a step", graph_of_a_step, "fused optimizer", ("launches",), "cuda"),
     Rung("CUDA graph of an epoch", graph_of_an_epoch, "CUDA graph of a step", ("launches", "loading"), "cuda"),
     Rung("backward written out", written_out, "fused optimizer", ("launches", "bytes"), "cpu"),
-    Rung("written out, oneDNN", written_out_onednn, "backward written out", ("operations",), "cpu",
+    Rung("written out, oneDNN", partial(written_out, onednn=True), "backward written out", ("operations",), "cpu",
          lambda device: onednn_missing()),
     Rung("compiled epoch", compiled_epoch, "backward written out", ("launches", "bytes"), "cpu", **COMPILED),
     Rung("kernels of our own", own_kernels, "no wait per step", ("launches", "bytes"), **OWN_KERNELS),
     Rung("kernels of our own, as a CUDA graph", graph_of_own_kernels, "kernels of our own", ("launches", "bytes"),
          **OWN_KERNELS),
-    Rung("WebGPU, a submission a step", webgpu_steps, None, (), **WEBGPU),
+    Rung("WebGPU, a submission a step", partial(webgpu_epoch, submissions="step"), None, (), **WEBGPU),
     Rung("WebGPU, a submission an epoch", webgpu_epoch, "WebGPU, a submission a step", ("launches",), **WEBGPU),
 )  # fmt: skip
 TEXTBOOK, PLAIN = "textbook", "no wait per step"

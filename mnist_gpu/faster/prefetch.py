@@ -6,12 +6,10 @@ import torch
 
 
 class Prefetched:
-    """The batches of a pipeline, each made and copied one batch ahead, on a stream of its own.
+    """The batches of a pipeline with pinned memory, each made and copied one batch ahead, on a stream of its own.
 
-    A stream is a queue of work for a GPU, which runs in order; two streams can run at the same time. Only the copy
-    overlaps the step: what the host does for a batch, such as gathering its images, does not if each step waits.
-
-    `batches` is a pipeline whose copies do not wait: `make_batches("memory", pin_memory=True, ...)`.
+    A stream is a queue of work for a GPU; two can run at the same time. Only the copy overlaps a step that waits, not
+    what the host does for a batch.
     """
 
     def __init__(self, batches: Iterable, device: torch.device | str):

@@ -1,18 +1,16 @@
 """The two large matrix products of a training step on a CPU: by which library, and with the weights in which layout.
 
-They are 99 % of a step's arithmetic. PyTorch gives them to MKL on x86, and ships oneDNN as well. Measured: MKL takes
-twice as long as oneDNN on one AMD EPYC, as long on another, less on an Intel Xeon. So the choice is measured here.
+On one AMD EPYC MKL, PyTorch's choice, takes twice as long as oneDNN, on an Intel Xeon less. So it is measured here.
 """
 
-import math
-import time
+import timeit
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
 from mnist_gpu.model import PIXELS
-from mnist_gpu.torch_private import has_onednn, onednn_product
+from mnist_gpu.torch_private import onednn_missing, onednn_product
 
 
 class Products(NamedTuple):
@@ -22,11 +20,6 @@ class Products(NamedTuple):
     features_first: bool  # weights [H, 784] and hidden layer [H, B]; else weights [784, H] and hidden layer [B, H]
     hidden: Callable  # (weights, x) -> the hidden layer, without its bias
     gradient: Callable  # (gradient of the hidden layer, x) -> gradient of the weights
-
-
-def onednn_missing() -> str | None:
-    """Why the products cannot be computed by oneDNN here, or None if they can."""
-    return None if has_onednn() else "this build of PyTorch has no oneDNN"
 
 
 # torch.compile would copy a transposed operand for it first. An operator of our own transposes inside.
@@ -46,23 +39,19 @@ if not hasattr(torch.ops.mnist_gpu, "onednn_product"):  # or reloading this modu
 
 _onednn = torch.ops.mnist_gpu.onednn_product  # `a @ b`, with either operand transposed first
 
-PRODUCTS = {
-    products.name: products
-    for products in (
-        Products("torch.mm, weights [H, 784]", True, lambda w, x: torch.mm(w, x.t()), torch.mm),
-        Products("torch.mm, weights [784, H]", False, lambda w, x: torch.mm(x, w), lambda g, x: torch.mm(x.t(), g)),
-        Products("oneDNN, weights [H, 784]", True, lambda w, x: _onednn(w, x, b_transposed=True), _onednn),
-        Products(
-            "oneDNN, weights [784, H]", False, lambda w, x: _onednn(x, w), lambda g, x: _onednn(x, g, a_transposed=True)
-        ),
-    )
-}
+EVERY = (
+    Products("torch.mm, weights [H, 784]", True, lambda w, x: torch.mm(w, x.t()), torch.mm),
+    Products("torch.mm, weights [784, H]", False, lambda w, x: torch.mm(x, w), lambda g, x: torch.mm(x.t(), g)),
+    Products("oneDNN, weights [H, 784]", True, lambda w, x: _onednn(w, x, b_transposed=True), _onednn),
+    Products("oneDNN, weights [784, H]", False, lambda w, x: _onednn(x, w), lambda g, x: _onednn(x, g, True)),
+)
+PRODUCTS = {products.name: products for products in EVERY}
 
 
 def usable_products(device: torch.device | str = "cpu") -> list[Products]:
     """Those that can be computed on `device`: oneDNN is for CPUs."""
-    has_onednn = torch.device(device).type == "cpu" and not onednn_missing()
-    return [p for p in PRODUCTS.values() if has_onednn or not p.name.startswith("oneDNN")]
+    onednn = torch.device(device).type == "cpu" and not onednn_missing()
+    return [p for p in PRODUCTS.values() if onednn or not p.name.startswith("oneDNN")]
 
 
 def five_products(products: Products, batch_size: int = 128, hidden: int = 128, device="cpu") -> Callable[[], None]:
@@ -83,15 +72,9 @@ def five_products(products: Products, batch_size: int = 128, hidden: int = 128, 
     return five
 
 
-def fastest_products(hidden: int = 128, *, rounds: int = 7, calls: int = 20) -> Products:
+def fastest_products(hidden: int = 128) -> Products:
     """The fastest on this CPU with the threads that are set, by a measurement of a third of a second."""
-    candidates = {p: five_products(p, hidden=hidden) for p in usable_products()}
-    least = dict.fromkeys(candidates, math.inf)
-    for i in range(rounds + 1):  # in turn, and the least of each: what another program takes meanwhile only adds
-        for p, five in candidates.items():
-            start = time.perf_counter()
-            for _ in range(calls):
-                five()
-            if i > 0:  # libraries choose their code in the first calls
-                least[p] = min(least[p], time.perf_counter() - start)
-    return min(least, key=least.get)
+    sides = {p: five_products(p, hidden=hidden) for p in usable_products()}
+    # In turn, and the least of each: warming up, and what another program takes meanwhile, only add to a time.
+    rounds = [{p: timeit.timeit(five, number=20) for p, five in sides.items()} for _ in range(8)]
+    return min(sides, key=lambda p: min(times[p] for times in rounds))

@@ -10,8 +10,7 @@ from mnist_gpu.data import DeviceBatches
 class WholeEpoch:
     """Both seams of the loop at once: `train(model, epoch.step, epoch)`, with `batches` as the images and their order.
 
-    A pass runs the whole epoch (`run`), then hands out the losses, one per step. In place of images and labels it
-    yields the batch's indices: the batches exist only inside the program. A pass that is broken off has trained on all.
+    A pass runs the whole epoch, also if it is then broken off. It yields indices in place of images and labels.
     """
 
     def __init__(self, batches: DeviceBatches):

@@ -1,7 +1,6 @@
 """Triton, which PyTorch brings along on Linux: whether it is here, and how this process runs its kernels.
 
-Whether kernels are interpreted (by Python, on the CPU) or compiled (for a GPU) is decided for the whole process when
-Triton is imported. If you need the other way, start another process, with the environment from here.
+A process interprets all kernels (in Python, on the CPU) or compiles all; that is settled when it imports Triton.
 """
 
 import os
@@ -21,10 +20,7 @@ def triton_missing() -> str | None:
 
 
 def choose() -> None:
-    """Chooses the interpreter where there is no NVIDIA GPU, unless the environment says already what to take.
-
-    To be called before Triton is imported. Raises ImportError where it is missing.
-    """
+    """Before Triton is imported: the interpreter where there is no NVIDIA GPU. ImportError says that it is missing."""
     if reason := triton_missing():
         raise ImportError(reason)
     if not (found := accelerator()) or found.type != "cuda":
@@ -56,12 +52,10 @@ def imported() -> tuple:
 
 
 def how() -> str:
-    """A sentence on how kernels run in this process, and what that says of their time."""
+    """A sentence on how kernels run in this process."""
     if reason := triton_missing():
         return f"No kernel can run here: {reason}. Read the stored results instead of running the other cells."
-    if interpreted():
-        return "Triton interprets kernels here, on the CPU: the numbers are right, the times would mean nothing."
-    return "Triton compiles kernels for this GPU, and they are timed."
+    return f"Triton {'interprets kernels here, on the CPU' if interpreted() else 'compiles kernels for this GPU'}."
 
 
 def environment(*, interpret: bool) -> dict[str, str]:

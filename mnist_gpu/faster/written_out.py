@@ -1,7 +1,4 @@
-"""The training step with its backward pass written out by hand: no autograd, no optimizer, few and large operations.
-
-It computes what `make_step` with SGD computes, operation by operation, and shows what a step is made of.
-"""
+"""The training step with its backward pass written out by hand: no autograd, no optimizer, few and large operations."""
 
 from collections.abc import Callable, Iterable
 
@@ -10,8 +7,8 @@ import torch.nn.functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from mnist_gpu.checks import positive
-from mnist_gpu.faster.products import onednn_missing, onednn_product
 from mnist_gpu.model import MLP
+from mnist_gpu.torch_private import onednn_missing, onednn_product
 
 
 def need_float32(model: MLP, where: str = "cpu") -> None:
@@ -32,11 +29,8 @@ def in_one_tensor(tensors: Iterable[torch.Tensor]) -> tuple[torch.Tensor, list[t
 def make_written_out_step(model: MLP, *, lr: float = 0.01, momentum: float = 0.9, onednn: bool = False) -> Callable:
     """SGD's step on `model`, in place, under the step contract (see mnist_gpu.training), on the CPU.
 
-    Tensors are kept with the features first (`[H, B]`, not `[B, H]`), so that every product reads its operands as they
-    lie, and softmax runs along rows of B numbers. The first layer's weights are 99 % of the parameters; the other three
-    are in one tensor, since four small updates cost four times one. `onednn`: oneDNN computes the large products.
-
-    Raises ValueError: lr not positive; the model is not float32 on the CPU; onednn where there is none.
+    Activations are `[H, B]`, so that every product reads its operands as they lie. The three small parameters are in
+    one tensor, to be updated at once. `onednn` computes the large products. Raises ValueError for what it cannot train.
     """
     positive(lr=lr)
     need_float32(model)

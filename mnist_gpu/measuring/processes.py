@@ -14,7 +14,7 @@ from types import ModuleType
 def process(environment: Mapping[str, str]) -> Iterator[Callable]:
     """Starts a process with this environment, and gives what calls a function there: `call(function, *arguments)`.
 
-    A call raises what the function raises, or BrokenProcessPool, a RuntimeError, if the process ends instead.
+    A call raises what the function raises, or RuntimeError if the process ends instead.
     """
 
     def call(function: Callable, *arguments):

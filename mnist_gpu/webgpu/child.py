@@ -1,8 +1,7 @@
-"""The process that owns a GPU's driver, started by mnist_gpu.webgpu.gpu. It imports numpy and wgpu, and not torch.
+"""The process that owns a GPU's driver, which can crash or hang, and takes no notebook along; see mnist_gpu.webgpu.gpu.
 
-A driver is foreign code that can crash or hang. Here it takes no notebook with it. A software driver and Triton even
-crash each other in one process: both bring LLVM. Requests, pickled tuples (method, arguments), come from standard
-input; every answer, (whether it worked, value or words), goes to what was standard output.
+It imports no torch: a software driver and Triton crash each other. Requests, pickled (method, arguments), come from
+standard input; every answer, (whether it worked, value or words), goes to what was standard output.
 """
 
 import os
@@ -18,7 +17,7 @@ import wgpu
 MOST_DISPATCHES = 10_000
 ALIGNED = 256  # bytes: where the numbers of a dispatch may begin in their buffer (a limit of WebGPU)
 LIMITS = ("max-buffer-size", "max-storage-buffer-binding-size")
-STORAGE, UNIFORM = wgpu.BufferUsage.STORAGE, wgpu.BufferUsage.UNIFORM
+STORAGE = wgpu.BufferUsage.STORAGE
 COPIED = wgpu.BufferUsage.COPY_DST | wgpu.BufferUsage.COPY_SRC
 
 
@@ -26,8 +25,7 @@ class Server:
     """What a request can ask for. Buffers and kernels are named by numbers."""
 
     def __init__(self):
-        self.things = {}
-        self.groups = {}  # bind groups, by kernel and buffers
+        self.things, self.groups = {}, {}  # buffers and kernels; bind groups, by kernel and buffers
 
     def adapters(self) -> list[dict]:
         """Every way to every GPU: a GPU may be reached by Vulkan and by OpenGL, say."""
@@ -47,13 +45,22 @@ class Server:
         )
         self.fence = self.device.create_buffer(size=4, usage=STORAGE | COPIED)
         self.stamps = self.device.create_query_set(type="timestamp", count=2) if timed else None
+        self.numbers = self.layout([{"type": "uniform", "has_dynamic_offset": True}])
         return timed
 
-    def buffer(self, name: int, size: int, content: bytes | None = None) -> None:
-        """New memory of `size` bytes, a multiple of 4: zeros, or `content`."""
+    def layout(self, buffers: list[dict]):
+        """Of the buffers in a group: one after another, which kinds of buffer there are."""
+        entries = [{"binding": i, "visibility": wgpu.ShaderStage.COMPUTE, "buffer": b} for i, b in enumerate(buffers)]
+        return self.device.create_bind_group_layout(entries=entries)
+
+    def group(self, layout, buffers: list[dict]):
+        """Buffers, bound as a layout says."""
+        entries = [{"binding": i, "resource": buffer} for i, buffer in enumerate(buffers)]
+        return self.device.create_bind_group(layout=layout, entries=entries)
+
+    def buffer(self, name: int, size: int) -> None:
+        """New memory of `size` bytes, a multiple of 4, all 0."""
         self.things[name] = self.device.create_buffer(size=size, usage=STORAGE | COPIED)
-        if content is not None:
-            self.write(name, content)
         self.wait()  # so that memory that has run out is an error of this request
 
     def write(self, name: int, content: bytes) -> None:
@@ -68,29 +75,13 @@ class Server:
         self.things.pop(name).destroy()
 
     def kernel(self, name: int, text: str) -> None:
-        """Compiles a kernel: its buffers are group 0, its numbers, if it has any, a uniform in group 1."""
-        found = re.findall(r"@group\(0\)\s*@binding\((\d+)\)\s*var<storage,\s*(\w+)>", text)
+        """Compiles a kernel: its buffers are group 0, in the order of their numbers; its numbers, if any, group 1."""
+        found = re.findall(r"@group\(0\)\s*@binding\(\d+\)\s*var<storage,\s*(\w+)>", text)
         kinds = {"read": "read-only-storage", "read_write": "storage"}
-        entries = [
-            {"binding": int(at), "visibility": wgpu.ShaderStage.COMPUTE, "buffer": {"type": kinds[access]}}
-            for at, access in found
-        ]
-        layouts = [self.device.create_bind_group_layout(entries=entries)]
-        if "@group(1)" in text:
-            numbers = {"type": "uniform", "has_dynamic_offset": True}
-            entry = {"binding": 0, "visibility": wgpu.ShaderStage.COMPUTE, "buffer": numbers}
-            layouts.append(self.device.create_bind_group_layout(entries=[entry]))
-        layout = self.device.create_pipeline_layout(bind_group_layouts=layouts)
-        module = self.device.create_shader_module(code=text)
-        pipeline = self.device.create_compute_pipeline(layout=layout, compute={"module": module, "entry_point": "main"})
-        self.things[name] = pipeline, layouts
-
-    def group(self, layout, buffers: list, key: tuple):
-        """The buffers of a call, bound; kept, since an epoch binds the same ones thousands of times."""
-        if key not in self.groups:
-            entries = [{"binding": i, "resource": resource} for i, resource in enumerate(buffers)]
-            self.groups[key] = self.device.create_bind_group(layout=layout, entries=entries)
-        return self.groups[key]
+        own = self.layout([{"type": kinds[access]} for access in found])
+        layout = self.device.create_pipeline_layout(bind_group_layouts=[own, self.numbers])
+        compute = {"module": self.device.create_shader_module(code=text), "entry_point": "main"}
+        self.things[name] = self.device.create_compute_pipeline(layout=layout, compute=compute), own
 
     def submit(self, calls: list[tuple], each: int, timed: bool = False) -> None:
         """Has calls (kernel, buffers, workgroups, numbers) run in their order, and does not wait.
@@ -100,23 +91,21 @@ class Server:
         numbers = numpy.zeros((len(calls), ALIGNED), numpy.uint8)
         for i, (*_, own) in enumerate(calls):
             numbers[i, : len(own)] = numpy.frombuffer(own, numpy.uint8)
-        uniform = self.device.create_buffer_with_data(data=numbers, usage=UNIFORM)
+        uniform = self.device.create_buffer_with_data(data=numbers, usage=wgpu.BufferUsage.UNIFORM)
+        of_numbers = self.group(self.numbers, [{"buffer": uniform, "offset": 0, "size": ALIGNED}])
         each = min(each or MOST_DISPATCHES, MOST_DISPATCHES)
         for start in range(0, len(calls), each):
             encoder = self.device.create_command_encoder()
             stamps = {"query_set": self.stamps, "beginning_of_pass_write_index": 0, "end_of_pass_write_index": 1}
             work = encoder.begin_compute_pass(timestamp_writes=stamps if timed else None)
-            bound = {}
             for i, (kernel, buffers, workgroups, _) in enumerate(calls[start : start + each], start):
-                pipeline, layouts = self.things[kernel]
+                pipeline, layout = self.things[kernel]
+                key = kernel, *buffers
+                if key not in self.groups:  # kept, since an epoch binds the same ones thousands of times
+                    self.groups[key] = self.group(layout, [{"buffer": self.things[b]} for b in buffers])
                 work.set_pipeline(pipeline)
-                storage = [{"buffer": self.things[b]} for b in buffers]
-                work.set_bind_group(0, self.group(layouts[0], storage, (kernel, *buffers)))
-                if len(layouts) > 1:
-                    if kernel not in bound:
-                        entry = {"binding": 0, "resource": {"buffer": uniform, "offset": 0, "size": ALIGNED}}
-                        bound[kernel] = self.device.create_bind_group(layout=layouts[1], entries=[entry])
-                    work.set_bind_group(1, bound[kernel], [i * ALIGNED])
+                work.set_bind_group(0, self.groups[key])
+                work.set_bind_group(1, of_numbers, [i * ALIGNED])
                 work.dispatch_workgroups(*workgroups)
             work.end()
             self.device.queue.submit([encoder.finish()])

@@ -8,6 +8,7 @@ out.read()
 
 import contextlib
 import functools
+import itertools
 import os
 import pickle
 import platform
@@ -16,9 +17,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -32,19 +33,18 @@ SOFTWARE = ("llvmpipe", "swiftshader", "basic render", "lavapipe")
 KINDS = {"DiscreteGPU": "discrete", "IntegratedGPU": "integrated", "CPU": "software"}
 BEST = ("discrete", "integrated", "unknown", "software")
 WHAT_TO_TRY = "Try again, with a smaller batch or network; then update the graphics driver, or use the CPU."
+OPENED = {}  # by name, what the_gpu has opened
 
 
 class WebGPUError(OSError):
     """There is no GPU through WebGPU, or it failed. The text names it, and what to try."""
 
 
-@dataclass(frozen=True)
-class Adapter:
+class Adapter(NamedTuple):
     """A GPU as a driver offers it."""
 
     number: int  # in the driver's list
     name: str  # "Intel(R) Iris(R) Xe Graphics"
-    maker: str
     kind: str  # discrete, integrated, unknown, or software: a program that acts as a GPU, on the CPU
     backend: str  # Vulkan, Metal, D3D12, OpenGL
     largest_buffer: int  # bytes
@@ -57,15 +57,17 @@ class Array:
     """Memory on the GPU, with a shape and a type of numpy's."""
 
     def __init__(self, child: "Child", content: numpy.ndarray):
-        self.child, self.shape, self.dtype, self.name = child, content.shape, content.dtype, child.new_name()
-        self.size = content.nbytes
-        child.ask("buffer", self.name, -(-self.size // 4) * 4, _bytes(content) if content.any() else None)
+        self.child, self.shape, self.dtype, self.size = child, content.shape, content.dtype, content.nbytes
+        self.name = next(child.names)
+        child.ask("buffer", self.name, -(-self.size // 4) * 4)
+        if content.any():
+            self.write(content)
 
     def write(self, content: numpy.ndarray) -> None:
         """New values from the beginning on. Raises ValueError for more than there is room for."""
         if content.nbytes > self.size:
             raise ValueError(f"{content.nbytes:,} bytes are written, but there is room for {self.size:,}")
-        self.child.ask("write", self.name, _bytes(content))
+        self.child.ask("write", self.name, content.tobytes() + bytes(-content.nbytes % 4))
 
     def read(self) -> numpy.ndarray:
         """Waits for the work that writes it, and copies it to the computer's memory."""
@@ -74,10 +76,6 @@ class Array:
 
     def release(self) -> None:
         self.child.ask("release", self.name)
-
-
-def _bytes(content: numpy.ndarray) -> bytes:
-    return content.tobytes() + bytes(-content.nbytes % 4)
 
 
 class Call(NamedTuple):
@@ -92,42 +90,31 @@ class Call(NamedTuple):
 class Child:
     """The process that owns the driver. It ends with this one, or when a request takes too long."""
 
-    def __init__(self, adapter: str = "", patience: float = SECONDS):
-        self.adapter, self.patience, self.names = adapter, patience, 0
-        words = tempfile.TemporaryFile()  # noqa: SIM115
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": words}
+    def __init__(self, adapter: str = "WebGPU", patience: float = SECONDS):
+        self.adapter, self.patience, self.names, self.lock = adapter, patience, itertools.count(), threading.Lock()
+        self.words = tempfile.TemporaryFile()  # noqa: SIM115 - what the driver says
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.words}
         self.process = subprocess.Popen([sys.executable, "-P", str(HERE / "child.py")], **pipes)
-        self.lock, self.words = threading.Lock(), words  # what the driver says
-        self.close = weakref.finalize(self, _end, self.process, words)  # at the end of this process, too
-
-    def new_name(self) -> int:
-        self.names += 1
-        return self.names
+        self.close = weakref.finalize(self, _end, self.process, self.words)  # at the end of this process, too
 
     def ask(self, method: str, *arguments):
         """The answer to one request. Raises WebGPUError if the driver refuses, crashes or hangs."""
-        late = threading.Event()
-
-        def give_up():
-            late.set()
-            self.process.kill()
-
         with self.lock:
-            watch = threading.Timer(self.patience, give_up)
+            begin, watch = time.monotonic(), threading.Timer(self.patience, self.process.kill)
             watch.start()
             try:
                 pickle.dump((method, arguments), self.process.stdin)
                 self.process.stdin.flush()
                 worked, answer = pickle.load(self.process.stdout)
             except (OSError, EOFError, pickle.UnpicklingError, ValueError):
-                worked, answer = False, self.last_words(late.is_set())
+                worked, answer = False, self.last_words(time.monotonic() - begin >= self.patience)
             except BaseException:  # interrupted: the answer would be taken for the next request's
                 self.process.kill()
                 raise
             finally:
                 watch.cancel()
         if not worked:
-            raise WebGPUError(f"{self.adapter or 'WebGPU'}: {answer}")
+            raise WebGPUError(f"{self.adapter}: {answer}")
         return answer
 
     def last_words(self, late: bool) -> str:
@@ -151,12 +138,9 @@ def _end(process: subprocess.Popen, words: BinaryIO) -> None:
 class Gpu:
     """One GPU, opened in a child process.
 
-    Args:
-        name: a part of its name; "" is the best one that is no software, or what MNIST_GPU_WEBGPU names.
-        patience: seconds after which a request without an answer counts as hanging.
-
-    Raises:
-        WebGPUError: there is none, or none of that name; with the reason and what there is.
+    `name` is a part of its name; "" takes the one that MNIST_GPU_WEBGPU names, or the best that is no software.
+    `patience`: seconds after which a request without an answer counts as hanging. Raises WebGPUError if there is none,
+    or none of that name, with the reason and what there is.
     """
 
     def __init__(self, name: str = "", patience: float = SECONDS):
@@ -164,48 +148,37 @@ class Gpu:
         name = name or os.environ.get(CHOICE, "")
         fit = [a for a in found if name.lower() in a.name.lower() and (name or a.kind != "software")]
         if not fit:
-            there = "; there are: " + ", ".join(map(str, found)) if found else ""
-            raise WebGPUError(
-                f"no GPU through WebGPU{f' is called {name!r}' if name else ''}: {reason or 'none'}{there}"
-            )
-        self.adapter, self.kernels = fit[0], {}
+            called, there = f" is called {name!r}" if name else "", ", ".join(map(str, found)) or "none"
+            raise WebGPUError(f"no GPU through WebGPU{called} ({reason or 'none of that name'}); there are: {there}")
+        self.adapter, self.name, self.kernels = fit[0], fit[0].name, {}
         self.child = Child(str(self.adapter), patience)
         self.ask, self.close = self.child.ask, self.child.close
         self.timed = self.ask("open", self.adapter.number)
-
-    @property
-    def name(self) -> str:
-        return self.adapter.name
-
-    @property
-    def alive(self) -> bool:
-        return self.child.process.poll() is None
 
     def array(self, content: numpy.ndarray | int) -> Array:
         """Memory on the GPU with this content, or so many zeros in float32. Raises WebGPUError beyond its limit."""
         if isinstance(content, int):
             content = numpy.zeros(content, numpy.float32)
-        if content.nbytes > self.adapter.largest_buffer:
-            most = self.adapter.largest_buffer
+        if content.nbytes > (most := self.adapter.largest_buffer):
             raise WebGPUError(
-                f"{self.name}: {content.nbytes:,} bytes asked for at once, but at most {most:,} are allowed"
+                f"{self.name}: {content.nbytes:,} bytes asked for at once, but it allows {most:,} at most"
             )
         return Array(self.child, content)
 
     def kernel(self, name: str) -> int:
         """A kernel of this package by its name, or any in WGSL. Raises WebGPUError if it does not compile."""
         if name not in self.kernels:
-            new = self.child.new_name()
+            new = next(self.child.names)
             self.ask("kernel", new, source(name) if name.isidentifier() else name)
             self.kernels[name] = new
         return self.kernels[name]
 
     def submit(self, calls: Sequence[Call], each: int = 0, timed: bool = False) -> None:
         """Asks for the calls in their order, in one submission, or `each` calls in one, and does not wait for them."""
-        packed = [
-            (c.kernel, [a.name for a in c.arrays], tuple(c.workgroups), b"".join(map(_number, c.numbers)))
-            for c in calls
-        ]
+        packed = []
+        for c in calls:
+            numbers = (struct.pack("<f" if isinstance(n, float) else "<I", n) for n in c.numbers)
+            packed.append((c.kernel, [a.name for a in c.arrays], tuple(c.workgroups), b"".join(numbers)))
         self.ask("submit", packed, each, timed)
 
     def wait(self) -> None:
@@ -223,10 +196,6 @@ class Gpu:
             return self.run(calls)
         self.submit(calls, timed=True)
         return self.ask("seconds")
-
-
-def _number(value: int | float) -> bytes:
-    return struct.pack("<f" if isinstance(value, float) else "<I", value)
 
 
 def source(kernel: str) -> str:
@@ -251,7 +220,7 @@ def adapters() -> tuple[list[Adapter], str]:
         software = any(word in f"{a['device']} {a['vendor']}".lower() for word in SOFTWARE)
         kind = "software" if software else KINDS.get(a["adapter_type"], "unknown")
         largest = min(a["max-buffer-size"], a["max-storage-buffer-binding-size"])
-        one = Adapter(number, a["device"], a["vendor"], kind, a["backend_type"], largest)
+        one = Adapter(number, a["device"], kind, a["backend_type"], largest)
         if one.name not in found or found[one.name].backend == "OpenGL":  # the other ways lead to the same GPU
             found[one.name] = one
     every = sorted(found.values(), key=lambda a: BEST.index(a.kind))
@@ -259,28 +228,21 @@ def adapters() -> tuple[list[Adapter], str]:
         return every, ""
     if every:
         return every, f"only {every[0].name}, a program that acts as a GPU on the CPU"
-    vulkan = "libvulkan1 and the GPU's Vulkan driver (Debian: mesa-vulkan-drivers)"
-    missing = f"no driver for it; it takes {vulkan}" if platform.system() == "Linux" else "no driver for it"
+    vulkan = "; it takes libvulkan1 and the GPU's Vulkan driver (Debian: mesa-vulkan-drivers)"
+    missing = f"no driver for it{vulkan if platform.system() == 'Linux' else ''}"
     return every, f"{missing}. A container sees no GPU unless it is given one"
 
 
 def webgpu_missing() -> str | None:
     """Why there is no GPU to compute on through WebGPU, or None. Software counts only if MNIST_GPU_WEBGPU names it."""
     found, reason = adapters()
-    choice = os.environ.get(CHOICE, "").lower()
-    if choice:
-        reason = "" if any(choice in a.name.lower() for a in found) else f"none is called {choice!r}"
+    if choice := os.environ.get(CHOICE, ""):
+        reason = "" if any(choice.lower() in a.name.lower() for a in found) else f"none is called {choice!r}"
     return f"needs a GPU through WebGPU: {reason}" if reason else None
-
-
-@functools.cache
-def _opened(name: str) -> Gpu:
-    return Gpu(name)
 
 
 def the_gpu(name: str = "") -> Gpu:
     """A GPU that is opened once, and again if its process has ended. Raises as Gpu does."""
-    if not (gpu := _opened(name)).alive:
-        _opened.cache_clear()
-        gpu = _opened(name)
-    return gpu
+    if name not in OPENED or OPENED[name].child.process.poll() is not None:
+        OPENED[name] = Gpu(name)
+    return OPENED[name]

@@ -3,9 +3,7 @@
 import subprocess
 import sys
 from functools import partial
-from types import SimpleNamespace
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -61,11 +59,6 @@ def test_two_processes_measure_themselves_and_one_of_them_also_on_a_busy_machine
     assert all(s > 0 for seconds in (*measured.steps[8].values(), *measured.all_reduce.values()) for s in seconds)
 
 
-def test_the_processes_import_nothing_that_draws():
-    code = "import sys, mnist_gpu.chapters.chapter_10.__main__; print('matplotlib' in sys.modules)"
-    assert run_command([sys.executable, "-c", code]) == "False\n"
-
-
 def test_the_reason_of_a_worker_is_not_hidden_behind_torchruns_report():
     with pytest.raises(RuntimeError) as caught:
         run_command(lab.torchrun(1, "--no-python", sys.executable, "-c", "raise ValueError('the reason')"))
@@ -87,12 +80,3 @@ def test_a_training_goes_on_after_a_worker_was_killed_to_the_weights_of_the_othe
     whole = lab.train_with_two_workers()
     assert "Resumed" not in capsys.readouterr().out
     assert killed.keys() == whole.keys() and all(torch.equal(killed[name], whole[name]) for name in killed)
-
-
-def test_scaling_is_drawn_beside_the_ideal():
-    steps = {128: {"one": [0.004] * 10, "strong": [0.008] * 10, "weak": [0.005] * 10}}
-    drawn = lab.scaling({2: SimpleNamespace(steps=steps)})
-    curves = [list(line.get_ydata()) for line in drawn.axes.lines]
-    assert curves == [pytest.approx(y) for y in ([32_000, 16_000], [32_000, 51_200], [32_000, 64_000])]
-    assert "16,000" in drawn.says and "51,200" in drawn.says
-    plt.close("all")

@@ -1,7 +1,6 @@
 """Training on a GPU through WebGPU, against the plain loop."""
 
 import copy
-import functools
 
 import numpy
 import pytest
@@ -60,7 +59,7 @@ def test_thirty_steps_give_the_losses_and_weights_of_the_plain_loop(gpu, batch_s
 
 def test_its_rungs_are_proved_and_timed_beside_the_cpus_and_name_their_hardware(monkeypatch):
     monkeypatch.setenv("MNIST_GPU_WEBGPU", name := any_adapter())
-    monkeypatch.setattr(gpu_module, "_opened", functools.cache(gpu_module.Gpu))
+    monkeypatch.setattr(gpu_module, "OPENED", {})
     climb = Climb(torch.device("cpu"), hidden=16, steps=4)
     own = [rung for rung in RUNGS if rung.hardware == "webgpu"]
     assert len(own) == 2 and [climb.reach(rung) for rung in own] == [None, None]
@@ -103,22 +102,16 @@ def test_a_pass_that_fails_leaves_model_and_optimizer_as_they_were(own_gpu):
 
 
 def test_what_it_is_not_written_for_is_refused_by_name(gpu):
-    model, batches = make_model(8), DeviceBatches(*data(10), 5)
-    with pytest.raises(ValueError, match="Sequential"):
-        WebGPUEpoch(gpu, torch.nn.Sequential(model), sgd(model), batches)
-    with pytest.raises(ValueError, match="float32"):
-        WebGPUEpoch(gpu, make_model(8).double(), sgd(model), batches)
-    with pytest.raises(ValueError, match="Adam"):
-        WebGPUEpoch(gpu, model, torch.optim.Adam(model.parameters()), batches)
-    with pytest.raises(ValueError, match="nesterov"):
-        WebGPUEpoch(gpu, model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True), batches)
-    with pytest.raises(ValueError, match="'batch'"):
-        WebGPUEpoch(gpu, model, sgd(model), batches, "batch")
-
-
-def test_a_batch_beyond_the_devices_limit_is_refused_with_the_limit(gpu):
-    model, n = make_model(1), 65_536
-    images, labels = data(1)
-    batches = DeviceBatches(images.expand(n, 28, 28), labels.expand(n), n)
-    with pytest.raises(ValueError, match="65535"):
-        WebGPUEpoch(gpu, model, sgd(model), batches)
+    model, (images, labels), n = make_model(8), data(1), 65_536
+    batches, many = DeviceBatches(images, labels, 5), DeviceBatches(images.expand(n, 28, 28), labels.expand(n), n)
+    nesterov = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    for named, arguments in {
+        "Sequential": (torch.nn.Sequential(model), sgd(model), batches),
+        "float32": (make_model(8).double(), sgd(model), batches),
+        "Adam": (model, torch.optim.Adam(model.parameters()), batches),
+        "nesterov": (model, nesterov, batches),
+        "'batch'": (model, sgd(model), batches, "batch"),
+        "65535": (model, sgd(model), many),
+    }.items():
+        with pytest.raises(ValueError, match=named):
+            WebGPUEpoch(gpu, *arguments)

@@ -14,10 +14,9 @@ TARGETS = {"T4": ("cuda", 75, 32), "A100": ("cuda", 80, 32), "H100": ("cuda", 90
 
 
 def assembly(kernel, arguments: dict, cards: Sequence[str] = tuple(TARGETS)) -> dict[str, str]:
-    """A kernel, compiled for these arguments and each of `cards`, in NVIDIA's PTX or AMD's assembly.
+    """A kernel, compiled by another process for these arguments and each of `cards`, in NVIDIA's PTX or AMD's assembly.
 
-    It may use what it gets, `triton` and `tl`. Another process compiles it, since one that interprets cannot.
-    Raises RuntimeError, with the compiler's reason, where it does not compile.
+    It may use what it gets, `triton` and `tl`. Raises RuntimeError, with the compiler's reason, if it does not compile.
     """
     arguments = {name: a.to("meta") if torch.is_tensor(a) else a for name, a in arguments.items()}
     with process(environment(interpret=False)) as call:

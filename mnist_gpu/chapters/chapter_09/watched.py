@@ -1,7 +1,6 @@
 """What every program of a kernel reads and writes, element by element: the kernel is interpreted, watched and drawn.
 
-It sees what a GPU does not show: elements that do not exist, and those that one program writes and another one needs.
-What does not exist is neither read nor written, so a kernel without its mask does no harm here.
+What does not exist is seen, and neither read nor written: a kernel without its mask does no harm here.
 """
 
 import contextlib
@@ -73,10 +72,7 @@ class Watched:
 
 
 def watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
-    """Interprets `kernel[grid](**arguments)` on copies of the tensors, which must be contiguous, on the CPU.
-
-    Where this process compiles kernels, another one does it. There a kernel may use `triton` and `tl` only.
-    """
+    """Interprets `kernel[grid](**arguments)` on copies of the tensors, contiguous; if need be in another process."""
     with interpreter() as watch_there:
         return watch_there(kernel, grid, arguments)
 
@@ -154,11 +150,10 @@ def _guarded(tensor: torch.Tensor) -> torch.Tensor:
     return storage[gap : gap + tensor.numel()].view(tensor.shape).copy_(tensor)
 
 
-def touched(found: Watched, panels: Sequence[tuple[str, str]], whole: bool = True) -> Drawn:
+def touched(found: Watched, panels: Sequence[tuple[str, str]]) -> Drawn:
     """A panel for each (tensor, "read" or "written"): its cells, each with the number of the program that touches it.
 
-    What does not exist is hatched; a plus says that more programs touch a cell. The sentence says what is wrong;
-    `whole`: it is wrong, too, if a part of what is written is not.
+    What does not exist is hatched; a plus says that more programs touch a cell. The sentence says what is wrong.
     """
     every = [found.results[tensor] for tensor, _ in panels]
     widths = [t.shape[-1] if t.dim() > 1 else min(16, len(t) + 2) for t in every]
@@ -168,7 +163,7 @@ def touched(found: Watched, panels: Sequence[tuple[str, str]], whole: bool = Tru
     for axis, (tensor, verb), columns in zip(axes[0], panels, widths, strict=True):
         _panel(axis, found, tensor, verb, columns)
     figure.supxlabel("a cell: an element; its number and colour: the program", fontsize=9)
-    return Drawn(axes[0, 0], what_is_wrong(found, [tensor for tensor, verb in panels if verb == "written"], whole))
+    return Drawn(axes[0, 0], what_is_wrong(found, [tensor for tensor, verb in panels if verb == "written"]))
 
 
 def _panel(axis: plt.Axes, found: Watched, tensor: str, verb: str, columns: int) -> None:
@@ -186,8 +181,8 @@ def _panel(axis: plt.Axes, found: Watched, tensor: str, verb: str, columns: int)
     axis.set_axis_off()
 
 
-def what_is_wrong(found: Watched, written: Sequence[str], whole: bool = True) -> str:
-    """What is wrong with the accesses, or that nothing is; `whole`: whether all of `written` should be written."""
+def what_is_wrong(found: Watched, written: Sequence[str]) -> str:
+    """What is wrong with the accesses, or that nothing is."""
     said = [f"The kernel stops: {found.error}."] if found.error else []
     for program, kind, tensor, elements in found.outside()[:1]:
         which = f"{', '.join(map(str, elements[:4]))} of {tensor}, which has {found.results[tensor].numel()}"
@@ -195,6 +190,6 @@ def what_is_wrong(found: Watched, written: Sequence[str], whole: bool = True) ->
     for tensor in found.results:
         if races := found.races(tensor):
             said.append(f"Programs race for {len(races)} of {tensor}'s elements.")
-        if whole and tensor in written and (missing := found.unwritten(tensor)):
+        if tensor in written and (missing := found.unwritten(tensor)):
             said.append(f"No program writes {len(missing)} of {tensor}'s elements.")
     return " ".join(said) or "Nothing is touched that does not exist, and no two programs race."

@@ -1,7 +1,4 @@
-"""Chapter 10: the same training on several processes: what it gains, what they tell each other, what may go wrong.
-
-The processes themselves import this, too (see __main__.py). So what draws is imported where it is needed.
-"""
+"""Chapter 10: the same training on several processes: what it gains, what they tell each other, what may go wrong."""
 
 import ast
 import os
@@ -61,10 +58,7 @@ def measured_by(processes: int, *, widths: Sequence[int]) -> SimpleNamespace:
 
 
 def together(sides: Mapping[object, Callable], group: Group, *, rounds: int = 10, least: float = 0.03) -> dict:
-    """Seconds of one call of every side, in turn on all ranks at once; before each the ranks wait for one another.
-
-    A timed call repeats its side for about `least` seconds.
-    """
+    """Seconds of a call of every side, repeated for `least` seconds, in turn on all ranks, after a barrier."""
     turns, counts = {}, {}
     for name, side in sides.items():
         # The same on all ranks, or they would wait for one another.
@@ -110,27 +104,8 @@ def measure_scaling(group: Group, widths: Sequence[int]) -> dict:
     }
 
 
-def scaling(measured: Mapping[int, SimpleNamespace]):
-    """Images/s of width 128 over the number of processes, of strong and weak scaling, beside the ideal."""
-    from mnist_gpu.measuring.drawing import OWN, Series, lines
-
-    steps = {n: medians(by.steps[128]) for n, by in measured.items()}
-    one, counts = 128 / next(iter(steps.values()))["one"], [1, *measured]
-    strong = [one, *(128 / s["strong"] for s in steps.values())]
-    weak = [one, *(128 * n / s["weak"] for n, s in steps.items())]
-    series = [Series(f"{kind} scaling", OWN, counts, y) for kind, y in (("strong", strong), ("weak", weak))]
-    drawn = lines(series, xlabel="processes", ylabel="images/s")
-    drawn.axes.plot(counts, [n * one for n in counts], ":", color="black", label="ideal")
-    drawn.axes.set_xticks(counts)
-    drawn.axes.legend()
-    return drawn
-
-
 def train_with_two_workers(*, kill: bool = False) -> dict[str, torch.Tensor]:
-    """Trains three epochs with two processes, a checkpoint each, one restart allowed; returns the weights.
-
-    With `kill` one of the two is killed after the first checkpoint. Raises RuntimeError if the training fails.
-    """
+    """The weights after three epochs by two processes, a checkpoint each; `kill` ends one process after the first."""
     options = ["--device", "cpu", "--epochs", 3, "--batch-size", 512, "--save", "model.pt", "--every-epoch"]
     command = torchrun(2, "-m", "mnist_gpu", "train", *options, "--resume", "model.pt", restarts=1)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **TEXT}

@@ -1,12 +1,8 @@
-"""The exercises of chapter 10: a ring that adds up gradients, a checkpoint that survives, a mean over ranks."""
+"""The exercises of chapter 10: a ring that adds up gradients, a mean over ranks."""
 
-import contextlib
 import random
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -35,60 +31,6 @@ def ring(answer: Callable) -> str:
             raise Wrong(f"{ranks} ranks: after the last step rank {rank} does not have the sum of chunk {chunk}.")
     sent = f"Each of {ranks} sends {2 * (ranks - 1) / ranks:.2f} times its gradient's bytes."
     return f"Every rank has every sum, with {', '.join(map(str, every))} ranks. {sent}"
-
-
-def whole_at_any_moment(answer: Callable) -> str:
-    """10.2: there may be an old file, of any name, and the disk may be full."""
-    saves = [(name, True, False) for name in ("model.pt", "model.tmp", "model")]
-    for name, old, full in (*saves, ("model.pt", False, False), ("model.pt", True, True)):
-        with tempfile.TemporaryDirectory() as folder:
-            save_watched(answer, Path(folder).resolve() / name, old, full)
-    return "At every moment the file is the whole old checkpoint or the whole new one."
-
-
-def save_watched(answer: Callable, path: Path, old: bool, full: bool) -> None:
-    """Saves, and looks at the file before and after every call of a function, in the answer and in what it calls.
-
-    A crash leaves the file as it is at that moment, and no handler runs after it. So nothing has to crash.
-    """
-    before, new = random.randbytes(900) if old else None, random.randbytes(1500)
-    if old:
-        path.write_bytes(before)
-    broken, raised, profiler = [], False, sys.getprofile()
-
-    def look(*_) -> None:
-        now = path.read_bytes() if path.exists() else None
-        if now not in (before, new):
-            broken.append("does not exist" if now is None else f"has {len(now):,} of {len(new):,} bytes")
-
-    sys.setprofile(look)  # not settrace, which debuggers and what measures coverage use
-    try:
-        answer(path, partial(write_in_two_parts, new, full))
-    except OSError:
-        raised = True
-        if not full:
-            raise
-    finally:
-        sys.setprofile(profiler)
-    if broken:
-        disk = "With the disk full, " if full else ""
-        raise Wrong(f"{disk}{path.name} {broken[0]} for a moment: a crash then leaves that.")
-    if full and not raised:
-        raise Wrong("The disk is full before write is done, but the error does not reach the training.")
-    left = ", ".join(sorted(file.name for file in path.parent.iterdir()))
-    if not full and (left != path.name or path.read_bytes() != new):
-        which = "new" if path.read_bytes() == new else "old"
-        raise Wrong(f"Afterwards {path.name} is the {which} checkpoint, and the folder has: {left}.")
-
-
-def write_in_two_parts(new: bytes, full: bool, file) -> None:
-    """What `save` is given: writes to a path or an open file, until the disk is full."""
-    with contextlib.nullcontext(file) if hasattr(file, "write") else open(file, "wb") as opened:
-        opened.write(new[:700])
-        opened.flush()
-        if full:
-            raise OSError(28, "No space left on device")
-        opened.write(new[700:])
 
 
 def batches_over_ranks() -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
@@ -121,15 +63,11 @@ mean_over_ranks = compared(
     hints=[
         (mistaken(lambda losses, counts: losses.sum() / sum(counts)), "DDP divides by the number of ranks, too."),
         (mistaken(lambda losses, counts: losses.sum()), "That is of a sum, divided by the ranks, not by the images."),
-        (
-            mistaken(lambda losses, counts: losses.sum() / max(1, len(losses))),
-            "A small part counts too much.",
-        ),
+        (mistaken(lambda losses, counts: losses.sum() / max(1, len(losses))), "A small part counts too much."),
     ],
 )
 EXERCISES = (
     Exercise("10.1", WRITE, "A ring that adds up gradients", ring),
-    Exercise("10.2", MEND, "A checkpoint that a crash destroys", whole_at_any_moment),
-    Exercise("10.3", MEND, "The mean over ranks with unequal parts", mean_over_ranks),
+    Exercise("10.2", MEND, "The mean over ranks with unequal parts", mean_over_ranks),
 )
 check = checker(EXERCISES)
