@@ -67,7 +67,7 @@ class WebGPUEpoch(WholeEpoch):
             "back_logits": new(size * CLASSES), "image_losses": new(size),
         }  # fmt: skip
 
-    def _calls(self, step: int, start: int, size: int) -> list[Call]:
+    def calls(self, step: int, start: int, size: int) -> list[Call]:
         """The four kernels of one step, on the `size` images of the order from `start`."""
         a, options = self.arrays, self.optimizer.param_groups[0]
         numbers = start, size, self.width, step, float(options["lr"]), float(options["momentum"])
@@ -100,7 +100,7 @@ class WebGPUEpoch(WholeEpoch):
         a["order"].write(torch.cat(drawn).numpy().astype(numpy.uint32))
         calls, start = [], 0
         for step, index in enumerate(drawn):
-            calls += self._calls(step, start, len(index))
+            calls += self.calls(step, start, len(index))
             start += len(index)
         self.gpu.run(calls, each=len(KERNELS) if self.submissions == "step" else 0)
         losses, *after = (torch.from_numpy(array.read()) for array in (a["losses"], *arrays))

@@ -273,9 +273,12 @@ def on_card(card: PredictedCard, batch_size: int = 128, hidden: int = 128, *, fu
 
 
 def predict_step(card: PredictedCard, launch: float, batch_size: int = 128, hidden: int = 128) -> Range:
-    """Seconds of a step that the host launches in `launch` seconds; that and computing overlap, or at most do not."""
-    alone = on_card(card, batch_size, hidden)
-    return Range(max(launch, alone.low), launch + alone.high)
+    """Likely seconds of a step, by the host's smallest step: `launch` seconds, nearly all of it launching."""
+    n, operations, moved = kernels(), sum(step_flops(batch_size, hidden)), step_bytes(batch_size, hidden)
+    least = n.low * card.kernel.low + operations / card.rate.high  # the bytes may stay in the caches
+    most = n.high * card.kernel.high + operations / card.rate.low + moved / card.bandwidth.low
+    asking = Range(launch / 2, launch + n.high * card.kernel.high)  # fewer operations on a GPU; CUDA's share
+    return Range(max(asking.low, least), asking.high + most)  # both at the same time, or one after the other
 
 
 def predict_graph(card: PredictedCard, batch_size: int = 128, hidden: int = 128) -> Range:
@@ -329,7 +332,7 @@ def outcomes(machines: Iterable[Results], sections: Collection[str] = ("crossove
                 continue
             what = ", ".join([f"{card}: {name}", *(f"{key.replace('_', ' ')} {n}" for key, n in sizes.items())])
             per, unit = (1, "s") if section == "ladder" else (1e-6, "μs")
-            for m in (m for m in results.select(section, name, **sizes) if m.device != "cpu"):
+            for m in (m for m in results.select(section, name, **sizes) if m.device not in ("cpu", "webgpu")):
                 time = statistics.median(m.per_epoch()) if section == "ladder" else m.median
                 times = f"{span(seconds, per)} {unit}", number(time / per), f"{time / seconds.middle:.2f}x"
                 rows.append((what, *times, "yes" if time in seconds else "NO"))

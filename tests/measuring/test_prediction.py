@@ -158,10 +158,12 @@ def test_on_the_card_a_step_is_its_kernels_operations_and_bytes_overlapped_or_no
 
 
 def test_launching_and_computing_overlap_at_least_and_follow_each_other_at_most():
-    small, large = on_card(EXAMPLE, 1, 1), on_card(EXAMPLE, 2048, 2048)
-    assert small.low < 3e-4 < large.low
-    assert predict_step(EXAMPLE, 3e-4, 1, 1) == Range(3e-4, 3e-4 + small.high)
-    assert predict_step(EXAMPLE, 3e-4, 2048, 2048) == Range(large.low, 3e-4 + large.high)
+    small, large, count = on_card(EXAMPLE, 1, 1), on_card(EXAMPLE, 2048, 2048), kernels()
+    assert small.low < 1.5e-4 < large.low
+    asked = 3e-4 + count.high * EXAMPLE.kernel.high
+    assert predict_step(EXAMPLE, 3e-4, 1, 1) == pytest.approx(Range(1.5e-4, asked + small.high))
+    computed = count.low * EXAMPLE.kernel.low + sum(step_flops(2048, 2048)) / EXAMPLE.rate.high
+    assert predict_step(EXAMPLE, 3e-4, 2048, 2048) == pytest.approx(Range(computed, asked + large.high))
 
 
 def test_what_was_written_down_stands_beside_what_is_recorded_of_the_card_later():
@@ -177,6 +179,7 @@ def test_what_was_written_down_stands_beside_what_is_recorded_of_the_card_later(
             for p in (rung, step):
                 seconds = [factor * p.seconds.middle] * 3
                 measured.append(Timed(p.section, p.name, device, 1, seconds, dict(p.parameters), {"images": 60_000}))
+        measured.append(Timed(step.section, step.name, "webgpu", 1, [9.0], dict(step.parameters)))  # another way to it
         return Results({"device_name": name}, measured, "2026-01-31")
 
     *_, first, second, count = outcomes([machine("Tesla T4", 50.0, 1.0), machine("AMD EPYC", 1.0, 1.0)]).splitlines()
