@@ -110,15 +110,15 @@ def one_side(operations: int) -> dict:
     """Each mistake in some, and near misses: a first time that is only long, six times, several cores but not all."""
     cores, count, slow, short = (random.choice(c) for c in ((1, 4, 9), (1, 2, 6, 7, 20), (1, 4, 30), (1, 1, 0.01)))
     seconds = [round(random.uniform(2, 3), 2) for _ in range(count)]
-    seconds[0] *= slow
-    seconds[-1] *= short
+    seconds[0] = round(seconds[0] * slow, 2)
+    seconds[-1] = round(seconds[-1] * short, 2)
     threads, rate = random.choice((cores, cores, max(1, cores // 2))), random.choice((4.1, 9.0))
     return {"operations": operations, "rate": rate, "threads": threads, "cores": cores, "seconds": seconds}
 
 
 named_mistakes = compared(
     mistakes,
-    lambda: [({"CPU": one_side(8), "GPU": one_side(random.choice((8, 8, 6)))},) for _ in range(40)],
+    lambda: [({"old": one_side(8), "new": one_side(random.choice((8, 8, 6)))},) for _ in range(40)],
     given=lambda report: f"The report {report}",
     why=lambda report, found: f"Read the rule again of: {', '.join(sorted({*found} ^ {*mistakes(report)}))}.",
     run=lambda answer, report: sorted({*answer(report)}),
