@@ -1,7 +1,6 @@
 """`python -m mnist_gpu benchmark`: plans the sections for this machine, runs them on every device, and records them."""
 
 import datetime
-import math
 import os
 import tempfile
 import time
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from mnist_gpu.chapters import chapter_01, chapter_03, chapter_05, chapter_06, chapter_07
 from mnist_gpu.checks import writable
 from mnist_gpu.device import describe, environment, pick_device, synchronize, using_threads
-from mnist_gpu.faster.ladder import plain, textbook
+from mnist_gpu.faster.ladder import textbook
 from mnist_gpu.measuring import results
 from mnist_gpu.measuring.busy import watching
 from mnist_gpu.measuring.exercises import listing
@@ -34,51 +33,35 @@ SECTIONS = {  # in the order in which they run
     "account": chapter_06.SECTION,
     "crossover": chapter_05.SECTION,
     "ladder": chapter_07.LADDER,
-    "ensemble": chapter_07.ENSEMBLE,
 }
 ONE_OF_SECTIONS = {"choices": SECTIONS, "action": "append", "type": str}
 CPU = torch.device("cpu")
-LIMIT = 15 * 60  # seconds that the benchmark may take, where the comparisons leave it the choice
-# What a section costs: seconds on any machine (to compile, to begin), and for each of its rounds so many epochs of the
-# textbook and of the plain loop. The epochs are the medians of its sides in data/reference/amd-epyc-2-cpus.json, and
-# the seconds what is left. To fit them again: on a quiet machine `python -m mnist_gpu benchmark`, and again with
-# --quick, say of every section what it took and what was expected. Those of a GPU are estimates.
+# Seconds that a section takes on any machine (to compile, to begin), and so many of the textbook's epochs, in a
+# record and in a look. A run says of every section what it took, and what was expected.
 COSTS = {
-    "ceilings": (6, 0.0, 20.0), "pipelines": (4, 0.5, 0.3), "account": (3, 0.45, 1.7),
-    "crossover": (8, 0.0, 2.0), "ladder": (45, 3.24, 17.0), "ensemble": (1, 0.0, 2.4),
+    "ceilings": (6, 1.7, 0.3), "pipelines": (4, 5.8, 2.8), "account": (3, 6.5, 3.0),
+    "crossover": (8, 1.8, 0.8), "ladder": (45, 51.0, 6.2),
 }  # fmt: skip
-ON_GPU = COSTS | {"ladder": (90, 2.2, 25.0), "account": (3, 0.2, 3.0)}
-OF_LOOK = {"ceilings": 0.2, "pipelines": 0.5, "ladder": 0.12}  # so much of these epochs is in a round of --quick
 
 
-def epoch_seconds(device: torch.device) -> list[float]:
-    """What an epoch takes on a device, as textbooks write it and by the plain loop; from some steps of each."""
+def epoch_seconds(device: torch.device) -> float:
+    """What an epoch as textbooks write it takes on a device, from some of its steps."""
     with using_threads(1):
-        parts = ((textbook(device), 20), (plain(device), 100))
-        return [seconds_of(partial(train_part, it, n), device) * len(it.batches) / n for it, n in parts]
+        it = textbook(device)
+        return seconds_of(partial(train_part, it, 20), device) * len(it.batches) / 20
 
 
 def plan(device: torch.device, quick: bool, only: Iterable[str] | None, on: str | None) -> list[tuple]:
-    """What to run on the CPU and on `device`: (section, device, settings, seconds), these by the time of some steps.
-
-    Where ten rounds take longer than LIMIT there are fewer, but never fewer than a look has: what its comparisons need.
-    """
+    """What to run on the CPU and on `device`: (section, device, settings, seconds), these by the time of some steps."""
     devices = {"cpu": [CPU], "gpu": [device]}.get(on) or dict.fromkeys([CPU, device])
-    names = [(n, here) for here, n in product(devices, only or SECTIONS) if here == device or not SECTIONS[n].once]
-    epochs = cache(epoch_seconds)
-    for most in range(10, 0, -1):
-        found = []
-        for name, here in names:
-            section, (fixed, *each) = SECTIONS[name], (COSTS if here == CPU else ON_GPU)[name]
+    epoch, found = cache(epoch_seconds), []
+    for here, name in product(devices, only or SECTIONS):
+        section, (fixed, *epochs) = SECTIONS[name], COSTS[name]
+        if here == device or not section.once:
             settings = section.quick if quick else section.full
-            if rounds := settings.get("rounds", 0):
-                rounds = max(section.quick["rounds"], min(rounds, most))
-                settings = settings | {"rounds": rounds, "progress": partial(tqdm, leave=False, disable=None)}
-            parts = zip(each, epochs(CPU if section.once else here), strict=True)
-            a_round = sum(map(math.prod, parts)) * (OF_LOOK.get(name, 1) if quick else 1)
-            found.append((name, here, settings, fixed + (rounds + 1) * a_round))  # one more to warm up
-        if sum(seconds for *_, seconds in found) <= LIMIT:
-            break
+            if "rounds" in settings:
+                settings = settings | {"progress": partial(tqdm, leave=False, disable=None)}
+            found.append((name, here, settings, fixed + epochs[quick] * epoch(CPU if section.once else here)))
     return found
 
 
@@ -128,21 +111,17 @@ def run(
         print(f"This machine is busy (load {load:.1f}), and every figure will say so: better wait until it is idle.")
     with watching():
         todo = plan(device, quick, only, on)
-    about = f"about {long(sum(seconds for *_, seconds in todo))}"
+    about = f"about {sum(seconds for *_, seconds in todo) / 60:.1f} minutes"
     print(f"This takes {about}. A look (--quick) or one section (--only) takes less.")
     # torch.compile finds nothing of an earlier run, which would make its first use look cheap. What it sets goes, too.
     with tempfile.TemporaryDirectory() as empty, mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=empty):
         try:
             measure(todo, found, keep=lambda: record and results.write(record, whole()))
-            print(f"It took {long(time.perf_counter() - begun)}, expected {about}.")
+            print(f"It took {(time.perf_counter() - begun) / 60:.1f} minutes, expected {about}.")
         except KeyboardInterrupt:
             print("interrupted; keeping what is finished")
     print(summary(found))
     return int(any(s.name == BROKEN_OFF for s in found.skipped))
-
-
-def long(seconds: float) -> str:
-    return f"{seconds / 60:.2g} minutes" if seconds > 100 else f"{seconds:.0f} seconds"
 
 
 def summary(found: Results) -> str:

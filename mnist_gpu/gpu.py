@@ -1,7 +1,6 @@
 """`python -m mnist_gpu gpu`: all that only a GPU can show, in the minutes there are, the most valuable first.
 
-Each part is a program, with a log; when its time is up it may write what it has. One that has passed leaves a file, and
-is passed over the next time. Without a GPU all of it runs on the CPU, as a rehearsal.
+A part that has passed leaves a file, and is not done again. Without a GPU all of it runs on the CPU, as a rehearsal.
 """
 
 import contextlib
@@ -95,5 +94,5 @@ def run(
         print("interrupted; keeping what is finished")
     if record.exists():
         found = results.read(record)
-        print("", benchmark.summary(found), prediction.outcomes([found]), sep="\n")
+        print("", benchmark.summary(found), prediction.outcomes(found), sep="\n")
     return int(failed)

@@ -115,18 +115,15 @@ class Training:
             print(f"Test loss {self.tests[-1].loss:.4f}, test accuracy {self.tests[-1].accuracy:.2%}")
             print(f"{seconds:.3f} s per epoch (median of {len(self.history)}), {TRAIN_IMAGES / seconds:,.0f} images/s")
         if self.settings["json"] and self.group.first:
-            self.write_json()
+            pairs = zip(self.history, self.tests, strict=False)
+            epochs = [asdict(e) | {"test_loss": t.loss, "test_accuracy": t.accuracy} for e, t in pairs]
+            about = {"configuration": self.configuration, "environment": environment(self.group.device)}
+            with atomic_write(self.settings["json"]) as file:
+                file.write((json.dumps(about | {"epochs": epochs}, indent=1) + "\n").encode())
         if save and self.status == 0:
             self.save()
             print(f"Saved {save}")
         return self
-
-    def write_json(self) -> None:
-        pairs = zip(self.history, self.tests, strict=False)
-        epochs = [asdict(e) | {"test_loss": t.loss, "test_accuracy": t.accuracy} for e, t in pairs]
-        content = {"configuration": self.configuration, "environment": environment(self.group.device), "epochs": epochs}
-        with atomic_write(self.settings["json"]) as file:
-            file.write((json.dumps(content, indent=1) + "\n").encode())
 
     def save(self) -> None:
         """A checkpoint from which `resume` goes on to the very same weights."""
@@ -136,10 +133,7 @@ class Training:
         checkpoint.save(self.settings["save"], self.model, self.optimizer, **found)
 
     def resume(self) -> None:
-        """Puts a checkpoint's state and history in place on every rank; without the file that `save` is to write, none.
-
-        Raises CheckpointError if it is another training's, FileNotFoundError.
-        """
+        """Puts a checkpoint's state and history in place on every rank; another training's is a CheckpointError."""
         path, share = self.settings["resume"], self.group.share
         if self.settings["save"] == path and not share(path.exists()):
             print(f"{path} is not there yet: starting at the beginning", flush=True)

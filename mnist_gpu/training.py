@@ -81,20 +81,23 @@ def train(model, step, batches, *, epochs=1, log_every=100, log=print_loss, hist
     device = next(model.parameters()).device
     for epoch in range(len(history) + 1, len(history) + epochs + 1):
         model.train()
-        losses, logged, count = [], [], 0
-        synchronize(device)
-        start = time.perf_counter()
+        losses, logged, n, start = [], [], 0, now(device)
         for i, (images, labels) in enumerate(batches, start=1):
             losses.append(step(images, labels))  # stays on the device: .item() here would wait for it every step
-            count += len(labels)
+            n += len(labels)
             if i % log_every == 0:
                 logged.append(finite_mean(losses[-log_every:], epoch, i))  # the one wait per log_every steps
                 log(epoch, i, logged[-1])
         finite_mean(losses, epoch, len(losses))  # an epoch may end between two log points
-        synchronize(device)
-        seconds = time.perf_counter() - start
-        history.append(Epoch(epoch, torch.stack(losses).tolist(), logged, count, seconds))
+        seconds = now(device) - start
+        history.append(Epoch(epoch, torch.stack(losses).tolist(), logged, n, seconds))
     return history
+
+
+def now(device: torch.device) -> float:
+    """The time in seconds, as soon as `device` has done all that it was given."""
+    synchronize(device)
+    return time.perf_counter()
 
 
 def finite_mean(losses: list[torch.Tensor], epoch: int, i: int) -> float:

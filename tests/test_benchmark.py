@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mnist_gpu import benchmark
-from mnist_gpu.benchmark import CPU, LIMIT, SECTIONS, epoch_seconds, plan, summary
+from mnist_gpu.benchmark import CPU, SECTIONS, epoch_seconds, plan, summary
 from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK
 from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped, Timed, read, write
 
@@ -18,7 +18,7 @@ CUDA = torch.device("cuda")
 def cpu_alone(monkeypatch):
     """The benchmark takes the CPU for the machine's only device, and its epochs for those of a recorded machine."""
     monkeypatch.setattr(benchmark, "pick_device", lambda: CPU)
-    monkeypatch.setattr(benchmark, "epoch_seconds", lambda device: [6.0, 0.5])
+    monkeypatch.setattr(benchmark, "epoch_seconds", lambda device: 6.0)
 
 
 @pytest.fixture
@@ -53,42 +53,20 @@ def total(**chosen):
     return sum(seconds for *_, seconds in plan(CPU, **{"quick": False, "only": None, "on": None} | chosen))
 
 
-def test_an_epoch_is_timed_from_some_steps_of_it():
-    by_textbook, by_the_plain_loop = epoch_seconds(CPU)
-    assert by_textbook > by_the_plain_loop > 0.01
-
-
 def test_a_machine_that_is_twice_as_slow_is_told_twice_the_time_but_for_what_is_fixed(monkeypatch):
-    fixed = {name: seconds for name, (seconds, *_) in benchmark.COSTS.items()}
-    assert fixed.keys() == SECTIONS.keys()
+    assert epoch_seconds(CPU) > 0.1 and benchmark.COSTS.keys() == SECTIONS.keys()
     here = {name: total(only=[name]) for name in SECTIONS}
     assert 60 < total(quick=True) < total() / 2
-    monkeypatch.setattr(benchmark, "epoch_seconds", lambda device: [12.0, 1.0])
-    for name, seconds in fixed.items():
-        assert total(only=[name]) - seconds == pytest.approx(2 * (here[name] - seconds))
-    for one in ([12.0, 0.5], [6.0, 1.0]):  # either of the two alone counts, too
-        monkeypatch.setattr(benchmark, "epoch_seconds", lambda device, one=one: one)
-        assert total() > sum(here.values())
-
-
-def test_rounds_go_down_to_what_the_statistics_need_and_not_below(monkeypatch):
-    def planned(limit):
-        monkeypatch.setattr(benchmark, "LIMIT", limit)
-        found = [(name, settings.get("rounds"), seconds) for name, _, settings, seconds in plan(CPU, False, None, None)]
-        return sum(seconds for *_, seconds in found), {name: rounds for name, rounds, _ in found if rounds}
-
-    (most, ten), (least, fewest) = planned(LIMIT * 100), planned(0)
-    assert set(ten.values()) == {10} and fewest == {name: SECTIONS[name].quick["rounds"] for name in ten}
-    assert fewest["ladder"] == fewest["pipelines"] == 10 and min(fewest.values()) == 4
-    seconds, rounds = planned(between := (most + least) / 2)
-    assert seconds <= between and 4 < min(rounds.values()) < 10 and all(rounds[n] >= fewest[n] for n in ten)
+    monkeypatch.setattr(benchmark, "epoch_seconds", lambda device: 12.0)
+    for name, (fixed, *_) in benchmark.COSTS.items():
+        assert total(only=[name]) - fixed == pytest.approx(2 * (here[name] - fixed))
 
 
 def test_it_says_how_long_it_takes_before_the_first_section_and_at_the_end(fake_sections, capsys):
     assert benchmark.run() == 0
     first, *lines = [line for line in capsys.readouterr().out.splitlines() if "minutes" in line or " ..." in line]
-    said = f"{total() / 60:.2g} minutes"
-    assert said in first and len(lines) == len(SECTIONS) + 1 and said in lines[-1] and "seconds" in lines[-1]
+    said = f"{total() / 60:.1f} minutes"
+    assert said in first and len(lines) == len(SECTIONS) + 1 and said in lines[-1]
 
 
 def test_it_runs_the_sections_asked_for_on_every_device_but_crossover_once():
@@ -101,15 +79,6 @@ def test_it_runs_the_sections_asked_for_on_every_device_but_crossover_once():
     assert chosen(CUDA, ["ladder"], "gpu") == [("ladder", "cuda")]
     with pytest.raises(ValueError, match="no GPU here"):
         benchmark.run(on="gpu")
-
-
-def test_an_error_ends_its_section_and_the_others_go_on(fake_sections, monkeypatch, record, capsys):
-    measured_by(monkeypatch, "pipelines", fake("pipelines", fail=RuntimeError("a worker died")))
-    assert benchmark.run(only=["ceilings", "pipelines", "crossover"], record=record) == 1
-    found = read(record)
-    assert [m.section for m in found.measurements] == ["ceilings"] * 2 + ["pipelines"] * 2 + ["crossover"] * 2
-    assert Skipped("pipelines", BROKEN_OFF, "cpu", "RuntimeError: a worker died") in found.skipped
-    assert capsys.readouterr().out.count("a worker died") == 2  # at once, and in the summary
 
 
 def test_a_record_is_added_to_only_if_that_is_asked_for_and_on_the_same_machine(fake_sections, record):
@@ -131,7 +100,7 @@ class Gone(BaseException):
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, Gone, RuntimeError("the driver is lost")])
 @pytest.mark.parametrize("at", range(3))
-def test_a_record_that_is_cut_short_anywhere_and_continued_has_all_that_was_measured(monkeypatch, record, at, end):
+def test_a_record_that_is_cut_short_and_continued_has_all_that_was_measured(monkeypatch, capsys, record, at, end):
     names = ("pipelines", "account", "ladder")
 
     def go(fail_at=None, most=10):
@@ -139,11 +108,16 @@ def test_a_record_that_is_cut_short_anywhere_and_continued_has_all_that_was_meas
             section = fake(name, fail=end if i == fail_at else None)
             measured_by(monkeypatch, name, lambda device, section=section, **_: section(device, most))
         with contextlib.suppress(Gone):
-            benchmark.run(only=list(names), record=record, append=True)
+            status = benchmark.run(only=list(names), record=record, append=True)
+            assert status == (fail_at is not None and isinstance(end, RuntimeError))
         return {(m.section, m.name): len(m.seconds) for m in read(record).measurements}
 
     whole = {(name, which): 10 for name in names for which in ("first", "second")}
     found = go(at)
+    if isinstance(end, RuntimeError):  # it ends its section, and the others go on
+        assert found.keys() == whole.keys()
+        assert Skipped(names[at], BROKEN_OFF, "cpu", "RuntimeError: the driver is lost") in read(record).skipped
+        assert capsys.readouterr().out.count("the driver is lost") == 2  # at once, and in the summary
     assert all(found[name, which] == 10 for name in names[:at] for which in ("first", "second"))
     assert go() == whole
     assert go(at, most=4) == whole == go(most=4)

@@ -234,4 +234,8 @@ def test_a_rung_gives_the_losses_of_the_plain_loop_on_the_gpu(gpu, name):
         pytest.skip(reason)
     plain = losses_of(named(PLAIN), gpu, 20)
     assert_same_losses(plain, losses_of(named(PLAIN), CPU, 20))
-    assert_same_losses(losses_of(rung, gpu, 20), plain, rung.tolerance)
+    found = losses_of(rung, gpu, 20)
+    if name in WIDE[1:]:  # which have another precision from the first step
+        assert max(abs(a - b) for a, b in zip(found, plain, strict=True)) <= rung.tolerance
+    else:
+        assert_same_losses(found, plain, rung.tolerance)

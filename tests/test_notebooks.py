@@ -91,6 +91,27 @@ def test_code_cells_are_short(path):
     assert max(len(c.source.splitlines()) for c in cells(path, "code")) <= 30
 
 
+SECOND = [path for path in NOTEBOOKS if path.name < "07"]  # chapters of the second edition
+
+
+@pytest.mark.parametrize("path", SECOND, ids=lambda p: p.stem)
+def test_a_chapter_is_small_enough_to_be_read(path):
+    every = nbformat.read(path, 4).cells
+    begin = next(
+        i for i, c in enumerate(every) if c.cell_type == "markdown" and re.search("^## Exercises", c.source, re.M)
+    )
+    text = [c.source for c in every[:begin] if c.cell_type == "markdown"]
+    assert begin <= 30 and len(" ".join(text).split()) <= 1500
+    code = [c for c in every[:begin] if c.cell_type == "code"]
+    assert len(code[0].source.strip().splitlines()) <= 12
+    for cell in code:
+        lines = cell.source.splitlines()
+        assert len(lines) <= 20 and max(map(len, lines)) <= 88, cell.source
+    guesses = [c for c in code if re.match(r"guess\w* = ", c.source)]
+    assert len(guesses) <= 4 and sum("you_said(" in c.source for c in code) >= len(guesses)
+    assert sum(any("image/png" in o.get("data", {}) for o in c.outputs) for c in code) <= 4
+
+
 COPIES = [
     pytest.param(c.source, m.group(1), m.group(2), id=f"{p.stem}-{m.group(2)}")
     for p in NOTEBOOKS

@@ -32,7 +32,7 @@ def environment(page: str) -> dict[str, str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_prints_to_a_file_under_every_page(tmp_path, page):
     """The minutes of `gpu` are too few to begin."""
-    train, benchmark = "train --epochs 1 --device cpu", "benchmark --quick --only ensemble --on cpu"
+    train, benchmark = "train --epochs 1 --device cpu", "benchmark --quick --only ceilings --on cpu"
     commands = ["doctor --device cpu", train, "predict T4", "exercises", "figure a.png"]
     commands += [benchmark, "gpu out --minutes 0.5"] if page == "ascii" else []
     with (tmp_path / "printed").open("wb") as file:
@@ -41,7 +41,7 @@ def test_every_command_prints_to_a_file_under_every_page(tmp_path, page):
     assert (done.returncode, done.stderr) == (0, b"")
     said = (tmp_path / "printed").read_text(encoding=page)
     assert "Training works here" in said and "Finished Training" in said and "Drew a.png" in said and "10.3" in said
-    assert page != "ascii" or ("ensemble on cpu: " in said and "no time was left" in said)
+    assert page != "ascii" or ("ceilings on cpu: " in said and "no time was left" in said)
 
 
 def test_a_command_prints_its_errors_to_a_pipe(tmp_path):

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from PIL import Image
 
 from mnist_gpu import checks
 from mnist_gpu.measuring import results
@@ -43,25 +42,19 @@ def again(measurements=(), skipped=()):
 def test_an_old_measurement_gives_way_to_the_same_one_with_as_many_rounds_or_more(rounds):
     ladder = Timed("ladder", "device", "cpu", 1, [5.0] * rounds, {"hidden": 128})  # EXAMPLE's has two
     account = Timed("account", "step", "cpu", 1, [1.0])
-    found = results.merged(EXAMPLE, again([ladder, account])).measurements
+    other = replace(EXAMPLE.measurements[1], parameters={"hidden": 64})  # which takes nobody's place
+    found = results.merged(EXAMPLE, again([ladder, account, other])).measurements
     kept = replace(ladder, run=1) if rounds >= 2 else EXAMPLE.measurements[1]
-    assert found == [EXAMPLE.measurements[0], kept, *EXAMPLE.measurements[2:], replace(account, run=1)]
+    new = [replace(account, run=1), replace(other, run=1)]
+    assert found == [EXAMPLE.measurements[0], kept, *EXAMPLE.measurements[2:], *new]
 
 
-@pytest.mark.parametrize("changed", [{"device": "mps"}, {"threads": 2}, {"parameters": {"hidden": 64}}, {"name": "x"}])
-def test_another_measurement_of_the_section_takes_no_old_ones_place(changed):
-    other = replace(EXAMPLE.measurements[1], seconds=[5.0] * 9, **changed)
-    assert results.merged(EXAMPLE, again([other])).measurements == [*EXAMPLE.measurements, replace(other, run=1)]
-
-
-def test_what_is_skipped_removes_nothing_that_was_measured():
+def test_what_is_skipped_removes_nothing_and_what_is_measured_later_is_skipped_no_longer():
     cut_short = [Skipped("ladder", name, device, "x") for name in ("device", "TF32") for device in ("cpu", "cuda")]
     found = results.merged(EXAMPLE, again(skipped=cut_short))
     assert found.measurements == EXAMPLE.measurements
     assert found.skipped == [EXAMPLE.skipped[1], *cut_short]  # the newer reason stands for what both have skipped
 
-
-def test_what_was_skipped_and_is_measured_later_is_skipped_no_longer():
     broken = replace(EXAMPLE, skipped=[*EXAMPLE.skipped, Skipped("peers", results.BROKEN_OFF, "cpu", "an error")])
     found = results.merged(broken, again([Timed("peers", "Keras", "cpu", 1, [1.0])]))
     assert found.skipped == [EXAMPLE.skipped[0]]
@@ -90,46 +83,25 @@ def test_results_of_another_machine_or_kind_are_not_merged():
         results.merged(EXAMPLE, replace(EXAMPLE, quick=False))
 
 
-def content(**changes):
-    measurement = {"section": "ladder", "name": "device", "device": "cpu", "threads": 1, "seconds": [1.0]}
-    whole = {"format": FORMAT, "date": "2026-01-31", "quick": False, "environment": {}, "measurements": [measurement]}
-    return {**whole, **changes}
+MEASUREMENT = {"section": "ladder", "name": "device", "device": "cpu", "threads": 1, "seconds": [1.0]}
+WHOLE = {"format": FORMAT, "date": "2026-01-31", "quick": False, "environment": {}, "measurements": [MEASUREMENT]}
 
 
-def test_the_smallest_results_file_is_read(tmp_path):
-    (tmp_path / "results.json").write_text(json.dumps(content()), encoding="utf-8")
-    found = read(tmp_path / "results.json")
-    assert found.measurements == [Timed("ladder", "device", "cpu", 1, [1.0])] and found.skipped == []
-
-
-def damaged(**changes):
-    return content(measurements=[{**content()["measurements"][0], **changes}])
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[1, 2]",
-        "{}",
-        "\0",
-        json.dumps(content())[:-30],
-        json.dumps(content(format="mnist_gpu results 0")),
-        json.dumps({k: v for k, v in content().items() if k != "environment"}),
-        json.dumps(content(measurements=[{"section": "ladder"}])),
-        json.dumps(content(measurements=7)),
-        json.dumps(content(skipped=[{"section": "ladder", "name": "TF32", "device": "cpu"}])),
-        *(json.dumps(damaged(seconds=seconds)) for seconds in ([], [1.0, 0.0], [float("nan")], [float("inf")], "fast")),
-    ],
-)
-def test_a_file_that_is_no_results_file_is_named(tmp_path, text):
+def test_a_file_that_is_no_results_file_is_named(tmp_path):
     path = tmp_path / "foreign.json"
-    path.write_bytes(b"\xff\xfe\x00\x81" if text == "\0" else text.encode())
-    with pytest.raises(ValueError) as caught:
-        read(path)
-    assert str(path) in str(caught.value) and FORMAT in str(caught.value)
-    with pytest.raises(ValueError, match=r"foreign\.json"):
-        recorded(tmp_path)
+    path.write_text(json.dumps(WHOLE), encoding="utf-8")
+    assert [m.seconds for m in read(path).measurements] == [[1.0]]
+    broken = [{"format": "mnist_gpu results 0"}, {"measurements": [{"section": "ladder"}]}, {"skipped": [{}]}]
+    times = [], [1.0, 0.0], [float("nan")], [float("inf")], "fast"
+    broken += [{"measurements": [MEASUREMENT | {"seconds": seconds}]} for seconds in times]
+    texts = ["[1, 2]", "{}", json.dumps(WHOLE)[:-30], *(json.dumps(WHOLE | change) for change in broken)]
+    for content in (b"\xff\xfe\x00\x81", *(text.encode() for text in texts)):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=FORMAT) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+        with pytest.raises(ValueError, match=r"foreign\.json"):
+            recorded(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nothing\.json"):
         read(tmp_path / "nothing.json")
 
@@ -141,8 +113,6 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypa
     path = tmp_path / "results.json"
     write(path, EXAMPLE)
     before = path.read_bytes()
-    with pytest.raises(TypeError):  # what JSON does not know
-        write(path, Results({"device": object()}, [], "2026-01-31"))
     monkeypatch.setattr(checks.os, "fsync", no_space)
     with pytest.raises(OSError, match="no space left"):
         write(path, EXAMPLE)
@@ -167,14 +137,6 @@ def test_median_rates_and_epochs_come_from_the_raw_times():
     assert measured.per_epoch() == pytest.approx([5.0, 2.5])
 
 
-def test_recorded_reads_the_files_of_a_folder_in_order(tmp_path):
-    for name, date in (("b", "2026-02-02"), ("a", "2026-01-01")):
-        write(tmp_path / f"{name}.json", Results({}, [], date))
-    (tmp_path / "notes.txt").write_text("not a result", encoding="utf-8")
-    assert [r.date for r in recorded(tmp_path)] == ["2026-01-01", "2026-02-02"]
-    assert recorded(tmp_path / "nowhere") == []
-
-
 def test_machines_that_have_nothing_else_than_this_one_may_be_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "cpu_name", lambda: "AMD EPYC")
     monkeypatch.setattr(results, "device_name", lambda device: {"cpu": "AMD EPYC", "cuda": "NVIDIA T4"}[device.type])
@@ -187,7 +149,7 @@ def test_machines_that_have_nothing_else_than_this_one_may_be_left_out(tmp_path,
 
     assert left("cpu") == [("AMD EPYC", "NVIDIA T4"), ("Intel Xeon", "Intel Xeon")]
     assert left("cuda") == [("Intel Xeon", "Intel Xeon")]
-    assert len(recorded(tmp_path)) == 3
+    assert len(recorded(tmp_path)) == 3 and recorded(tmp_path / "nowhere") == []
 
 
 def test_every_recorded_result_of_the_repository_is_whole():
@@ -197,9 +159,3 @@ def test_every_recorded_result_of_the_repository_is_whole():
         assert one.measurements and not one.quick
         for field in ("device", "device_name", "cpu_name", "driver", "torch", "cuda", "threads", "memory_bytes"):
             assert field in one.environment
-
-
-def test_the_readmes_figure_was_drawn_from_the_results_that_are_recorded():
-    """`python -m mnist_gpu figure` draws it anew."""
-    figure = Image.open(results.REFERENCE / "ladder.png")
-    assert figure.text["Description"] == results.fingerprint()

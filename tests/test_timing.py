@@ -4,16 +4,7 @@ import pytest
 import torch
 
 from mnist_gpu.measuring import timing
-from mnist_gpu.measuring.timing import (
-    alternate,
-    compare,
-    compare_all,
-    fewest_pairs,
-    in_turn,
-    interval,
-    measure,
-    rounded,
-)
+from mnist_gpu.measuring.timing import alternate, compare, compare_all, fewest_pairs, in_turn, interval, measure
 
 
 class Clock:
@@ -39,6 +30,8 @@ def test_alternate_runs_the_sides_in_turn_and_times_each_call():
     sides = {"a": side("a", [9, 1, 2, 3]), "b": side("b", [9, 10, 20, 30])}
     assert alternate(sides, rounds=3, clock=clock) == {"a": [1, 2, 3], "b": [10, 20, 30]}
     assert "".join(order) == "ab" + "ab" * 3  # the first of each is the warm-up
+    with pytest.raises(ValueError, match="rounds is 0"):
+        alternate(sides, rounds=0)
 
 
 def test_it_waits_for_the_device_before_and_after_each_timed_call_and_warms_up_as_asked(monkeypatch):
@@ -47,15 +40,6 @@ def test_it_waits_for_the_device_before_and_after_each_timed_call_and_warms_up_a
     sides = {"a": lambda: events.append("a")}
     alternate(sides, rounds=1, warmup=2, device="cuda", clock=lambda: events.append("clock") or 1.0)
     assert events == ["a", "a", "wait cuda", "clock", "a", "wait cuda", "clock"]
-
-
-def test_rounds_are_shown_to_the_progress_bar_and_there_is_at_least_one():
-    seen = []
-    alternate({"a": lambda: None}, rounds=3, progress=lambda rounds: (seen.append(i) or i for i in rounds))
-    assert seen == [0, 1, 2]
-    for rounds in (0, 2.5):
-        with pytest.raises(ValueError, match=f"rounds is {rounds}"):
-            alternate({"a": lambda: None}, rounds=rounds)
 
 
 def test_an_interrupted_run_gives_the_rounds_that_it_has_finished():
@@ -75,19 +59,12 @@ def test_an_interrupted_run_gives_the_rounds_that_it_has_finished():
 
 # Ranks, counted from 1, of the order statistics that enclose the median with at least 95 % confidence: tables of
 # binomial confidence intervals have them.
-@pytest.mark.parametrize(
-    ("n", "low", "high"),
-    [
-        *[(1, 1, 1), (2, 1, 2), (3, 1, 3), (4, 1, 4), (5, 1, 5), (6, 1, 6), (8, 1, 8), (9, 2, 8), (10, 2, 9)],
-        *[(11, 2, 10), (12, 3, 10), (15, 4, 12), (20, 6, 15), (25, 8, 18), (30, 10, 21), (50, 18, 33), (100, 40, 61)],
-    ],
-)
-def test_the_interval_goes_between_the_tabulated_order_statistics(n, low, high):
-    values = [float(i) for i in range(n, 0, -1)]  # not sorted
-    assert interval(values) == (low, high)
+RANKS = [(1, 1, 1), (5, 1, 5), (8, 1, 8), (9, 2, 8), (10, 2, 9), (12, 3, 10), (20, 6, 15), (50, 18, 33), (100, 40, 61)]
 
 
-def test_more_confidence_takes_a_wider_interval_and_nothing_has_none():
+def test_the_interval_goes_between_the_tabulated_order_statistics():
+    for n, low, high in RANKS:
+        assert interval([float(i) for i in range(n, 0, -1)]) == (low, high)  # not sorted
     values = [float(i) for i in range(1, 11)]
     assert [interval(values, c) for c in (0.5, 0.89, 0.95, 0.99)] == [(4, 7), (3, 8), (2, 9), (1, 10)]
     with pytest.raises(ValueError, match="at least one value"):
@@ -98,14 +75,13 @@ SLOW = [2.0, 2.02, 1.98, 2.01, 1.99, 2.0, 2.02, 1.98, 2.01, 1.99]
 FAST = [s / 4 for s in SLOW]
 
 
-@pytest.mark.parametrize(("a", "b", "ratio"), [(SLOW, FAST, 4.0), (FAST, SLOW, 0.25)])
-def test_a_clear_difference_is_claimed_in_both_directions(a, b, ratio):
-    found = compare({"cpu": a, "gpu": b}, "cpu", "gpu")
-    assert found.differs and found.pairs == 10
-    assert found.ratio == pytest.approx(ratio) and found.interval == pytest.approx((ratio, ratio))
-    faster, slower = ("gpu", "cpu") if ratio > 1 else ("cpu", "gpu")
-    said = str(found)
-    assert said.index(faster) < said.index("4.00 times") < said.index(slower) and "4.00 to 4.00" in said
+def test_a_clear_difference_is_claimed_in_both_directions():
+    for a, b, ratio in ((SLOW, FAST, 4.0), (FAST, SLOW, 0.25)):
+        found = compare({"cpu": a, "gpu": b}, "cpu", "gpu")
+        assert found.differs and found.pairs == 10
+        assert found.ratio == pytest.approx(ratio) and found.interval == pytest.approx((ratio, ratio))
+        faster, slower, said = *(("gpu", "cpu") if ratio > 1 else ("cpu", "gpu")), str(found)
+        assert said.index(faster) < said.index("4.00 times") < said.index(slower) and "4.00 to 4.00" in said
 
 
 def test_the_ratio_and_its_interval_are_those_of_the_pairs():
@@ -156,31 +132,20 @@ def test_equal_sides_are_seldom_claimed_to_differ():
     ("values", "texts"),
     [
         ((97.71, 84.08, 147.0), ("100", "84", "147")),
-        ((11.99, 11.34, 12.57), ("12.0", "11.3", "12.6")),
         ((1.004, 1.002, 1.005), ("1.004", "1.002", "1.005")),
         ((1.3, 1.02, 1.9), ("1.3", "1.02", "1.90")),
-        ((0.0123456, 0.0123, 0.0124), ("0.0123", "0.0123", "0.0124")),
         ((1543.0, 1400.0, 1800.0), ("1,500", "1,400", "1,800")),
         ((20.0, 1.0, 500.0), ("20", "1", "500")),
     ],
 )
 def test_a_number_is_shown_with_the_digits_that_its_interval_leaves_it(values, texts):
-    assert rounded(*values) == texts
+    assert timing.rounded(*values) == texts
 
 
 def test_times_that_cannot_be_compared_are_an_error():
     for a, b, message in (([1.0, 2.0], [1.0], "'a' .* 2 .* 'b' 1"), ([], [], "0"), ([1.0, 1.0], [1.0, 0.0], "above 0")):
         with pytest.raises(ValueError, match=message):
             compare({"a": a, "b": b}, "a", "b")
-
-
-def test_measure_times_calls_with_the_threads_that_are_set_and_leaves_them():
-    torch.set_num_threads(threads := 2)
-    used = []
-    found = measure(lambda: used.append(torch.get_num_threads()), min_seconds=0.01)
-    assert torch.get_num_threads() == threads and set(used) == {threads}
-    assert found.times and min(found.times) > 0 and found.median > 0
-    assert len(used) >= len(found.times) * found.number_per_run
 
 
 @pytest.mark.parametrize(("each", "calls"), [(0.001, 20), (0.5, 1)])

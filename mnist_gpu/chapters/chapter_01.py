@@ -1,68 +1,145 @@
-"""Chapter 01: the two ceilings of a device, what a transfer costs, and clocks that stop too soon."""
+"""Chapter 01: the first and the last training, a GPU in one picture, its two ceilings, and lines that wait."""
 
-import datetime
-import math
 import random
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import combinations
 
+import matplotlib.pyplot as plt
 import torch
 
-from mnist_gpu.device import environment, pick_device, using_threads
+from mnist_gpu.device import environment, usable_cpus, using_threads
+from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK, rungs
 from mnist_gpu.measuring.busy import watched
-from mnist_gpu.measuring.drawing import OWN, PUBLISHED, RECORDED, Drawn, Series, lines, number
-from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Undecided, Wrong, checker, compared
-from mnist_gpu.measuring.prediction import Figure
-from mnist_gpu.measuring.results import Results, Timed
+from mnist_gpu.measuring.climb import skipped
+from mnist_gpu.measuring.drawing import OWN, PALETTE, PREDICTED, PUBLISHED, RECORDED, Drawn, Series, bars, number, span
+from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Wrong, checker, compared
+from mnist_gpu.measuring.prediction import Card, Figure, predicted_ladders
+from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped, Timed
 from mnist_gpu.measuring.section import Section
-from mnist_gpu.measuring.timing import alternate, compare_all, measure
-from mnist_gpu.measuring.workloads import launch_seconds, repeat, thread_counts
+from mnist_gpu.measuring.timing import measure
+from mnist_gpu.measuring.workloads import launch_seconds, thread_counts, webgpu_call
+from mnist_gpu.webgpu.gpu import Gpu, WebGPUError, the_gpu, webgpu_missing
 
-# The two ceilings: the parameter that is varied, what it is, and the unit of the rate.
-AXES = {"matrix product": ("size", "n, of an n x n product", "GFLOP/s"), "copy": ("mebibytes", "MiB copied", "GB/s")}
+CPU = torch.device("cpu")
+LAST = ("CUDA graph of an epoch", "written out, oneDNN", "backward written out", PLAIN)  # the first that can run
+UNITS = {"matrix product": "GFLOP/s", "copy": "GB/s"}  # of the two ceilings
+SIZES, MEBIBYTES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048), (1, 4, 16, 64, 256)
+KINDS = {OWN: "measured", RECORDED: "recorded", PUBLISHED: "data sheets", PREDICTED: "from published figures"}
+
+
+def first_and_last(device: torch.device) -> list[str]:
+    """The rungs of the textbook's training and of the last one; beside a CPU also the last one through WebGPU."""
+    last = next(name for name in LAST if not rungs([name])[0].missing(device))
+    real = device == CPU and not webgpu_missing() and the_gpu().adapter.kind != "software"
+    return [TEXTBOOK, last, *["WebGPU, a submission an epoch"] * real]
+
+
+def multiples(rows: Sequence[tuple[str, str, float, float]], unit: str) -> Drawn:
+    """Bars of (kind, name, least, most), with the multiple of the first that each is: a range where the two differ."""
+    series, says, one = [], [], rows[0][2]
+    for kind in dict.fromkeys(kind for kind, *_ in rows):
+        _, names, lows, highs = zip(*(row for row in rows if row[0] == kind), strict=True)
+        ends = [sorted({low, high}) for low, high in zip(lows, highs, strict=True)]
+        notes = [f"x {number(each[0] / one) if len(each) == 1 else span(each, one)}" for each in ends]
+        values = [each[0] if len(each) == 1 else None for each in ends]
+        series.append(Series(KINDS[kind], kind, names, values, lows, highs, notes))
+        size = [f"{number(each[0])} {unit}, " if unit in UNITS.values() else "" for each in ends]
+        says += [f"{kind}: {name}: {x}{note}" for name, x, note in zip(names, size, notes, strict=True)]
+    return Drawn(bars(series, unit=unit).axes, "\n".join(says).replace(",\n", ", "))
+
+
+def factors(timed: Sequence[Timed], device: torch.device) -> Drawn:
+    """How many times as fast as the first, the CPU's textbook; without a GPU of PyTorch's also what cards might be."""
+    here, epoch = Results(environment(device), [*timed], ""), torch.tensor(timed[0].per_epoch()).median().item()
+    ratios = [(torch.tensor(timed[0].seconds) / torch.tensor(m.seconds)).median().item() for m in timed]
+    rows = [(OWN, f"{m.name},\n{here.hardware(m.device)}", x, x) for m, x in zip(timed, ratios, strict=True)]
+    for card, seconds in predicted_ladders([]) if device == CPU else []:
+        rows.append((PREDICTED, f"{LAST[0]},\n{card.split(',')[0]}", *seconds[LAST[0]].gain_over(epoch)))
+    return multiples(rows, "times as fast as the textbook's training on one thread of this CPU")
+
+
+def rates(name: str, mine: Results, others: Sequence[Results], published: Sequence[Figure]) -> Drawn:
+    """A ceiling of the CPU, of GPUs, the reader's and recorded ones, and of published cards."""
+    rows = []
+    for results in (mine, *others):
+        for device in dict.fromkeys(m.device for m in results.select("ceilings", name)):
+            if results is mine or device != "cpu":
+                m, kind = highest(results, name, device=device), OWN if results is mine else RECORDED
+                rows.append((kind, results.whose(m, recorded=kind == RECORDED), *[m.rate(*m.per_call) / 1e9] * 2))
+    return multiples([*rows, *((PUBLISHED, f.card, f.value / 1e9, f.value / 1e9) for f in published)], UNITS[name])
+
+
+def picture(card: Card) -> Drawn:
+    """Host and device: cores, streaming multiprocessors, and the lanes of one; under them the memories, and the bus."""
+    cores, many, lanes = (int(n) for n in (usable_cpus(), card.get("multiprocessors"), card.get("lanes")))
+    rate, transfer = f"{card.bandwidth / 1e9:,.0f} GB/s", card.get("pinned transfer")
+    bus = f"bus, {transfer / 1e9:.0f} GB/s" if transfer else "bus"
+    bare = {"xlim": (-8, 180), "ylim": (-32, 10), "frame_on": False, "xticks": (), "yticks": ()}
+    axis = plt.subplots(figsize=(9, 2.8), subplot_kw=bare)[1]
+    for left, columns, side, count, color, over, under in (
+        (0, 4, 9, min(cores, 12), PALETTE[5], f"HOST: a CPU, {cores} cores", f"main memory  <--  {bus}  -->"),
+        (62, 22, 3, many, PALETTE[4], f"DEVICE: {card.name}, {many} multiprocessors", f"L2 cache\nmemory, {rate}"),
+        (144, 16, 2, lanes // many, PALETTE[2], f"one of them: {lanes // many} lanes", "registers,\nshared memory"),
+    ):
+        i = torch.arange(count)
+        axis.scatter(left + side * (i % columns), -0.85 * side * (i // columns), s=7 * side**2, marker="s", color=color)
+        axis.text(left - 2, 7, over)
+        axis.text(left - 1, -30, under, bbox={"facecolor": "white"})
+    return Drawn(axis, f"{card.full_name}, published: {many} multiprocessors, {lanes:,} lanes; memory {rate}; {bus}.")
 
 
 @watched
-def measure_ceilings(
-    device: torch.device, *, sizes=(64, 128, 256, 512, 1024, 2048), mebibytes=(1, 4, 16, 64, 256), seconds=0.2
-) -> Iterator[Timed]:
+def measure_ceilings(device, *, sizes=SIZES, mebibytes=MEBIBYTES, seconds=0.2) -> Iterator[Timed | Skipped]:
     """The two limits of a device, float32: matrix products of n x n (2 n^3 FLOP), and copies (read and written bytes).
 
-    Also how soon the call of the largest product returns, and on a GPU transfers from pageable and pinned host memory.
+    Also how soon the call of the largest product returns; on a GPU transfers; after the CPU the GPU that WebGPU finds.
     """
     for threads in thread_counts(device):
-
-        def timed(name, make, parameters, per_call, threads=threads):
-            # A function holds its tensors, and goes when it is measured: of the largest copy they are half a gigabyte.
-            with using_threads(threads):
-                times = measure(make(), min_seconds=seconds).times
-            return Timed("ceilings", name, device.type, threads, list(times), parameters, per_call)
-
-        for n in sizes:
-            yield timed("matrix product", partial(_product, n, device), {"size": n}, {"flop": 2 * n**3})
-        # The largest product again, timed as many do it: without waiting for the device. On a GPU this is the launch.
-        with using_threads(threads):
-            launched = launch_seconds(_product(n, device), device)
-        yield Timed("ceilings", "launch", device.type, threads, launched, {"size": n})
-        for mib in mebibytes:
-            yield timed("copy", partial(_copy, mib, device, device), {"mebibytes": mib}, {"bytes": 2 * mib * 2**20})
-            for kind in ("pageable", "pinned") if device.type in ("cuda", "xpu") else ():
-                transfer = partial(_copy, mib, "cpu", device, pin_memory=kind == "pinned")
-                yield timed(f"transfer, {kind}", transfer, {"mebibytes": mib}, {"bytes": mib * 2**20})
+        for name, parameters, per_call, make in _work(device, sizes, mebibytes):
+            with using_threads(threads):  # what `make` gives holds its tensors, and goes when it is measured
+                now = launch_seconds(make(), device) if name == "launch" else measure(make(), min_seconds=seconds).times
+            yield Timed("ceilings", name, device.type, threads, list(now), parameters, per_call)
+    if device == CPU and not webgpu_missing():
+        try:
+            yield from _through_webgpu(the_gpu(), sizes, mebibytes, seconds)
+        except WebGPUError as error:
+            yield Skipped("ceilings", BROKEN_OFF, "webgpu", str(error))
 
 
-def _product(n: int, device: torch.device) -> Callable[[], object]:
-    """A product of two n x n matrices, into a third."""
-    a, b = torch.rand(2, n, n, device=device)
-    return partial(torch.mm, a, b, out=torch.empty_like(a))
+def _work(device: torch.device, sizes: Sequence[int], mebibytes: Sequence[int]) -> Iterator[tuple]:
+    """What is measured on a device of PyTorch's: its name, parameters, what a call does, and what makes the call."""
+
+    def product(n: int) -> Callable[[], object]:
+        a, b, out = torch.rand(3, n, n, device=device)
+        return partial(torch.mm, a, b, out=out)
+
+    def copy(mib: int, source: torch.device, **memory) -> Callable[[], object]:
+        there = torch.ones(mib * 2**18, device=source, **memory)  # 2^18 numbers of 4 bytes
+        return partial(torch.empty_like(there, device=device, pin_memory=False).copy_, there)
+
+    for n in sizes:
+        yield "matrix product", {"size": n}, {"flop": 2 * n**3}, partial(product, n)
+    yield "launch", {"size": n}, {}, partial(product, n)  # timed as many do it: without waiting
+    for mib in mebibytes:
+        yield "copy", {"mebibytes": mib}, {"bytes": mib * 2**21}, partial(copy, mib, device)
+        for kind in ("pageable", "pinned") if device.type in ("cuda", "xpu") else ():
+            make = partial(copy, mib, CPU, pin_memory=kind == "pinned")
+            yield f"transfer, {kind}", {"mebibytes": mib}, {"bytes": mib * 2**20}, make
 
 
-def _copy(mib: int, source: torch.device | str, target: torch.device, **memory) -> Callable[[], object]:
-    """A copy of so many MiB between tensors that are there already; `memory` is of the source: pin_memory."""
-    there = torch.ones(mib * 2**18, device=source, **memory)  # 2^18 numbers of 4 bytes
-    return partial(torch.empty_like(there, device=target, pin_memory=False).copy_, there)
+def _through_webgpu(gpu: Gpu, sizes: Sequence[int], mebibytes: Sequence[int], seconds: float) -> Iterator[Timed]:
+    """The same, in submissions of as many calls as take a tenth of `seconds`; through a software driver only little."""
+    most = 2**20 if gpu.adapter.kind == "software" else min(2**28, gpu.adapter.largest_buffer)  # bytes
+    work = [("matrix product", {"size": n}, {"flop": 2 * n**3}) for n in sizes if 16 * n * n <= most]
+    work += [("copy", {"mebibytes": mib}, {"bytes": mib * 2**21}) for mib in mebibytes if mib * 2**20 <= most]
+    for name, parameters, per_call in work:
+        call, count = webgpu_call(gpu, **parameters), 1
+        while launch_seconds(partial(gpu.run, [call] * count), CPU, 1)[0] < seconds / 10 and count < 1000:
+            count *= 2
+        times = [t / count for t in launch_seconds(partial(gpu.run, [call] * count), CPU)]
+        yield Timed("ceilings", name, "webgpu", 1, times, parameters, per_call, proof={"hardware": gpu.name})
+        for array in call.arrays:
+            array.release()
 
 
 def highest(results: Results, name: str, **side) -> Timed | None:
@@ -72,114 +149,55 @@ def highest(results: Results, name: str, **side) -> Timed | None:
 
 
 def summary(results: Results, device: str) -> list[str]:
-    said = []
-    if m := highest(results, "matrix product", device=device):
-        said.append(f": matrix products up to {m.rate('flop') / 1e9:,.0f} GFLOP/s ({m.threads} threads)")
-    if m := highest(results, "copy", device=device):
-        mib = m.parameters["mebibytes"]
-        said.append(f": copies of {mib} MiB at {m.rate('bytes') / 1e9:,.0f} GB/s ({m.threads} threads)")
-    return said
+    found = [m for name in UNITS if (m := highest(results, name, device=device))]
+    return [f": {m.name} at {m.rate(*m.per_call) / 1e9:,.0f} {UNITS[m.name]} ({m.threads} threads)" for m in found]
 
 
 SECTION = Section(measure_ceilings, quick={"seconds": 0.02}, summary=summary)
 
 
 def ceilings_here(device: torch.device) -> Results:
-    """A short measurement of the CPU and of `device`."""
-    measured = [m for each in dict.fromkeys([torch.device("cpu"), device]) for m in measure_ceilings(each, seconds=0.1)]
-    return Results(environment(device), measured, datetime.date.today().isoformat(), quick=True)
+    """A short measurement of the CPU, of `device`, and of a GPU through WebGPU."""
+    sides = {CPU: (8, 64, 256, 1024), device: (8, 64, 256, 1024) if device == CPU else (8, 64, 512, 4096)}
+    every = (m for d, n in sides.items() for m in measure_ceilings(d, sizes=n, mebibytes=(1, 16, 256), seconds=0.1))
+    return Results(environment(device), skipped(every), "", quick=True)
 
 
-def rates(name: str, mine: Results, others: Sequence[Results], published: Sequence[Figure]) -> Drawn:
-    """Rate over size of a ceiling, of every device and number of threads, the reader's and recorded ones.
+def played(answer: Callable | str, asking: int, work: int, pending: int, setup: int) -> float:
+    """What an answer, or its steps ("owcowc"), gives on a device whose time passes only when it is asked something."""
+    at = {"now": 5000, "done": 5000 + pending, "setup": setup}  # μs; setup: of the first call
 
-    `published` figures, one of each card, are of no size: a line from side to side, with the card's name.
-    """
-    size, xlabel, unit = AXES[name]
-    series = []
-    for results in (mine, *others):
-        for device, threads in dict.fromkeys((m.device, m.threads) for m in results.select("ceilings", name)):
-            measured = results.select("ceilings", name, device=device, threads=threads)
-            xs, ys = [m.parameters[size] for m in measured], [m.rate(*m.per_call) / 1e9 for m in measured]
-            ends = [[end / 1e9 for end in m.rate_interval(*m.per_call)] for m in measured]
-            who, kind = results.whose(measured[0], recorded=results is not mine), OWN if results is mine else RECORDED
-            series.append(Series(who, kind, xs, ys, *zip(*ends, strict=True)))
-    sides = [most(x for s in series for x in s.xs) for most in (min, max)]
-    cards = [Series(f"{f.card} ({f.kind})", PUBLISHED, sides, [f.value / 1e9] * 2) for f in published]
-    axis, says = lines(series + cards, xlabel=xlabel, ylabel=unit)
-    for f in published:
-        axis.annotate(f.card, (sides[1], f.value / 1e9), (8, -3), textcoords="offset points", fontsize=8)
-    said = [f"{card.label}: {number(card.ys[0])} {unit}." for card in cards]
-    return Drawn(axis, "\n".join([*says.splitlines()[: len(series)], *said]))
+    def operation() -> None:
+        at["now"], at["setup"] = at["now"] + asking + at["setup"], 0
+        at["done"] = max(at["done"], at["now"]) + work
+
+    def wait() -> None:
+        at["now"] = max(at["done"], at["now"])
+
+    if not isinstance(answer, str):
+        return answer(operation, wait, lambda: 1e-6 * at["now"])
+    start, end = [now for step in answer if (now := {"o": operation, "w": wait, "c": lambda: at["now"]}[step]())]
+    return 1e-6 * (end - start)
 
 
-class VirtualDevice:
-    """A device with a queue, whose time passes only when something is asked of it. Times are whole microseconds."""
-
-    def __init__(self, asking: int, work: int, pending: int):
-        self.asking, self.work, self.setup = asking, work, random.randrange(2000, 5000)  # setup: of the first call
-        self.now = random.randrange(1, 10**6)
-        self.done = self.now + pending  # when the queue will be empty
-
-    def operation(self) -> None:
-        self.now += self.asking + self.setup
-        self.setup = 0
-        self.done = max(self.done, self.now) + self.work
-
-    def wait(self) -> None:
-        self.now = max(self.now, self.done)
-
-    def clock(self) -> float:
-        return 1e-6 * self.now
-
-
-def between(steps: str) -> Callable[[VirtualDevice], float]:
-    """Seconds between two readings of the clock: of "owcowc", a call, waiting, the clock, and so on."""
-
-    def seconds(device: VirtualDevice) -> float:
-        does = {"o": device.operation, "w": device.wait, "c": device.clock}
-        start, end = [reading for step in steps if (reading := does[step]())]
-        return end - start
-
-    return seconds
-
-
-COSTS = {  # of the four pieces of work
-    "product": "2 * 1024**3 operations, 13 MB",
-    "copy": "no operation, 34 MB",
-    "sum": "1024**2 operations, 13 MB",
-    "matrix times vector": "2 * 1024**2 operations, 4 MB",
-}
-
-
-def measured_order(answer: list[str]) -> str:
-    """Times the four in turn, ten calls a round. Raises Wrong where one is put before a clearly faster one."""
-    device = pick_device()
-    a, b, out = torch.rand(3, 1024, 1024, device=device)
-    large, copied = torch.rand(2, 4 * 2**20, device=device)
-    calls = [
-        partial(torch.mm, a, b, out=out),
-        partial(copied.copy_, large),
-        partial(torch.add, a, b, out=out),
-        partial(torch.mv, a, b[0], out=out[0]),
-    ]
-    sides = {name: partial(repeat, call, 10) for name, call in zip(COSTS, calls, strict=True)}
-    seconds = alternate(sides, rounds=12, device=device)  # twelve: six comparisons together may then lose a round each
-    found = compare_all(seconds, combinations(answer[::-1], 2))
-    if not any(c.differs for c in found):
-        raise Undecided("nothing can be claimed on this machine now: no two of the times can be told apart.")
-    for c in found:
-        if c.differs and c.interval[1] < 0.8:  # two that are hardly more than started may come in any order
-            slow, fast = c.names
-            work = f"The {fast}: {COSTS[fast]}; the {slow}: {COSTS[slow]}. Divide both by the two ceilings."
-            raise Wrong(f"The {fast} is put before the {slow}, but {c} {work}")
-    times = ", ".join(f"{name} {1e5 * statistics.median(seconds[name]):,.0f} μs" for name in answer)
-    return f"Measured: {times}."
+def judged(answer: dict[str, bool]) -> str:
+    """Runs each line on `meta`, whose tensors have no values: a line that needs a number stops there."""
+    shapes = {"images": (8, 784), "weights": (784, 10), "labels": (8,), "logits": (8, 10), "loss": ()}
+    if len(answer) < 6:
+        raise Wrong(f"Of six lines there are {len(answer)} left.")
+    for line, said in answer.items():
+        found = "it runs: Python needs no number"
+        try:
+            exec(line, {name: torch.rand(shape, device="meta") for name, shape in shapes.items()})
+        except (RuntimeError, TypeError):  # which PyTorch raises there
+            found = "it stops: Python needs a number"
+        if bool(said) != ("stops" in found):
+            raise Wrong(f"{line!r}, tried on meta, a device whose tensors have no values: {found}.")
+    return f"On meta, a device whose tensors have no values, {sum(answer.values())} of {len(answer)} lines stop."
 
 
 WORKS = 64**3
-# What the devices of some computers give for the sum of the product; None where they stop with an error.
-SUMS = (WORKS, WORKS, None, 0, WORKS - 64, math.nan, math.inf)
+SUMS = (WORKS, WORKS, None, 0, WORKS - 64, torch.nan, torch.inf)  # what devices give; None: they stop with an error
 
 
 def first(good: Callable[[float | None], bool], given: list[float | None]) -> str:
@@ -189,7 +207,8 @@ def first(good: Callable[[float | None], bool], given: list[float | None]) -> st
 
 def picked(answer: Callable, given: list[float | None]) -> object:
     def compute(device: str) -> float:
-        if (found := given[int(device[4:])]) is None:
+        found = WORKS if device == "cpu" else given[int(device[4:])]
+        if found is None:
             raise RuntimeError("no kernel image is available for execution on the device")
         return float(found)
 
@@ -198,29 +217,24 @@ def picked(answer: Callable, given: list[float | None]) -> object:
 
 EXERCISES = (
     Exercise("01.1", WRITE, "A clock for work that is only asked for", compared(
-        between("owcowc"),
-        lambda: [(VirtualDevice(*random.choices(range(5, 900), k=2), pending),) for pending in (700, 0, 90, 0, 300)],
-        run=lambda answer, device: answer(device.operation, device.wait, device.clock),
-        given=lambda device: f"Asking takes {device.asking} μs, the work {device.work} μs; in seconds",
-        hints=(
-            (between("owcoc"), "When the clock was stopped, work was still in the queue: it timed the asking."),
-            (between("ocowc"), "When the clock was started, work of the warm-up was still in the queue."),
-            (between("cowc"), "The first call of the operation is in it, which sets things up."),
-        ),
-        why=lambda device, found: "Are these seconds, of one call, between two readings of the clock?",
+        partial(played, "owcowc"),
+        lambda: [(*random.choices(range(5, 900), k=2), pending, 3000) for pending in (700, 0, 90, 0, 300)],
+        run=lambda answer, *device: played(answer.__call__, *device),
+        given=lambda asking, work, *_: f"Asking takes {asking} μs, the work {work} μs; in seconds",
+        hints=[(partial(played, steps), hint) for steps, hint in (
+            ("owcoc", "When the clock was stopped, work was still in the queue: it timed the asking."),
+            ("ocowc", "When the clock was started, work of the warm-up was still in the queue."),
+            ("cowc", "The first call of the operation is in it, which sets things up."),
+        )],
+        why=lambda *_: "Are these seconds, of one call, between two readings of the clock?",
     )),
-    Exercise("01.2", PREDICT, "What takes longest?", compared(
-        lambda: sorted(COSTS), lambda: [()], run=sorted, then=measured_order, given=lambda: "These four, each once",
-    )),
+    Exercise("01.2", PREDICT, "Which lines wait?", judged),
     Exercise("01.3", MEND, "A device that is there and cannot compute", compared(
         partial(first, lambda found: found == WORKS),
         lambda: [([],), ([None],), *((random.choices(SUMS, k=random.randrange(2, 7)),) for _ in range(40))],
-        run=picked,
-        given=lambda given: f"Where the devices give {given} (None: an error)",
-        hints=(
-            (partial(first, bool), "Is the number looked at that it gives?"),
-            (partial(first, lambda found: found in (None, WORKS)), "Its error was caught, but what then?"),
-        ),
+        run=picked, given=lambda given: f"Where the devices give {given} (None: an error)",
+        hints=((partial(first, bool), "Is the number looked at that it gives?"),
+               (partial(first, lambda found: found in (None, WORKS)), "Its error was caught, but what then?")),
     )),
 )  # fmt: skip
 check = checker(EXERCISES)

@@ -1,93 +1,80 @@
-"""Chapter 02: the two ceilings of a step, and exercises about deeper networks and a backward pass."""
+"""Chapter 02's exercises: what moves with a network, a program for any device, and a backward pass by hand."""
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker, compared
-from mnist_gpu.measuring.timing import measure
-from mnist_gpu.measuring.workloads import training_step, two_ceilings
-from mnist_gpu.model import step_bytes
+from mnist_gpu.measuring.exercises import MEND, Exercise, Wrong, checker, compared, same
+from mnist_gpu.training import make_step
 
 
-def measured(device: torch.device) -> tuple[float, float, float]:
-    """FLOP/s of a large product, bytes/s of a copy of as many bytes as a step moves, and the step's seconds."""
-    here = torch.rand(step_bytes() // 8, device=device)  # numbers of four bytes, each read and written
-    copy = measure(partial(torch.empty_like(here).copy_, here))
-    step = measure(training_step(device, batch_size=128, hidden=128))
-    return two_ceilings(device)[0], step_bytes() / copy.median, step.median
+def moves(build: Callable) -> str:
+    """Of 02.1: an optimizer finds the layers; `.to` and a checkpoint find the mean as well."""
+    for widths in ((5, 3, 2), (4, 6), (17, 8, 30, 7, 2)):
+        mean, images = torch.rand(widths[0]), torch.rand(7, widths[0])
+        network, x = build(widths, mean), images - mean
+        if len(layers := list(network.parameters())) != 2 * len(widths) - 2:
+            raise Wrong("The mean is a buffer, not a parameter." if layers else "Layers in a plain list are not found.")
+        if not any(torch.equal(tensor.flatten(), mean) for tensor in network.state_dict().values()):
+            raise Wrong("A checkpoint would lack the mean: it is not in the state_dict. register_buffer puts it there.")
+        for i in range(0, len(layers), 2):
+            x = F.linear(x.relu() if i else x, *layers[i : i + 2])
+        if not same(network(images), x):
+            raise Wrong(f"With widths {widths} it gives other logits than before.")
+        network.to("meta")(images.to("meta"))  # raises an error where something stays behind
+    return "All of it moves and is saved, and only the layers are trained."
 
 
-def random_networks() -> list[tuple[int, tuple[int, ...]]]:
-    """Batch size and widths: deeper than the course's network first, then any, then the smallest ones."""
-    found = [(random.randrange(2, 50), tuple(random.sample(range(2, 90), depth))) for depth in (4, 5, 3, 6, 4)]
-    return [*found, (1, (9, 7, 5)), (6, (8, 3)), (1, (1, 1, 1, 1))]
+def ported(program: Callable) -> str:
+    """Of 02.2: on "meta" everything lies there, and no step draws on the CPU; on the CPU it trains as before."""
+    images, labels, drawn = torch.rand(187, 1, 28, 28), torch.randint(10, (187,)), set()
+    for device in ("meta", "cpu"):
+        torch.default_generator.manual_seed(0)
+        try:
+            model, loss = program(images, labels, torch.device(device))
+        finally:
+            torch.set_default_device(None)  # which the program may have set
+        if {tensor.device.type for tensor in (*model.parameters(), loss)} != {device}:
+            raise Wrong(f"Asked for {device}, it leaves the model, or the loss, on another device.")
+        drawn.add(torch.rand(()).item())  # the CPU's next random number
+    if len(drawn) == 1:
+        raise Wrong("Its noise is made on the CPU and copied, each step. Make it where it is needed: device=device.")
+    torch.default_generator.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+    step = make_step(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    losses = [step(x + 0.1 * torch.randn(x.shape), y) for x, y in zip(images.split(64), labels.split(64), strict=True)]
+    if not same(loss.detach(), losses[-1]):
+        raise Wrong(f"On the CPU its last loss is {loss:.4f}; before it was {losses[-1]:.4f}.")
+    return "It runs on meta and on the CPU, so it would on a GPU."
 
 
-def operations(batch: int, widths: Sequence[int]) -> tuple[int, int]:
-    """(forward, backward), as PyTorch counts them, of linear layers with a ReLU between each two of them."""
-    from torch.utils.flop_counter import FlopCounterMode  # here: it imports Triton, which chapter 09 has to do itself
-
-    layers = [layer for sizes in pairwise(widths) for layer in (nn.Linear(*sizes), nn.ReLU())]
-    with FlopCounterMode(display=False) as counter:
-        logits = nn.Sequential(*layers[:-1])(torch.rand(batch, widths[0]))
-        forward = counter.get_total_flops()
-        logits.sum().backward()
-    return forward, counter.get_total_flops() - forward
-
-
-def backward_passes() -> list[tuple]:
-    """(a parameter's name, x, labels, w1, b1, w2, b2): from the logits back, so that mistakes show one at a time."""
-    sizes = [tuple(random.sample(range(5, 14), 4)) for _ in range(6)]  # batch, pixels, hidden, classes
-    found = []
-    for batch, pixels, hidden, classes in [*sizes, (1, 5, 4, 3), (7, 3, 1, 2), (1, 1, 1, 1)]:
+def backward_passes() -> Iterator[tuple]:
+    """(which gradient, x, labels, w1, b1, w2, b2): from the logits back, so that mistakes show one at a time."""
+    for batch, pixels, hidden, classes in [*torch.randint(5, 14, (6, 4)).tolist(), (1, 5, 4, 3), (7, 3, 1, 2)]:
         shapes = (batch, pixels), (hidden, pixels), (hidden,), (classes, hidden), (classes,)
-        x, w1, b1, w2, b2 = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
-        w1[0] = b1[0] = 0  # a unit whose z is exactly 0
-        labels = torch.randint(classes, (batch,))
-        found += [(name, x, labels, w1, b1, w2, b2) for name in ("w2", "b2", "w1", "b1")]
-    return found
+        x, *weights = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
+        yield from ((at, x, torch.randint(classes, (batch,)), *weights) for at in (2, 3, 0, 1))
 
 
-def gradient(name: str, x, labels, w1, b1, w2, b2, through: Callable = torch.relu) -> torch.Tensor:
-    """Autograd's of the mean loss; `through` has the derivative that the ReLU is said to have."""
-    wanted = {"w1": w1, "b1": b1, "w2": w2, "b2": b2}[name].requires_grad_()
+def gradient(at: int, x, labels, w1, b1, w2, b2, relu: Callable = torch.relu, times: Callable = lambda x: 1):
+    """Autograd's, of the mean loss; `relu` has the derivative that the ReLU is said to have."""
+    wanted = (w1, b1, w2, b2)[at].requires_grad_()
     z = x @ w1.T + b1
-    h = through(z) + (z.relu() - through(z)).detach()  # the value is the ReLU's
-    return torch.autograd.grad(F.cross_entropy(h @ w2.T + b2, labels), wanted)[0]
+    h = relu(z) + (z.relu() - relu(z)).detach()  # the value is the ReLU's
+    return torch.autograd.grad(F.cross_entropy(h @ w2.T + b2, labels) * times(x), wanted)[0]
 
 
 EXERCISES = (
-    Exercise("02.1", WRITE, "The operations of a deeper network", compared(
-        operations, random_networks, given=lambda batch, widths: f"Batch size {batch}, widths {widths}",
-        hints=(
-            (lambda *sizes: (operations(*sizes)[0], 2 * operations(*sizes)[0]),
-             "Backward has the gradient of the images, too. Nobody wants to change them."),
-            (lambda *sizes: (operations(*sizes)[0], operations(*sizes)[0]),
-             "Backward is one product for each layer, of its weights. What carries the gradient further back?"),
-            (lambda *sizes: tuple(n // 2 for n in operations(*sizes)),
-             "A multiplication and an addition are two operations."),
-        ),
-    )),
+    Exercise("02.1", MEND, "A network that moves as a whole", moves),
+    Exercise("02.2", MEND, "A program for any device", ported),
     Exercise("02.3", MEND, "A backward pass by hand", compared(
-        gradient, backward_passes,
-        run=lambda answer, name, *tensors: dict(zip(("w1", "b1", "w2", "b2"), answer(*tensors), strict=True))[name],
-        given=lambda name, x, labels, w1, *_: f"The gradient of {name}, with x {list(x.shape)} and w1 {list(w1.shape)}",
-        hints=(
-            (lambda name, x, *rest: gradient(name, x, *rest) * len(x),
-             "That is of the sum of the images' losses, but their mean is wanted."),
-            (lambda name, x, *rest: gradient(name, x, *rest) / len(x),
-             "It is averaged twice. The mean is in g_logits already; here the images add up."),
-            (partial(gradient, through=lambda z: z),
-             "It comes back through the ReLU everywhere, but it was let through only where z was above 0."),
-            (partial(gradient, through=lambda z: z * (z >= 0)),
-             "Where z is exactly 0, autograd lets nothing back through the ReLU: above 0 is what counts."),
-        ),
-    )),
+        gradient, backward_passes, run=lambda answer, at, *tensors: torch.as_tensor(answer(*tensors)[at]),
+        given=lambda at, x, labels, w1, *_: f"Of {('w1', 'b1', 'w2', 'b2')[at]}, with x {list(x.shape)}", hints=(
+            (partial(gradient, times=len), "That is of the sum of the images' losses, but their mean is wanted."),
+            (partial(gradient, times=lambda x: 1 / len(x)), "It is averaged twice: g_logits holds the mean already."),
+            (partial(gradient, relu=lambda z: z), "It comes back through the ReLU everywhere, not only where z > 0."),
+    ))),
 )  # fmt: skip
 check = checker(EXERCISES)

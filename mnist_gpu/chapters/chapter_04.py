@@ -1,166 +1,149 @@
-"""Chapter 04, the training loop: the figures of what was learned, and the checks of its exercises."""
+"""Chapter 04, the training loop: the figure of a training, and the checks of its exercises."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import product
 
 import matplotlib.pyplot as plt
 import torch
 from torch import nn
 from torch.nn.utils import parameters_to_vector
+from torch.overrides import TorchFunctionMode
 
 from mnist_gpu.device import pick_device
-from mnist_gpu.measuring.drawing import PALETTE, Drawn, grid, pictures
+from mnist_gpu.measuring.drawing import PALETTE, Drawn
 from mnist_gpu.measuring.exercises import MEND, Exercise, checker, compared, same
-from mnist_gpu.measuring.operations import Operations
 from mnist_gpu.training import Epoch, Evaluation, evaluate, make_step
 
-Batches = list[tuple[torch.Tensor, torch.Tensor]]
+READS = {"item", "cpu", "tolist", "numpy", "equal", "nonzero", "__array__", "__bool__", "__float__", "__int__"}
+READS |= {"__index__", "__format__", "__repr__"}
 
 
-def curves(history: Sequence[Epoch], tests: Sequence[Evaluation]) -> Drawn:
-    """The training loss of every batch, and loss and accuracy of the test after every epoch."""
+def curves(history: Sequence[Epoch], validated: Sequence[Evaluation]) -> Drawn:
+    """The training loss of every batch, and loss and accuracy of the validation set after every epoch."""
     left, right = plt.subplots(1, 2, figsize=(9, 3.2))[1]
     losses, numbers = [loss for e in history for loss in e.losses], [e.number for e in history]
     epochs = torch.linspace(0, len(history), len(losses) + 1)[1:]  # when each batch was finished
-    left.plot(epochs, losses, color=PALETTE[5], linewidth=0.6, label="a batch")
-    left.plot(numbers, [t.loss for t in tests], color=PALETTE[1], marker="s", label="test set")
+    left.plot(epochs, losses, color=PALETTE[5], linewidth=0.6, label="a batch of the training set")
+    left.plot(numbers, [v.loss for v in validated], color=PALETTE[1], marker="s", label="the validation set")
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
     left.legend()
-    right.plot(numbers, [100 * t.accuracy for t in tests], color=PALETTE[0], marker="o")
-    right.set(xlabel="epoch", ylabel="test accuracy (%)", xticks=numbers)
-    both = zip(history, tests, strict=True)
-    said = [f"After epoch {e.number}: test loss {t.loss:.3f}, accuracy {t.accuracy:.1%}." for e, t in both]
+    right.plot(numbers, [100 * v.accuracy for v in validated], color=PALETTE[0], marker="o")
+    right.set(xlabel="epoch", ylabel="validation accuracy (%)", xticks=numbers)
+    said = [f"Epoch {n}: validation loss {v.loss:.3f}, accuracy {v.accuracy:.1%}." for n, v in enumerate(validated, 1)]
     return Drawn(left, "\n".join([said[0], said[-1]]))
 
 
-def confusion(matrix: torch.Tensor) -> Drawn:
-    """Counts `[10, 10]`, row: true digit, column: predicted digit; the right answers on the diagonal are left pale."""
-    wrong, texts = matrix.clone().fill_diagonal_(0), [[str(count) for count in row] for row in matrix.tolist()]
-    title, sides = "Test images by true and predicted digit", {"rows": "true digit", "columns": "predicted digit"}
-    sides = {side: (what, range(10)) for side, what in sides.items()}
-    drawn = grid(wrong, texts, title=title, label="wrong answers", **sides)
-    drawn.axes.figure.set_size_inches(6.4, 5)
-    true, predicted = divmod(int(wrong.argmax()), 10)
-    return drawn._replace(says=f"The commonest: {wrong.max()} times a {true} was taken for a {predicted}.")
+class Watch(TorchFunctionMode):
+    """Notes how a program of so many steps reads values, for which Python waits, in other steps than every 100th."""
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.steps, self.step, self.reads = steps, 0, set()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        self.step += name == "cross_entropy"  # each step has one, before there is a loss to be read
+        name = "cpu" if name == "to" and "cpu" in [*args[1:], *(kwargs or {}).values()] else name
+        if self.step % 100 and self.step < self.steps and name in READS:
+            self.reads.add(name)
+        return function(*args, **(kwargs or {}))
 
 
-def mistakes(images: torch.Tensor, labels: torch.Tensor, answers: torch.Tensor, confidence: torch.Tensor) -> Drawn:
-    """Images `[N, 28, 28]` over which stands what they are, what they were taken for, and how certainly."""
-    found = zip(labels.tolist(), answers.tolist(), confidence.tolist(), strict=True)
-    return pictures(images, [f"{t} → {a} ({c:.0%})" for t, a, c in found], columns=7)
-
-
-def weights(before: torch.Tensor, after: torch.Tensor, count: int = 10) -> Drawn:
-    """The first `count` hidden units' weights `[H, 784]`, before the training and after it, as pictures."""
-    both = torch.stack([before[:count], after[:count]]).unflatten(-1, (28, 28))
-    drawn = pictures(both.flatten(0, 1), [], columns=count, names=("before", "after"), colorbar="weight")
-    least, most = both.abs().amax((1, 2, 3)).tolist()
-    return drawn._replace(says=f"The largest of these weights was {least:.2g}, and is {most:.2g} after the training.")
-
-
-def _batches(sizes: Sequence[int], pixels: int, classes: int) -> Batches:
+def _batches(sizes: Sequence[int], pixels: int, classes: int) -> list:
     """Random ones on the device, each harder than the one before, so that their means differ."""
     device = pick_device()
-    drawn = [((1 + 3 * k) * torch.randn(n, pixels), torch.randint(classes, (n,))) for k, n in enumerate(sizes)]
+    drawn = [((1 + k % 50 * 3) * torch.randn(n, pixels), torch.randint(classes, (n,))) for k, n in enumerate(sizes)]
     return [(images.to(device), labels.to(device)) for images, labels in drawn]
 
 
-def _trainings() -> Iterator[tuple[nn.Module, torch.optim.Optimizer, Batches]]:
-    """A small network, its optimizer, and four batches for it."""
-    for momentum in (0.0, 0.9, 0.5):
-        pixels, hidden, classes = random.randrange(2, 20), random.randrange(1, 12), random.randrange(2, 7)
-        batches = _batches([random.randrange(1, 9) for _ in range(4)], pixels, classes)
-        layers = nn.Linear(pixels, hidden), nn.Tanh(), nn.Linear(hidden, classes)
-        model = nn.Sequential(*layers).to(batches[0][0].device)
+def _trainings(*counts: int) -> Iterator[tuple[nn.Module, torch.optim.Optimizer, list]]:
+    """A small network, its optimizer, and so many batches for it."""
+    for count, momentum in zip(counts, (0.0, 0.9, 0.5), strict=True):
+        pixels, hidden, classes = (random.randrange(2, most) for most in (20, 12, 7))
+        batches = _batches([random.randrange(1, 9) for _ in range(count)], pixels, classes)
+        model = nn.Sequential(nn.Linear(pixels, hidden), nn.Tanh(), nn.Linear(hidden, classes)).to(pick_device())
         yield model, torch.optim.SGD(model.parameters(), lr=0.2, momentum=momentum), batches
 
 
-def _trained(step: Callable, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> tuple:
-    """Losses, weights after them, how many losses are bare numbers on the device, and how often Python waited for one.
-
-    Bare: without a graph. `step` gets the model, its optimizer, images and labels.
-    """
-    with Operations() as operations:
-        losses = [step(model, optimizer, *batch) for batch in batches]
-    tensors = [loss for loss in losses if isinstance(loss, torch.Tensor)]
-    bare = sum((loss.device, loss.dim(), loss.requires_grad) == (batches[0][0].device, 0, False) for loss in tensors)
-    values = torch.stack([torch.as_tensor(loss).detach().cpu() for loss in losses])
-    return values, parameters_to_vector(model.parameters()).detach(), bare, operations.fetches()
+def _trained(answer: Callable, model: nn.Module, optimizer: torch.optim.Optimizer, batches: list) -> tuple:
+    """The numbers in the rows that `answer` gives, the weights after it, what these numbers are, and what was read."""
+    with Watch(len(batches)) as watch:
+        given = [x for row in answer(model, optimizer, batches) for x in row]
+    kinds = {f"tensor{' with a graph' * x.requires_grad}" if torch.is_tensor(x) else "number" for x in given}
+    weights = parameters_to_vector(model.parameters()).detach()
+    values = torch.tensor([float(torch.as_tensor(x).detach()) for x in given])
+    return values, weights, ", ".join(sorted(kinds)), ", ".join(sorted(watch.reads))
 
 
-def _plain(model: nn.Module, optimizer: torch.optim.Optimizer, *batch: torch.Tensor) -> torch.Tensor:
-    return make_step(model, optimizer)(*batch)
+def _losses(model: nn.Module, optimizer: torch.optim.Optimizer, batches: list, keep: bool = False) -> list:
+    """Of right steps; with `keep`, of steps that add their gradients to those of the steps before."""
+    optimizer.zero_grad = (lambda: None) if keep else optimizer.zero_grad
+    return [[make_step(model, optimizer)(*batch)] for batch in batches]
 
 
-def _keeping_gradients(model: nn.Module, optimizer: torch.optim.Optimizer, *batch: torch.Tensor) -> torch.Tensor:
-    optimizer.zero_grad = lambda: None
-    return make_step(model, optimizer)(*batch)
+def _reports(model: nn.Module, optimizer: torch.optim.Optimizer, batches: list) -> list:
+    hundreds = torch.tensor(_losses(model, optimizer, batches)).split(100)
+    return [[h.mean().item(), h.max().item()] for h in hundreds if len(h) == 100]
 
 
-def _why(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches, found: tuple) -> str | None:
-    _, weights, bare, fetched = found
-    if same(weights, parameters_to_vector(model.parameters())):
-        return "No weight has changed: is there a gradient when the optimizer is to use it, and does it use it?"
-    if fetched:
-        return "By .item(), float() or an if, a number is fetched from the device: Python waits for it in every step."
-    if bare < len(batches):
-        return "A step gives its loss as a tensor without its graph: who keeps the loss would keep that as well."
+def _why(model: nn.Module, optimizer: torch.optim.Optimizer, batches: list, found: tuple) -> str | None:
+    if same(found[1], parameters_to_vector(model.parameters())):
+        return "No weight has changed: is there a gradient when the optimizer needs it, and does it use it?"
+    if found[3]:
+        return f"Python waits for the device in too many steps: it calls {found[3]} (if: __bool__; print: __repr__)."
+    return "Whoever keeps a loss with its graph keeps all that the graph needs." if "graph" in found[2] else None
 
 
-def _passes() -> Iterator[tuple[nn.Module, Batches]]:
+def _passes() -> Iterator[tuple[nn.Module, list]]:
     some = [random.randrange(20, 40)] * 3 + [random.randrange(1, 10)]
-    for sizes, training in product([[7, 7, 7, 2], [30, 1], [5], [1, 1], some, [3, 9, 4]], (True, False)):
+    for i, sizes in enumerate([[7, 7, 7, 2], [30, 1], [5], [1, 1], some, [3, 9, 4]] * 2):
         batches = _batches(sizes, 6, 4)
         model = nn.Sequential(nn.Linear(6, 11), nn.ReLU(), nn.Dropout(0.5), nn.Linear(11, 4)).to(batches[0][0].device)
-        yield model.train(training), batches
+        yield model.train(i < 6), batches
 
 
-def _passed(answer: Callable, model: nn.Module, batches: Batches) -> tuple:
-    """The mean that is given, the passes in the mode for training, those that record gradients, and the mode after."""
-    passes = []  # was it in its mode for training, and were gradients recorded?
+def _passed(answer: Callable, model: nn.Module, batches: list) -> tuple:
+    """The mean that is given, the passes in training mode, those that record gradients, and the mode after."""
+    passes = []  # was it in training mode, and were gradients recorded?
     model.register_forward_hook(lambda model, *_: passes.append((model.training, torch.is_grad_enabled())))
     found = torch.as_tensor(answer(model, batches)).detach().cpu()
     return found, sum(mode for mode, _ in passes), sum(recorded for _, recorded in passes), model.training
 
 
-def _mean(combine: Callable) -> Callable:
-    """What gives the same of a mean that is made from the batches' own means and sizes, and does all else right."""
-
-    def passed(model: nn.Module, batches: Batches) -> tuple:
-        means = torch.tensor([evaluate(model, [batch]).loss for batch in batches])
-        return combine(means, torch.tensor([len(labels) for _, labels in batches])), 0, 0, model.training
-
-    return passed
+def _parts(model: nn.Module, batches: list) -> torch.Tensor:
+    """The batches' mean losses and sizes, `[2, batches]`."""
+    return torch.tensor([[evaluate(model, [batch]).loss, len(batch[1])] for batch in batches]).T
 
 
-def _why_no_mean(model: nn.Module, batches: Batches, found: tuple) -> str | None:
-    _, training, recorded, mode = found
-    if training:
-        return "In its mode for training the model's dropout leaves out other units at every call."
-    if recorded:
+def _why_no_mean(model: nn.Module, batches: list, found: tuple) -> str | None:
+    if found[1]:
+        return "In training mode the model's dropout leaves out other units at every call."
+    if found[2]:
         return "Gradients were recorded: the activations of all batches are kept for a backward pass."
-    if mode != model.training:
-        return "The model has to be left in the mode in which it came."
+    return None if found[3] == model.training else "The model has to be left in the mode in which it came."
 
 
 EXERCISES = (
     Exercise("04.1", MEND, "A step that learns nothing", compared(
-        partial(_trained, _plain), _trainings, run=_trained, why=_why,
-        given=lambda model, optimizer, batches: f"{len(batches)} steps with momentum {optimizer.defaults['momentum']} "
-                                                "(losses, weights, losses without a graph, numbers fetched)",
-        hints=[(partial(_trained, _keeping_gradients), "The gradients of the steps before are still in each step's.")],
+        partial(_trained, _losses), partial(_trainings, 4, 4, 4), why=_why,
+        run=lambda step, *training: _trained(lambda m, o, batches: [[step(m, o, *b)] for b in batches], *training),
+        given=lambda _model, _sgd, batches: f"{len(batches)} steps (losses, weights, what losses are, what waits)",
+        hints=[(partial(_trained, partial(_losses, keep=True)), "The gradients of the steps before are still there.")],
+    )),
+    Exercise("04.2", MEND, "The hidden waits", compared(
+        partial(_trained, _reports), partial(_trainings, 203, 99, 317), run=_trained, why=_why,
+        given=lambda _model, _sgd, batches: f"{len(batches)} steps (reports, weights, what is reported, what waits)",
     )),
     Exercise("04.3", MEND, "The mean of a pass", compared(
-        _mean(lambda means, sizes: (means * sizes).sum() / sizes.sum()), _passes, run=_passed, why=_why_no_mean,
-        given=lambda model, batches: f"Batches of {[len(labels) for _, labels in batches]} (the mean, passes in the "
-                                     "mode for training, passes that record gradients, the mode after)",
-        hints=[
-            (_mean(lambda means, sizes: means.mean()), "Images of a small batch count for more than others."),
-            (_mean(lambda means, sizes: (means * sizes).mean()), "That is the sum over the number of batches."),
-            (_mean(lambda means, sizes: means.sum() / sizes.sum()), "Means of batches were added, not of images."),
-        ],
+        partial(_passed, lambda *pass_: evaluate(*pass_).loss), _passes, run=_passed, why=_why_no_mean,
+        given=lambda model, batches: f"Batches of {[len(labels) for _, labels in batches]} (the mean, passes in "
+                                     "training mode, passes that record gradients, the mode after)",
+        hints=[(partial(_passed, answer), hint) for answer, hint in (
+            (lambda *pass_: _parts(*pass_)[0].mean(), "Images of a small batch count for more than others."),
+            (lambda *pass_: _parts(*pass_).prod(0).mean(), "That is the sum over the number of batches."),
+            (lambda *pass_: _parts(*pass_)[0].sum() / _parts(*pass_)[1].sum(), "Means of batches were added."),
+        )],
     )),
 )  # fmt: skip
 check = checker(EXERCISES)

@@ -1,7 +1,4 @@
-"""A climb of the speed ladder: a rung proves its losses when it is reached, and all are timed in turn at the end.
-
-Beside them the floor: the matrix products of the same steps and nothing else.
-"""
+"""A climb of the speed ladder: a rung proves its losses when it is reached, and all are timed in turn at the end."""
 
 import math
 import statistics
@@ -23,7 +20,6 @@ from mnist_gpu.measuring.workloads import repeat, train_part
 
 # The matrix products of an epoch and nothing else, by every library and layout: the fastest is the floor.
 FLOORS = {f"products alone, {name}": products for name, products in PRODUCTS.items()}
-HARDWARE = {rung.name: rung.hardware for rung in RUNGS}
 
 
 class Climb:
@@ -94,7 +90,7 @@ class Climb:
         for name, seconds in in_turn(sides, threads=self.threads, **options):
             if name != "pause":
                 _, first_use, proof = self.reached.get(name, (None, None, {}))
-                where = HARDWARE.get(name) or self.device.type
+                where = "webgpu" if "hardware" in proof else self.device.type
                 yield Timed("ladder", name, where, self.threads, seconds, sizes, work, first_use, proof)
 
 
@@ -150,10 +146,8 @@ def ladder_table(measured: Sequence[Timed]) -> None:
         differ = f"{m.proof['largest_loss_difference']:.0e}"
         rows.append((m.name, *known(m.per_epoch()), times.get(m.name, "-"), extra(m), differ))
     print(columns(["rung", "s per epoch", "interval", "speed-up", "first use", "losses"], rows))
-    print(
-        "interval: of the true median. speed-up: over the textbook ('-': no difference shown). first use: what it costs"
-    )
-    print("once, beyond a later use ('-': next to nothing). losses: largest difference from the plain loop's, in nats.")
+    print("speed-up: over the textbook. first use: what it costs once, beyond a later use. losses: largest difference")
+    print("from the plain loop's, in nats. '-': no difference shown.")
 
 
 def skipped(measured: Iterable[Timed | Skipped]) -> list[Timed]:

@@ -19,6 +19,10 @@ import torch
 from matplotlib.ticker import LogLocator, NullFormatter
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+CAUSES = {  # what a step's time goes into: one colour a cause, in every figure
+    "launches": PALETTE[0], "bytes": PALETTE[1], "operations": PALETTE[2], "waiting": PALETTE[3],
+    "loading": PALETTE[4], "copying": PALETTE[5], "not explained": "#BBBBBB",
+}  # fmt: skip
 GREYS = ("#222222", "#777777", "#4d4d4d", "#999999")  # of published figures
 MARKERS = "os^vPXh"
 HATCHES = ("", "//", "..", "xx", "\\\\", "++")
@@ -167,7 +171,8 @@ def stacked(
 ) -> Drawn:  # fmt: skip
     """Bars of the same parts, one a row; parts below a hundredth of every bar are left out, and named.
 
-    `wholes`: of rows that were also measured as a whole, a line there. Rows that are `hollow` are predicted.
+    A part that is called by its cause ("bytes", "bytes: update") has the cause's colour. `wholes`: of rows that were
+    also measured as a whole, a line there. Rows that are `hollow` are predicted.
     """
     names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
     small = [n for n in names if all(abs(p.get(n, 0.0)) < 0.01 * sum(p.values()) for p in rows.values())]
@@ -175,7 +180,8 @@ def stacked(
     left = [0.0] * len(rows)
     for i, name in enumerate(names):  # a part's colour is its own in every figure, whatever is left out
         if name not in small:
-            color, widths = PALETTE[i % len(PALETTE)], [max(0.0, parts.get(name, 0.0)) for parts in rows.values()]
+            color = CAUSES.get(name.split(":")[0], PALETTE[i % len(PALETTE)])
+            widths = [max(0.0, parts.get(name, 0.0)) for parts in rows.values()]
             look = {
                 "color": ["white" if row in hollow else color for row in rows],
                 "edgecolor": [color if row in hollow and w else "white" for row, w in zip(rows, widths, strict=True)],
@@ -223,10 +229,13 @@ def grid(
     return Drawn(axis, f"The largest: {texts[i][j]}, at {rows[0]} {rows[1][i]}, {columns[0]} {columns[1][j]}.")
 
 
-def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: int) -> Drawn:
+def timeline(
+    events: Sequence[tuple[str, str, float, float, int]], *, named: int, colors: Mapping[str, str] | None = None
+) -> Drawn:
     """What ran when: events (row, name, start, end, depth), in seconds, deeper ones drawn below.
 
-    The `named` longest are numbered, and the numbers explained by the sentence.
+    The `named` longest are numbered, and the numbers explained by the sentence. `colors` are of names; all others are
+    grey then.
     """
     least = sorted((e[3] - e[2] for e in events), reverse=True)[:named][-1]
     depths, offsets, at, longest = {}, {}, 0.0, {}
@@ -239,11 +248,13 @@ def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: int
     axis = plt.subplots(figsize=(9, 1.2 + 0.28 * at))[1]
     start, names = min(e[2] for e in events), list(longest)
     for row, name, begin, end, depth in events:
-        color = PALETTE[names.index(name) % 6] if name in names else "lightgrey"
+        usual = PALETTE[names.index(name) % 6] if name in names and colors is None else "lightgrey"
+        color = (colors or {}).get(name, usual)
         left, width, y = (begin - start) * 1e6, (end - begin) * 1e6, offsets[row] + depth
         axis.barh(y, width, left=left, height=0.85, color=color, edgecolor="white", linewidth=0.3)
         if end - begin >= least:
-            axis.text(left + width / 2, y, str(names.index(name) + 1), ha="center", va="center", fontsize=7)
+            place = {"ha": "center", "va": "center", "fontsize": 7, "color": "white" if colors else "black"}
+            axis.text(left + width / 2, y, str(names.index(name) + 1), **place)
     axis.set_yticks([offset + (depths[row] - 1) / 2 for row, offset in offsets.items()], list(offsets))
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)

@@ -6,11 +6,13 @@ The random numbers are PyTorch's and Python's own, which `judge` seeds.
 
 import ast
 import copy
+import ctypes
 import datetime
 import inspect
 import math
 import random
 import textwrap
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -76,7 +78,11 @@ def compared(
     def check(answer: object) -> str:
         every = list(inputs())
         for arguments in every:
-            found, expected = plain(run(answer, *copy.deepcopy(arguments))), right(*copy.deepcopy(arguments))
+            expected = right(*copy.deepcopy(arguments))
+            try:
+                found = plain(run(answer, *copy.deepcopy(arguments)))
+            except TimeoutError as late:
+                raise Wrong(f"{given(*arguments)}: {late} {why(*arguments, late) or ''}".rstrip()) from None
             if same(found, expected):
                 continue
             others = ((instead(*copy.deepcopy(arguments)), hint) for instead, hint in hints)
@@ -87,6 +93,33 @@ def compared(
         return then(answer) if then else f"Tried on {count_of(len(every), 'input')}."
 
     return check
+
+
+def in_time(answer: Callable, *arguments, seconds: float = 3.0) -> object:
+    """Calls an answer that may never end: a `run` for `compared`. Raises TimeoutError if it takes longer.
+
+    It runs in a thread of its own, in which an exception is raised then: that works on every system, and slows nothing.
+    """
+    found = {}
+
+    def call() -> None:
+        try:
+            found["value"] = answer(*arguments)
+        except BaseException as error:
+            found["error"] = error
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    try:
+        thread.join(seconds)
+    finally:  # also when the reader has interrupted the cell
+        if stuck := thread.is_alive():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+    if stuck:
+        raise TimeoutError(f"it had not ended after {seconds:g} seconds.")
+    if "error" in found:
+        raise found["error"]
+    return found["value"]
 
 
 def plain(value: object) -> object:

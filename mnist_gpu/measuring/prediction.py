@@ -1,15 +1,13 @@
 """From the data sheet to the range: what others have published of a GPU, and the time of a training step on it.
 
-A step takes launches, operations and bytes, and each of the three has a limit: one model for a device that is here, for
-a card that is not, and for a single kernel. What a card's figures leave open becomes a range. data/README.md describes
-the files: data/published/cards.json, and predictions.json, which was written down before a card was measured.
+A step takes launches, operations and bytes, each with its limit; what a card's published figures leave open is a range.
 """
 
 import functools
 import json
 import math
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,10 +26,8 @@ from mnist_gpu.training import make_step
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "data" / "published"
 SHEET, MEASURED = "data sheet", "measured by others"  # the kinds of figures
-WARP = 32  # threads that execute the same instruction, on every NVIDIA GPU
 DRAWN = ("T4", "H100")  # an old card that hosted notebooks lend, and one of a data centre
 LAUNCHES, BYTES, OPERATIONS = REGIMES = ("launches", "bytes", "operations")
-LAUNCHING = ("small kernel", "kernel in a graph")
 
 
 class Source(NamedTuple):
@@ -58,7 +54,6 @@ class Card(NamedTuple):
     name: str
     full_name: str
     device_names: tuple[str, ...]  # what PyTorch calls it
-    capability: str | None  # of a card of whose inside something is published
     figures: tuple[Figure, ...]
 
     def get(self, quantity: str, kind: str | None = None) -> float | None:
@@ -66,26 +61,9 @@ class Card(NamedTuple):
         return next((f.value for f in self.figures if f.quantity == quantity and kind in (None, f.kind)), None)
 
     @property
-    def peak(self) -> float | None:
-        """FLOP/s in float32: lanes x 2 (a multiply-add is two operations) x clock."""
-        lanes, clock = self.get("lanes"), self.get("clock")
-        return lanes * 2 * clock if lanes and clock else None
-
-    @property
-    def sheet_peak(self) -> float:
-        """The same from the data sheet."""
-        return self.get("float32", SHEET)
-
-    @property
     def bandwidth(self) -> float:
         """The memory's rate from the data sheet, in bytes/s."""
         return self.get("memory", SHEET)
-
-    @property
-    def latency(self) -> float | None:
-        """Seconds from asking the card's memory to having the bytes."""
-        cycles, clock = self.get("memory cycles"), self.get("clock")
-        return cycles / clock if cycles and clock else None
 
 
 @functools.cache
@@ -96,7 +74,7 @@ def cards() -> dict[str, Card]:
     found = {}
     for name, c in content["cards"].items():
         figures = [Figure(name, **f | {"source": sources[f["source"]]}) for f in c["figures"]]
-        found[name] = Card(name, c["full_name"], tuple(c["device_names"]), c.get("capability"), tuple(figures))
+        found[name] = Card(name, c["full_name"], tuple(c["device_names"]), tuple(figures))
     return found
 
 
@@ -105,11 +83,6 @@ def named(name: str) -> Card:
     if name not in cards():
         raise ValueError(f"nothing is published here of {name!r}; there are: {', '.join(cards())}")
     return cards()[name]
-
-
-def insides() -> list[Card]:
-    """The cards of whose inside something is published here."""
-    return [c for c in cards().values() if c.capability]
 
 
 def published(*, card: str | None = None, quantity: str | None = None, kind: str | None = None) -> list[Figure]:
@@ -172,9 +145,6 @@ class Range(NamedTuple):
         """How many times as fast as something that takes `seconds`, if this range is a time."""
         return Range(seconds / self.high, seconds / self.low)
 
-    def __contains__(self, value: object) -> bool:
-        return self.low <= value <= self.high
-
 
 class PredictedCard(NamedTuple):
     """A card's limits as others' figures leave them."""
@@ -184,22 +154,15 @@ class PredictedCard(NamedTuple):
     rate: Range  # FLOP/s of products in float32
     bandwidth: Range  # bytes/s
 
-    @property
-    def middle(self) -> Limits:
-        """The middle of each."""
-        return Limits(self.kernel.middle, self.rate.middle, self.bandwidth.middle)
-
-    def seconds(self, operations: float, moved: float, kernels: Range = Range(1, 1)) -> Range:  # noqa: B008 - a tuple
-        """For so many kernels. Least: starts, and operations and bytes at the same time; most: one after the other."""
-        return Range(
-            kernels.low * self.kernel.low + max(operations / self.rate.high, moved / self.bandwidth.high),
-            kernels.high * self.kernel.high + operations / self.rate.low + moved / self.bandwidth.low,
-        )
-
 
 def predictable() -> list[str]:
     """The cards there are predictions for: NVIDIA's. What launching a kernel takes is published of theirs alone."""
     return [c.name for c in cards().values() if c.full_name.startswith("NVIDIA")]
+
+
+def _launching() -> list[Figure]:
+    """What others have measured of launching a kernel, on any card."""
+    return [f for quantity in ("small kernel", "kernel in a graph") for f in published(quantity=quantity)]
 
 
 def _measured(card: str, quantity: str) -> list[Figure]:
@@ -223,17 +186,15 @@ def predicted_card(name: str) -> PredictedCard:
         shares = [f.value / named(f.card).get(promised, SHEET) for f in figures]
         return Range(sheet * min(shares), sheet * max(*shares, 1.0 if figures[0].card == name else 0.0))
 
-    launching = [f.value for quantity in LAUNCHING for f in published(quantity=quantity)]
-    return PredictedCard(
-        name, Range(min(launching), max(launching)), rate("float32", "float32"), rate("copy", "memory")
-    )
+    seconds = [f.value for f in _launching()]
+    return PredictedCard(name, Range(min(seconds), max(seconds)), rate("float32", "float32"), rate("copy", "memory"))
 
 
 def figures_for(card: str) -> list[Figure]:
     """The published figures that a prediction for this card rests on, others' among them where nobody measured it."""
     rates = [f for quantity in ("float32", "copy") for f in _measured(card, quantity)]
-    launching = [f for quantity in LAUNCHING for f in published(quantity=quantity)]
-    return [f for f in published(card=card, kind=SHEET) if f.quantity in ("float32", "memory")] + rates + launching
+    sheet = [f for f in published(card=card, kind=SHEET) if f.quantity in ("float32", "memory")]
+    return sheet + rates + _launching()
 
 
 @functools.cache
@@ -247,11 +208,11 @@ def step_operations(batch_size=128, hidden=128, *, fused: bool = False, batches:
     model = make_model(hidden)
     step = make_step(model, sgd(model, fused=True) if fused else sgd(model, foreach=True))
     step(*next(made))  # which makes the momentum
-    with Operations() as making:
+    with Operations() as found:
         batch = next(made)
-    with Operations() as training:
+        begin = 0 if batches else len(found.seen)
         step(*batch)
-    return [o for o in [*(making.seen if batches else []), *training.seen] if not o.is_view]
+    return [o for o in found.seen[begin:] if not o.is_view]
 
 
 def kernels(*, fused: bool = False, batches: bool = False) -> Range:
@@ -266,10 +227,13 @@ def batch_bytes(batch_size: int = 128) -> int:
     return batch_size * (PIXELS * (gathering + scaling + shifting) + 2 * 8)
 
 
-def on_card(card: PredictedCard, batch_size: int = 128, hidden: int = 128, *, fused=False, batches=False) -> Range:
-    """Seconds that the card itself takes for a training step, and, with `batches`, for making its batch."""
-    moved = step_bytes(batch_size, hidden) + (batch_bytes(batch_size) if batches else 0)
-    return card.seconds(sum(step_flops(batch_size, hidden)), moved, kernels(fused=fused, batches=batches))
+def on_card(card: PredictedCard, batch_size: int = 128, hidden: int = 128, *, fused: bool = False) -> Range:
+    """Seconds that the card itself takes for a training step, of which operations and bytes may overlap or not."""
+    count, operations, moved = kernels(fused=fused), sum(step_flops(batch_size, hidden)), step_bytes(batch_size, hidden)
+    return Range(
+        count.low * card.kernel.low + max(operations / card.rate.high, moved / card.bandwidth.high),
+        count.high * card.kernel.high + operations / card.rate.low + moved / card.bandwidth.low,
+    )
 
 
 def predict_step(card: PredictedCard, launch: float, batch_size: int = 128, hidden: int = 128) -> Range:
@@ -291,21 +255,11 @@ def predict_graph(card: PredictedCard, batch_size: int = 128, hidden: int = 128)
 # What was written down before a card was measured
 
 
-class Predicted(NamedTuple):
-    """One prediction that was written down. `seconds` of a step (section crossover) or an epoch (section ladder)."""
-
-    card: str
-    section: str
-    name: str
-    parameters: dict[str, int]
-    seconds: Range
-
-
 @functools.cache
-def written_down() -> tuple[str, list[Predicted]]:
-    """(with which CPU and when, the predictions) that were written down before a card was measured."""
+def written_down() -> tuple[str, list[dict]]:
+    """With which CPU and when, and the predictions: seconds of a step (section crossover) or an epoch (ladder)."""
     content = json.loads((PUBLISHED / "predictions.json").read_text(encoding="utf-8"))
-    found = [Predicted(**p | {"seconds": Range(*p["seconds"])}) for p in content["predictions"]]
+    found = [p | {"seconds": Range(*p["seconds"])} for p in content["predictions"]]
     return f"with the CPU {content['cpu_name']} ({content['date']})", found
 
 
@@ -315,29 +269,25 @@ def card_of(results: Results) -> str | None:
     return next((c.name for c in cards().values() if name in c.device_names), None)
 
 
-def predicted_ladders(machines: Sequence[Results]) -> list[tuple[str, dict[str, Range]]]:
+def predicted_ladders(machines: Iterable[Results]) -> list[tuple[str, dict[str, Range]]]:
     """(card and CPU, seconds per epoch by rung) of the cards that figures show: a few, and those recorded since."""
-    when, found = written_down()
-    ladders = {}
-    for p in found:
-        if p.section == "ladder":
-            ladders.setdefault(p.card, {})[p.name] = p.seconds
-    return [(f"{c}, {when}", ladders[c]) for c in dict.fromkeys([*DRAWN, *map(card_of, machines)]) if c in ladders]
+    (when, found), shown, ladders = written_down(), {*DRAWN, *map(card_of, machines)}, {}
+    for p in (p for p in found if p["section"] == "ladder" and p["card"] in shown):
+        ladders.setdefault(f"{p['card']}, {when}", {})[p["name"]] = p["seconds"]
+    return [*ladders.items()]
 
 
-def outcomes(machines: Iterable[Results], sections: Collection[str] = ("crossover", "ladder")) -> str:
-    """A table of every prediction of a card that is among the recorded `machines`, beside what was measured there."""
+def outcomes(results: Results) -> str:
+    """A table of every prediction of a machine's card, beside what was measured there; "" where there is none."""
     rows = []
-    for results in machines:
-        for card, section, name, sizes, seconds in written_down()[1]:
-            if card != card_of(results) or section not in sections:
-                continue
-            what = ", ".join([f"{card}: {name}", *(f"{key.replace('_', ' ')} {n}" for key, n in sizes.items())])
-            per, unit = (1, "s") if section == "ladder" else (1e-6, "μs")
-            for m in (m for m in results.select(section, name, **sizes) if m.device not in ("cpu", "webgpu")):
-                time = statistics.median(m.per_epoch()) if section == "ladder" else m.median
-                times = f"{span(seconds, per)} {unit}", number(time / per), f"{time / seconds.middle:.2f}x"
-                rows.append((what, *times, "yes" if time in seconds else "NO"))
+    for p in (p for p in written_down()[1] if p["card"] == card_of(results)):
+        name, sizes, seconds, ladder = p["name"], p["parameters"], p["seconds"], p["section"] == "ladder"
+        what = ", ".join([f"{p['card']}: {name}", *(f"{key.replace('_', ' ')} {n}" for key, n in sizes.items())])
+        per, unit = (1, "s") if ladder else (1e-6, "μs")
+        for m in (m for m in results.select(p["section"], name, **sizes) if m.device not in ("cpu", "webgpu")):
+            time = statistics.median(m.per_epoch()) if ladder else m.median
+            times = f"{span(seconds, per)} {unit}", number(time / per), f"{time / seconds.middle:.2f}x"
+            rows.append((what, *times, "yes" if seconds.low <= time <= seconds.high else "NO"))
     right = sum(row[-1] == "yes" for row in rows)
     table = columns(["what", "predicted", "measured", "of the middle", "in the range"], rows)
     return f"{table}\n{right} of {len(rows)} measured times lie in the predicted range." if rows else ""

@@ -3,7 +3,6 @@
 Only `python -m mnist_gpu benchmark --record` writes them, and `python benchmarks/peers --record` adds its section.
 """
 
-import hashlib
 import json
 import math
 import statistics
@@ -161,16 +160,8 @@ def compare_in_turn(measured: Iterable[Timed], pairs: Iterable[tuple[str, str]])
     return compare_all({name: m.seconds for name, m in found.items()}, timed)
 
 
-def fingerprint(folder: str | Path = REFERENCE) -> str:
-    """SHA-256 of all recorded results in `folder`, to tell which ones a figure was made from."""
-    return hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(folder).glob("*.json")))).hexdigest()
-
-
 def recorded(folder: str | Path = REFERENCE, *, unlike: torch.device | None = None) -> list[Results]:
-    """All recorded results in `folder`, by file name; with `unlike`, the reader's device, those of other hardware only.
-
-    Raises ValueError for a file that is no results file.
-    """
+    """All recorded results in `folder`, by file name; with `unlike`, the reader's device, those of other hardware."""
     every = [read(path) for path in sorted(Path(folder).glob("*.json"))]
     here = {device_name(unlike), cpu_name()} if unlike else set()
     return [r for r in every if not unlike or not {r.environment["device_name"], r.environment["cpu_name"]} <= here]

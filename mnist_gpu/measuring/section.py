@@ -1,6 +1,6 @@
 """What every section of the benchmark has: a generator, its settings, and its lines of the summary."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from mnist_gpu.measuring.results import Results, Skipped, Timed, compare_in_turn
@@ -24,13 +24,8 @@ class Section:
     once: bool = False  # takes all devices in one run
 
 
-def measured_pairs(pairs: Callable[[Mapping], list], times: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
-    """Those of `pairs(times)` of which both sides were timed, and which are not one side with itself."""
-    return [(a, b) for a, b in dict.fromkeys(pairs(times)) if a != b and a in times and b in times]
-
-
 def comparisons(results: Results, device: str, section: str, pairs: Callable, note: str = "", **fields) -> list[str]:
-    """A line of the summary for each of `measured_pairs`, over the measurements that `fields` select."""
+    """A line of the summary for each of `pairs(times)` that were timed, over the measurements that `fields` select."""
     measured = results.select(section, device=device, **fields)
-    found = compare_in_turn(measured, measured_pairs(pairs, {m.name: m.seconds for m in measured}))
-    return [f", {section}{note}: {one}" for one in found]
+    asked = [(a, b) for a, b in dict.fromkeys(pairs({m.name: m.seconds for m in measured})) if a != b]
+    return [f", {section}{note}: {one}" for one in compare_in_turn(measured, asked)]

@@ -2,10 +2,11 @@
 
 import functools
 import itertools
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
+import numpy
 import torch
 
 from mnist_gpu.data import DeviceBatches, load_mnist
@@ -15,6 +16,7 @@ from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.measuring.timing import alternate, measure
 from mnist_gpu.model import make_model
 from mnist_gpu.training import Epoch, make_step, train
+from mnist_gpu.webgpu.gpu import Call, Gpu
 
 
 def thread_counts(device: torch.device) -> list[int]:
@@ -31,9 +33,8 @@ def _training_set() -> tuple[torch.Tensor, torch.Tensor]:
 def training_step(device: torch.device, batch_size: int, hidden: int) -> Callable[[], object]:
     """The plain step on one batch of real images that is already on the device, as a function without arguments."""
     images, labels = _training_set()
-    repeats = math.ceil(batch_size / len(images))
-    images, labels = images.repeat(repeats, 1, 1)[:batch_size], labels.repeat(repeats)[:batch_size]
-    batch = next(iter(DeviceBatches(images, labels, batch_size, seed=None, device=device)))
+    index = torch.arange(batch_size) % len(images)
+    batch = next(iter(DeviceBatches(images[index], labels[index], batch_size, seed=None, device=device)))
     model = make_model(hidden, device=device)
     step = make_step(model, sgd(model))
     return lambda: step(*batch)
@@ -62,22 +63,25 @@ def launch_seconds(function: Callable[[], object], device: torch.device, repeats
     return seconds
 
 
-def product_size(device: torch.device) -> int:
-    """The n of an n x n product that takes 2 ms or more, of which launching is a small part: 1024, or doubled."""
-    for n in (1024, 2048, 4096, 8192):
-        a, b = torch.rand(2, n, n, device=device)
-        if seconds_of(lambda a=a, b=b: a @ b, device) >= 0.002:
-            return n
-    return 16_384
+def webgpu_call(gpu: Gpu, size: int = 0, mebibytes: int = 0) -> Call:
+    """A product of two matrices, a workgroup for 64 x 64 of its results; or a copy, 1,024 workgroups for each MiB."""
+    size = min(size, 256) if gpu.adapter.kind == "software" else size  # or one call could take a minute
+    values = numpy.random.rand(size**2 or mebibytes * 2**18).astype(numpy.float32)
+    arrays, tiles = [gpu.array(values) for _ in range(3 if size else 2)], -(-size // 64)
+    if size:
+        return Call(gpu.kernel("product"), arrays, (tiles, tiles), (size, size, size))
+    return Call(gpu.kernel("copy"), arrays, (1024, mebibytes))
 
 
 def two_ceilings(device: torch.device) -> tuple[float, float]:
     """A device's two limits, with the threads that are set: FLOP/s of a large product, bytes/s of a copy of 256 MiB."""
-    n = product_size(device)
-    a, b = torch.rand(2, n, n, device=device)
+    for n in (1024, 2048, 4096, 8192, 16_384):  # until launching is a small part
+        a, b = torch.rand(2, n, n, device=device)
+        if seconds_of(partial(torch.mm, a, b), device) >= 0.002:
+            break
     large = torch.rand(64 * 2**20, device=device)  # larger than any processor's caches but a server's
     out = torch.empty_like(large)
-    product, copy = measure(lambda: torch.mm(a, b)), measure(lambda: out.copy_(large))
+    product, copy = measure(partial(torch.mm, a, b)), measure(partial(out.copy_, large))
     return 2 * n**3 / product.median, 2 * large.nbytes / copy.median
 
 

@@ -1,15 +1,16 @@
-"""Chapter 01's room: the ceilings' measurement and summary, its figures, and what its checks claim."""
+"""Chapter 01's room: the ceilings' measurement and summary, its figures, and a call through WebGPU."""
 
 import gc
 
+import numpy
 import pytest
 import torch
 
 from mnist_gpu.chapters import chapter_01 as lab
 from mnist_gpu.measuring import workloads
-from mnist_gpu.measuring.exercises import RIGHT, UNDECIDED, WRONG, judge
-from mnist_gpu.measuring.prediction import SHEET, Figure, Source
-from mnist_gpu.measuring.results import Results, Timed
+from mnist_gpu.measuring.prediction import SHEET, Figure, Source, named
+from mnist_gpu.measuring.results import Results, Skipped, Timed
+from mnist_gpu.webgpu.gpu import Gpu, WebGPUError, adapters
 
 CPU = torch.device("cpu")
 
@@ -32,6 +33,7 @@ def test_products_and_copies_are_measured_with_one_thread_and_all_and_no_tensor_
         return {id(o) for o in gc.get_objects() if type(o) is torch.Tensor}
 
     monkeypatch.setattr(workloads, "usable_cpus", lambda: 2)
+    monkeypatch.setattr(lab, "webgpu_missing", lambda: "none")
     used, measure = [], lab.measure
     monkeypatch.setattr(
         lab, "measure", lambda *a, **options: used.append(torch.get_num_threads()) or measure(*a, **options)
@@ -63,35 +65,52 @@ def test_the_ceilings_are_the_fastest_product_and_the_fastest_of_the_largest_cop
     copies = [ceiling("copy", 90, 1), ceiling("copy", 20, 256), ceiling("copy", 30, 256, threads=2)]
     results = machine(*products, *copies, ceiling("copy", 99, 256, device="cpu"))
     product, copy = lab.SECTION.summary(results, "cuda")
-    assert "9 GFLOP/s (1 threads)" in product and "256 MiB at 30 GB/s (2 threads)" in copy
+    assert "9 GFLOP/s (1 threads)" in product and "30 GB/s (2 threads)" in copy
     assert lab.highest(results, "copy", device="cuda", threads=1) is copies[1]
-    assert lab.SECTION.summary(machine(), "cuda") == []
 
 
-def test_rates_are_drawn_over_size_beside_published_ones_from_side_to_side():
-    mine = machine(ceiling("copy", 5, 1), ceiling("copy", 40, 256))
+def test_a_ceiling_stands_beside_published_ones_as_multiples_of_the_cpus_best():
+    mine = machine(ceiling("copy", 9, 1, "cpu"), ceiling("copy", 4, 256, "cpu", 2), ceiling("copy", 40, 256))
+    other = machine(ceiling("copy", 3, 256, "cpu"), ceiling("copy", 20, 256))
     source = Source("A table", "https://example.org", "2026-01-31")
-    published = [Figure("A100", "memory", 2e12, SHEET, source), Figure("T4", "memory", 3e11, SHEET, source)]
-    axes, says = lab.rates("copy", mine, [machine(ceiling("copy", 7, 4, "cpu"))], published)
-    own, other, a100, t4 = axes.lines
-    assert "NVIDIA T4, CUDA" in own.get_label()
-    assert "AMD EPYC" in other.get_label() and "recorded 2026-01-31" in other.get_label()
-    assert list(own.get_xdata()) == [1, 256] and list(own.get_ydata()) == [5, 40]
-    assert list(a100.get_xdata()) == [1, 256] and list(t4.get_ydata()) == [300, 300]
-    assert [text.get_text() for text in axes.texts] == ["A100", "T4"]
-    said = says.splitlines()
-    assert len(said) == 4 and "5 GB/s at 1, 40 GB/s at 256" in said[0] and "2,000 GB/s" in said[2]
+    axes, says = lab.rates("copy", mine, [other], [Figure("A100", "memory", 2e12, SHEET, source)])
+    assert [text.get_text() for text in axes.texts] == ["x 1", "x 10", "x 5", "x 500"]
+    cpu, _, recorded, sheet = says.splitlines()
+    assert "CPU with 2 threads: 4 GB/s" in cpu and "recorded 2026" in recorded and "A100: 2,000 GB/s" in sheet
 
 
-def test_an_order_is_measured_and_neither_equal_times_nor_nearly_equal_ones_are_held_against_it(monkeypatch):
-    def measured(**others):
-        """A microsecond a call for each of the four, if nothing else is said."""
-        seconds = {name: [1e-5 * others.get(name, 1)] * 12 for name in lab.COSTS}
-        monkeypatch.setattr(lab, "alternate", lambda sides, **_: seconds)
-        return judge(lab.EXERCISES[1], ["matrix times vector", "sum", "copy", "product"])
+@pytest.mark.parametrize(("device", "rows"), [(CPU, 4), (torch.device("cuda"), 2)])
+def test_the_payoff_is_drawn_with_predicted_cards_where_no_gpu_was_measured(device, rows, monkeypatch):
+    monkeypatch.setattr(lab, "environment", lambda device: machine().environment)
+    sides = zip(lab.first_and_last(CPU), ("cpu", "webgpu"), (6, 2), strict=False)
+    timed = [Timed("ladder", n, device, 1, [s] * 7, {}, {"images": 60_000}) for n, device, s in sides]
+    axes, says = lab.factors(timed, device)
+    assert [text.get_text() for text in axes.texts][:2] == ["x 1", "x 3"] and len(axes.texts) == rows
+    assert says.count("predicted: ") == rows - 2
 
-    assert measured().status == UNDECIDED
-    assert measured(sum=20).status == WRONG
-    assert measured(product=40).status == RIGHT
-    found = measured(product=40, copy=20, sum=0.9)  # as on a fast GPU: the first two take little more than their start
-    assert found.status == RIGHT and "copy 20 μs, product 40 μs" in found.text
+
+def test_a_gpus_picture_says_what_is_published_of_it():
+    axes, says = lab.picture(named("H100"))
+    assert len(axes.collections[1].get_offsets()) == 132 and "3,350 GB/s" in says and "bus, 56 GB/s" in says
+    assert "bus, " not in lab.picture(named("T4")).says  # nothing is published of it
+
+
+def test_through_webgpu_products_and_copies_are_right_and_measured_after_the_cpu(monkeypatch):
+    if not (found := adapters()[0]):
+        pytest.skip("needs a WebGPU adapter")
+    gpu = Gpu(found[0].name)
+    calls = [workloads.webgpu_call(gpu, size=65), workloads.webgpu_call(gpu, mebibytes=2)]
+    gpu.run(calls)
+    (a, b, product), (copied, copy) = ([array.read() for array in call.arrays] for call in calls)
+    assert numpy.allclose(product.reshape(65, 65), a.reshape(65, 65) @ b.reshape(65, 65), rtol=1e-4)
+    assert (copied == copy).all() and copy.size == 2**19
+    monkeypatch.setattr(lab, "webgpu_missing", lambda: None)
+    monkeypatch.setattr(lab, "the_gpu", lambda: gpu)
+    little = {"sizes": (8, 65), "mebibytes": (1,), "seconds": 0.001}
+    *_, small, large, copy = lab.measure_ceilings(CPU, **little)
+    assert small.device == copy.device == "webgpu" and large.proof == {"hardware": gpu.name}
+    assert large.per_call == {"flop": 2 * 65**3} and copy.per_call == {"bytes": 2**21} and min(copy.seconds) > 0
+    monkeypatch.setattr(gpu, "run", lambda calls: (_ for _ in ()).throw(WebGPUError("it hangs")))
+    *_, last = lab.measure_ceilings(CPU, **little)  # what the CPU gave is kept
+    assert isinstance(last, Skipped) and last.device == "webgpu" and "it hangs" in last.reason
+    gpu.close()

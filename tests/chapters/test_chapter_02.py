@@ -1,16 +1,24 @@
-"""Chapter 02's room: the two ceilings under which it puts a step."""
-
-from types import SimpleNamespace
+"""Chapter 02's checks take right answers in several styles, and leave PyTorch's default device as it was."""
 
 import torch
+from torch import nn
+from wrong_answers_02 import Deep, gradients, trained
 
-from mnist_gpu.chapters import chapter_02 as lab
-from mnist_gpu.model import step_bytes
+from mnist_gpu.chapters.chapter_02 import EXERCISES
+from mnist_gpu.measuring.exercises import RIGHT, judge
 
 
-def test_the_copy_that_a_step_is_put_beside_moves_as_many_bytes_as_the_step(monkeypatch):
-    copied = []
-    monkeypatch.setattr(lab, "measure", lambda call: copied.append(call) or SimpleNamespace(median=1.0 + len(copied)))
-    monkeypatch.setattr(lab, "two_ceilings", lambda device: (1e9, 1e9))
-    assert lab.measured(torch.device("cpu")) == (1e9, step_bytes() / 2, 3.0)
-    assert abs(2 * copied[0].args[0].nbytes - step_bytes()) < 8  # read and written
+def by_default(images, labels, device):
+    torch.set_default_device(device)
+    return trained(images.to(device), labels.to(device), device, gives=lambda loss: loss)
+
+
+def test_right_answers_in_other_styles_are_right():
+    styles = (
+        lambda widths, mean: Deep(widths, mean, layers=lambda layers: nn.Sequential(*layers)),
+        by_default,
+        lambda *given: [gradient.numpy() for gradient in gradients(*given)],
+    )
+    for exercise, answer in zip(EXERCISES, styles, strict=True):
+        assert judge(exercise, answer).status == RIGHT
+    assert torch.rand(1).device.type == "cpu"

@@ -1,36 +1,36 @@
-"""Chapter 04: what its figures draw and say."""
+"""Chapter 04: what its figure draws and says, and which reads of values its watch sees."""
 
+import pytest
 import torch
+import torch.nn.functional as F
 
 from mnist_gpu.chapters import chapter_04 as lab
+from mnist_gpu.device import pick_device
 from mnist_gpu.training import Epoch, Evaluation
 
 
-def test_curves_are_of_every_batch_and_of_the_test_after_every_epoch():
+def test_curves_are_of_every_batch_and_of_the_validation_after_every_epoch():
     history = [Epoch(1, [2.0, 1.0], [], 4, 1.0), Epoch(2, [0.5, 0.25], [], 4, 1.0)]
     left, says = lab.curves(history, [Evaluation(0.9, 0.5), Evaluation(0.4, 0.75)])
-    batches, losses = left.lines
+    batches, losses, accuracies = *left.lines, *left.figure.axes[1].lines
     assert list(batches.get_xdata()) == [0.5, 1, 1.5, 2] and list(batches.get_ydata()) == [2, 1, 0.5, 0.25]
-    assert list(losses.get_ydata()) == [0.9, 0.4]
-    assert list(left.figure.axes[1].lines[0].get_ydata()) == [50, 75]
+    assert list(losses.get_ydata()) == [0.9, 0.4] and list(accuracies.get_ydata()) == [50, 75]
     assert "0.900" in says and "50.0%" in says and "0.400" in says and "75.0%" in says
 
 
-def test_the_commonest_mistake_is_said_and_right_answers_are_left_pale():
-    matrix = torch.diag(torch.full((10,), 900))
-    matrix[9, 4], matrix[4, 9] = 24, 11
-    axes, says = lab.confusion(matrix)
-    assert "24 times a 9 was taken for a 4" in says
-    values = axes.images[0].get_array()
-    assert values[9, 9] == 0 and values[9, 4] == 24
-    assert sorted({text.get_text() for text in axes.texts}) == ["0", "11", "24", "900"]
+READS = [
+    lambda x: x.item(), float, int, bool, str, "{:.3f}".format, lambda x: max(x, 0.5), lambda x: range(x.long()),
+    lambda x: x.tolist(), lambda x: x.cpu(), lambda x: x.to("cpu"), lambda x: x.to(device="cpu", non_blocking=True),
+]  # fmt: skip
 
 
-def test_weights_before_and_after_are_drawn_on_one_scale_and_the_largest_is_said():
-    before, after = torch.zeros(12, 784), torch.zeros(12, 784)
-    before[0, 0], after[9, 783], after[11] = -0.25, 1.5, 99.0  # the last is not among the ten
-    drawn = lab.weights(before, after)
-    assert "was 0.25, and is 1.5" in drawn.says
-    pictures = [axis.images[0] for axis in drawn.axes.figure.axes[:20]]
-    assert {picture.get_clim() for picture in pictures} == {(-1.5, 1.5)}
-    assert pictures[0].get_array()[0, 0] == -0.25 and pictures[19].get_array()[27, 27] == 1.5
+@pytest.mark.parametrize("read", READS)
+def test_a_read_is_seen_in_other_steps_than_every_hundredth(read):
+    logits, labels = torch.zeros(2, 3, device=pick_device()), torch.zeros(2, dtype=torch.int64, device=pick_device())
+    for step, seen in ((1, True), (99, True), (100, False), (101, True), (150, False)):  # 150 is the last
+        with lab.Watch(150) as watch:
+            for _ in range(step):
+                loss = F.cross_entropy(logits, labels)
+            assert torch.stack([loss]).mean().to(loss.device) is not None and not watch.reads
+            read(loss)
+        assert bool(watch.reads) == seen, step

@@ -5,37 +5,25 @@ from wrong import WrongAnswers
 wrong = WrongAnswers()
 
 
-@wrong("01.1", "it timed the asking")
-def never_waits_at_the_end(operation, wait, clock):
-    operation()
-    wait()
-    start = clock()
-    operation()
-    return clock() - start
+def steps(text):
+    def answer(operation, wait, clock):
+        does = {"o": operation, "w": wait, "c": clock}
+        start, end = [reading for step in text if (reading := does[step]()) is not None]
+        return end - start
+
+    return answer
 
 
-@wrong("01.1", "work of the warm-up was still in the queue")
-def does_not_wait_for_the_warm_up(operation, wait, clock):
-    operation()
-    start = clock()
-    operation()
-    wait()
-    return clock() - start
-
-
-@wrong("01.1", "The first call of the operation is in it")
-def cold(operation, wait, clock):
-    wait()
-    start = clock()
-    operation()
-    wait()
-    return clock() - start
-
-
+wrong.value("01.1", "it timed the asking", steps("owcoc"))
+wrong.value("01.1", "work of the warm-up was still in the queue", steps("ocowc"))
+wrong.value("01.1", "The first call of the operation is in it", steps("wcowc"))
+wrong.value("01.1", "cannot be used", "owcowc")
 wrong.value("01.1", "of one call", lambda operation, wait, clock: operation() or clock())
-wrong.value("01.2", "The sum is put before", ["sum", "matrix times vector", "copy", "product"])
-wrong.value("01.2", "The product is put before the copy", ["matrix times vector", "sum", "product", "copy"])
-wrong.value("01.2", "These four, each once", ["matrix times vector", "sum", "copy"])
+LINES = {f"size_{i} = loss.shape": 0 for i in range(5)} | {"mean = float(loss) / 128": True}
+wrong.value("01.2", "it stops: Python needs a number", LINES | {"wrong = images[logits.argmax(1) != labels]": False})
+wrong.value("01.2", "it runs: Python needs no number", LINES | {"logits = images @ weights": True})
+wrong.value("01.2", "'print(loss.item())', tried on meta", LINES | {"print(loss.item())": False})
+wrong.value("01.2", "Of six lines", {"loss.item()": True})
 
 
 @wrong("01.3", "no kernel image is available")

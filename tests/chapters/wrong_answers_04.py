@@ -9,35 +9,44 @@ from mnist_gpu.training import evaluate, make_step
 wrong = WrongAnswers()
 
 
-def loss_of(model, images, labels):
-    loss = F.cross_entropy(model(images), labels)
-    loss.backward()
-    return loss.detach()
+def step_of(*calls, give=torch.Tensor.detach):
+    """An answer to 04.1 that makes these calls after the loss, and gives something of it."""
+
+    def step(model, optimizer, images, labels):
+        loss = F.cross_entropy(model(images), labels)
+        for call in calls:
+            getattr(loss if call == "backward" else optimizer, call)()
+        return give(loss)
+
+    return step
 
 
-@wrong("04.1", "No weight has changed")
-def forgotten_too_early(model, optimizer, images, labels):
-    loss = loss_of(model, images, labels)
-    optimizer.zero_grad()
-    optimizer.step()
-    return loss
+wrong("04.1", "No weight has changed")(step_of("backward", "zero_grad", "step"))
+wrong("04.1", "gradients of the steps before")(step_of("backward", "step"))
+wrong("04.1", "keeps all that the graph needs")(step_of("zero_grad", "backward", "step", give=lambda loss: loss))
+wrong("04.1", "it calls item")(step_of("zero_grad", "backward", "step", give=torch.Tensor.item))
 
 
-@wrong("04.1", "gradients of the steps before")
-def never_forgotten(model, optimizer, images, labels):
-    loss = loss_of(model, images, labels)
-    optimizer.step()
-    return loss
+def reports(see=lambda loss: None, mean=lambda losses: torch.stack(losses[-100:]).mean().item()):
+    """An answer to 04.2 that does `see` with every loss, and reports `mean` of them."""
+
+    def answer(model, optimizer, batches):
+        found, losses = [], []
+        for i, batch in enumerate(batches, start=1):
+            losses.append(make_step(model, optimizer)(*batch))
+            see(losses[-1])
+            if i % 100 == 0:
+                found.append([mean(losses), torch.stack(losses[-100:]).max().item()])
+        return found
+
+    return answer
 
 
-@wrong("04.1", "without its graph")
-def with_its_graph(model, optimizer, images, labels):
-    loss = F.cross_entropy(model(images), labels)
-    make_step(model, optimizer)(images, labels)
-    return loss
-
-
-wrong("04.1", "Python waits")(lambda model, optimizer, *batch: make_step(model, optimizer)(*batch).item())
+wrong("04.2", "it calls item")(reports(torch.Tensor.item))
+wrong("04.2", "it calls cpu")(reports(torch.Tensor.cpu))
+wrong("04.2", "it calls __bool__")(reports(lambda loss: 1 if loss > 9 else 0))
+wrong("04.2", "it calls __repr__")(reports(str))
+wrong("04.2", "should give")(reports(mean=lambda losses: torch.stack(losses).mean().item()))
 
 
 @wrong("04.3", "leaves out other units")
@@ -49,22 +58,16 @@ def while_training(model, batches):
 @wrong("04.3", "Gradients were recorded")
 def recorded(model, batches):
     training = model.training
-    model.eval()
-    losses = torch.cat([F.cross_entropy(model(x), y, reduction="none") for x, y in batches])
+    losses = torch.cat([F.cross_entropy(model.eval()(x), y, reduction="none") for x, y in batches])
     model.train(training)
     return losses.mean().item()
 
 
-@wrong("04.3", "has to be left in the mode")
-def left_evaluating(model, batches):
-    return evaluate(model.eval(), batches).loss
-
-
-def of_parts(combine):
-    """An answer to 04.3 that combines the (mean, size) of all batches."""
-    return lambda model, batches: combine([(evaluate(model, [b]).loss, len(b[1])) for b in batches])
-
-
-wrong("04.3", "count for more")(of_parts(lambda parts: sum(m for m, _ in parts) / len(parts)))
-wrong("04.3", "over the number of batches")(of_parts(lambda parts: sum(m * n for m, n in parts) / len(parts)))
-wrong("04.3", "Means of batches were added")(of_parts(lambda p: sum(m for m, _ in p) / sum(n for _, n in p)))
+wrong("04.3", "left in the mode")(lambda model, batches: evaluate(model.eval(), batches).loss)
+PARTS = {
+    "count for more": lambda parts: sum(m for m, _ in parts) / len(parts),
+    "over the number of batches": lambda parts: sum(m * n for m, n in parts) / len(parts),
+    "Means of batches were added": lambda parts: sum(m for m, _ in parts) / sum(n for _, n in parts),
+}
+for hint, of in PARTS.items():  # of the batches' means and sizes
+    wrong("04.3", hint)(lambda model, batches, of=of: of([(evaluate(model, [b]).loss, len(b[1])) for b in batches]))

@@ -46,7 +46,7 @@ wrong.value("05.2", "still at work on them", partial(timed, idle=False))
 wrong.value("05.2", "of the asking only", partial(timed, ended=False))
 wrong.value("05.2", "always taken later", partial(timed, in_turn=False))
 wrong.value("05.2", "the seconds of every round", lambda a, b, rounds, *given: timed(a, b, rounds - 1, *given))
-wrong.value("05.2", "does it ever end?", lambda a, b, *given: [a() for _ in iter(int, 1)])
+wrong.value("05.2", "had not ended", lambda a, b, *given: [a() for _ in iter(int, 1)])
 
 
 def mistakes(report, *, sides=("old", "new"), **rules):

@@ -1,32 +1,29 @@
 """Wrong answers to chapter 06's exercises."""
 
+from functools import partial
+
 from wrong import WrongAnswers
 
 wrong = WrongAnswers()
 
 
-def account(whole, parts, without, *, known=False, nothing=0.05, near=0.05):
+def account(whole, parts, without, noise, *, known=False, nothing=1.0, near=1.0, most=1, too_much="too much"):
     """The solution of 06.1, but for what is changed."""
     gap = whole - sum(parts.values())
-    if abs(gap) <= nothing * whole:
+    if abs(gap) <= nothing * noise:
         return "nothing"
-    for cause, us in without.items():
-        if (known or cause not in parts) and abs(whole - us - gap) <= near * whole:
-            return cause
-    return "unexplained"
+    if gap < 0:
+        return too_much
+    fits = [c for c in without if (known or c not in parts) and -noise <= whole - without[c] - gap <= near * noise]
+    return fits[0] if 1 <= len(fits) <= most else "unexplained"
 
 
-def one_that_saves_too_much(whole, parts, without):
-    gap = whole - sum(parts.values())
-    enough = (cause for cause, us in without.items() if cause not in parts and whole - us >= gap - 0.05 * whole)
-    return "nothing" if abs(gap) <= 0.05 * whole else next(enough, "unexplained")
-
-
-wrong.value("06.1", "it was found before", lambda *given: account(*given, known=True))
-wrong.value("06.1", "should give 'nothing'", lambda *given: account(*given, nothing=0.0))
-wrong.value("06.1", "should give 'unexplained'", one_that_saves_too_much)
-wrong.value("06.1", "Of the causes left, each saves", lambda *given: account(*given, nothing=0.06))
-wrong.value("06.1", "Of the causes left, each saves", lambda *given: account(*given, near=0.06))
+wrong.value("06.1", "was found before", partial(account, known=True, most=2))
+wrong.value("06.1", "should give 'nothing'", partial(account, nothing=0.0))
+wrong.value("06.1", "should give 'too much'", partial(account, too_much="unexplained"))
+wrong.value("06.1", "should give 'unexplained'", partial(account, most=2))
+wrong.value("06.1", "Of the causes left, each saves", partial(account, near=99))  # it saves too much
+wrong.value("06.1", "Of the causes left, each saves", partial(account, near=1.2))
 
 
 def batch(inputs, outputs, ridge, *, size=4, weights=1, written=1, most=0):
@@ -35,8 +32,28 @@ def batch(inputs, outputs, ridge, *, size=4, weights=1, written=1, most=0):
     return max(1, -(-ridge * size * weights * inputs * outputs // image)) + most if image > 0 else None
 
 
-wrong.value("06.2", "The weights are read, too, once a batch", lambda *layer: batch(*layer, weights=0))
-wrong.value("06.2", "The result, [B, outputs], is written", lambda *layer: batch(*layer, written=0))
-wrong.value("06.2", "A float32 has four bytes", lambda *layer: batch(*layer, size=1))
-wrong.value("06.2", "operations per byte; with one fewer it is", lambda *layer: batch(*layer, most=1))
-wrong.value("06.2", "A batch is a whole number from 1", lambda *layer: batch(*layer, most=-0.5))
+def endless(inputs, outputs, ridge):
+    b = 1
+    while 2 * b * inputs * outputs < ridge * 4 * (b * inputs + inputs * outputs + b * outputs):
+        b += 1
+    return b
+
+
+wrong.value("06.2", "The weights are read, too, once a batch", partial(batch, weights=0))
+wrong.value("06.2", "The result, [B, outputs], is written", partial(batch, written=0))
+wrong.value("06.2", "A float32 has four bytes", partial(batch, size=1))
+wrong.value("06.2", "operations per byte; with one fewer it is", partial(batch, most=1))
+wrong.value("06.2", "A batch is a whole number from 1", partial(batch, most=-0.5))
+wrong.value("06.2", "Does every layer have a batch?", endless)
+
+
+def removed(host, gpu, *, largest=max, least=True):
+    """The solution of 06.3, but for what is changed."""
+    longer, shorter = (host, gpu) if sum(host.values()) > sum(gpu.values()) else (gpu, host)
+    cause, now = largest(longer, key=longer.get), sum(longer.values())
+    return cause, now / max(now - longer[cause], least * sum(shorter.values()))
+
+
+wrong.value("06.3", "a step is not their sum", lambda host, gpu: removed(host | gpu, {}))
+wrong.value("06.3", "A step still waits for the other side", lambda *sides: removed(*sides, least=False))
+wrong.value("06.3", "name the largest", lambda *sides: removed(*sides, largest=min))

@@ -18,7 +18,6 @@ def rung(device, hidden, *, weights=0, lr=0.01, momentum=0.9):
     return Training(model, step, make_batches("device", device=device))
 
 
-wrong.value("07.1", "should give Training(model, step, batches)", lambda device, hidden: make_model(hidden))
 wrong.value("07.1", "The first loss differs already", lambda d, h: rung(d, h, weights=1))
 wrong.value("07.1", "The first loss is right, and the second is not", lambda d, h: rung(d, h, lr=0.1))
 wrong.value("07.1", "look at the momentum", lambda d, h: rung(d, h, momentum=0))
@@ -37,7 +36,6 @@ def changed(change):
 full = changed(lambda step, batches: (step, [batch for batch in batches if len(batch[1]) == 128]))
 wrong.value("07.1", "468 steps instead of 469", full)
 wrong.value("07.1", "a detached tensor", changed(lambda step, all: (lambda *b: step(*b).requires_grad_(), all)))
-wrong.value("07.1", "a number waits", changed(lambda step, all: (lambda *b: step(*b).item(), all)))
 wrong.value("07.1", "it has trained a copy", lambda d, h: rung(d, h)._replace(model=make_model(h, device=d)))
 
 

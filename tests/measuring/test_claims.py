@@ -26,19 +26,15 @@ def changed(tmp_path, change):
     return path
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_a_file_that_is_not_as_described_is_refused_by_name(tmp_path):
+    assert read(changed(tmp_path, lambda content: None)).keys() == claims().keys()
+    for change in (
         lambda content: content.update(format="another"),
         lambda content: content["claims"]["mlp"].update(runs=[]),
         lambda content: content["claims"]["mlp"]["runs"][0].update(seconds=-1),
         lambda content: content["claims"]["mlp"]["runs"][0].update(kind="gpus"),
         lambda content: content["claims"]["mlp"].update(unsaid=""),
-        lambda content: content["claims"]["mlp"].update(opinion="fast"),
         lambda content: content["claims"]["mlp"].pop("source"),
-    ],
-)
-def test_a_file_that_is_not_as_described_is_refused_by_name(tmp_path, change):
-    assert read(changed(tmp_path, lambda content: None)).keys() == claims().keys()
-    with pytest.raises(ValueError, match=r"claims\.json"):
-        read(changed(tmp_path, change))
+    ):
+        with pytest.raises(ValueError, match=r"claims\.json"):
+            read(changed(tmp_path, change))

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
 from mnist_gpu.measuring import drawing
 from mnist_gpu.measuring.drawing import OWN, PREDICTED, PUBLISHED, Series, number, span
@@ -58,6 +59,14 @@ def test_stacked_parts_follow_each_other_and_what_is_too_small_is_named():
     assert "here: 12 μs = load 8, compute 4" in says and "Too small to draw: copy" in says
 
 
+def test_a_part_that_is_called_by_its_cause_has_the_causes_colour_in_every_figure():
+    parts = {"bytes": 1.0, "anything": 1.0, "launches: first": 1.0}
+    first, second = (drawing.stacked({"row": dict(x)}, unit="μs").axes for x in (parts.items(), [*parts.items()][::-1]))
+    for cause, there in (("bytes", 2), ("launches", 0)):
+        colors = {to_hex(a.patches[i].get_facecolor()) for a, i in ((first, 2 - there), (second, there))}
+        assert colors == {drawing.CAUSES[cause].lower()}
+
+
 def test_a_grid_has_its_texts_and_names_the_largest():
     values, sides = (
         torch.tensor([[1.0, -2.0], [0.5, 3.0]]),
@@ -73,6 +82,8 @@ def test_a_timeline_begins_at_zero_and_numbers_the_longest():
     axis, says = drawing.timeline([*events, ("device", "in it", 5.00002, 5.00003, 1)], named=2)
     assert min(p.get_x() for p in axis.patches) == 0.0 and max(widths(axis)) == pytest.approx(40, rel=1e-3)
     assert " 2  work: up to 40 μs" in says
+    axis = drawing.timeline(events, named=2, colors={"work": "#009E73"}).axes
+    assert {to_hex(p.get_facecolor()) for p in axis.patches} == {"#d3d3d3", "#009e73"}
 
 
 def test_pictures_are_drawn_one_by_one_and_shown_with_their_sentence(monkeypatch, capsys):

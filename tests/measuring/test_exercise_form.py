@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from mnist_gpu import __main__
 from mnist_gpu.benchmark import EXERCISES
 from mnist_gpu.measuring.exercises import RIGHT, UNDECIDED, WRITE, WRONG, Exercise, Undecided, Wrong
 
-from mnist_gpu.measuring.exercises import checker, compared, judge, same, shown, unanswered  # isort: skip
+from mnist_gpu.measuring.exercises import checker, compared, in_time, judge, same, shown, unanswered  # isort: skip
 
 
 def about(check):
@@ -107,6 +108,31 @@ def test_an_answer_that_stops_is_wrong_and_its_line_is_named():
     found = judge(about(lambda given: given()), answer)
     assert found.status == WRONG and f"line {line}" in found.text and "ZeroDivisionError" in found.text
     assert "TypeError" in judge(about(lambda given: given + 1), "a").text
+
+
+def test_an_answer_that_does_not_end_is_ended_and_its_input_named():
+    ended = []
+
+    def searching(x):
+        try:
+            while x:
+                x += 1
+        finally:
+            ended.append(x)
+
+    limit = compared(
+        right=lambda x: None, inputs=lambda: [(0,), (7,)], given=lambda x: f"For {x}",
+        run=lambda *given: in_time(*given, seconds=0.2), why=lambda x, found: f"({type(found).__name__})",
+    )  # fmt: skip
+    found = judge(about(limit), searching)
+    assert found.status == WRONG and "For 7: it had not ended after 0.2 seconds. (TimeoutError)" in found.text
+    end = time.monotonic() + 10
+    while len(ended) < 2 and time.monotonic() < end:  # its thread ends as well, and leaves the CPU alone
+        time.sleep(0.01)
+    assert len(ended) == 2
+    assert in_time(lambda a, b: a + b, 1, 2) == 3
+    with pytest.raises(ZeroDivisionError):
+        in_time(lambda: 1 / 0)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, torch.OutOfMemoryError])

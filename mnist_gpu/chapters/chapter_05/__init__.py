@@ -20,7 +20,7 @@ from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker
 from mnist_gpu.measuring.results import Timed, side_name
 from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section
 from mnist_gpu.measuring.timing import alternate, measure
-from mnist_gpu.measuring.workloads import repeat, seconds_of, thread_counts, training_step
+from mnist_gpu.measuring.workloads import repeat, seconds_of, thread_counts, training_step, webgpu_call
 from mnist_gpu.model import make_model, step_bytes, step_flops
 from mnist_gpu.webgpu.gpu import Call, source, the_gpu, webgpu_missing
 
@@ -39,8 +39,7 @@ def own_gpu(device: torch.device) -> SimpleNamespace | None:
 
     @cache
     def calls(n: int) -> list[Call]:  # for the first of a size a kernel is compiled
-        arrays, tiles = [gpu.array(n * n) for _ in range(3)], -(-n // 64)
-        return [Call(gpu.kernel(f"// for {n}\n{source('product')}"), arrays, (tiles, tiles), (n, n, n))]
+        return [webgpu_call(gpu, n)._replace(kernel=gpu.kernel(f"// for {n}\n{source('product')}"))]
 
     return SimpleNamespace(name=gpu.name, wait=gpu.wait, submit=lambda n: gpu.submit(calls(n)))
 
@@ -96,7 +95,10 @@ SECTION = Section(measure_crossover, full=ROUNDS, quick=QUICK_ROUNDS, once=True)
 
 def ratio_map(ratios: Sequence, steps: Sequence[Timed], title: str, model: Sequence[float] = ()) -> Drawn:
     """How many times as fast, compared or predicted, and what a `model` says; in brackets where that may be 1."""
-    found = [(r.ratio, r.times, r.differs) if hasattr(r, "times") else (r.middle, span(r), 1 not in r) for r in ratios]
+    found = [
+        (r.ratio, r.times, r.differs) if hasattr(r, "times") else (r.middle, span(r), not r.low <= 1 <= r.high)
+        for r in ratios
+    ]
     rows, widths = (list(dict.fromkeys(m.parameters[name] for m in steps)) for name in ("batch_size", "hidden"))
     wins = torch.tensor([ratio if claimed else 1.0 for ratio, _, claimed in found]).log2().view(len(rows), -1)
     texts = [text if claimed else f"({text})" for _, text, claimed in found]

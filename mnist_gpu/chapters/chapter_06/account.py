@@ -1,10 +1,9 @@
 """What a training step is taken apart into: load, copy, launch, compute, wait."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-import numpy as np
 import torch
 
 from mnist_gpu.data import make_batches
@@ -16,33 +15,24 @@ from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section
 from mnist_gpu.measuring.timing import in_turn
 from mnist_gpu.measuring.workloads import First, endless, repeat, seconds_of, train_part, training_step
 
-CPU = torch.device("cpu")
-SIZES = (1, 4, 16, 64, 256, 1024)  # batches over which a line shows
-LARGE = (1, 256, 4096, 32_768)  # on a GPU, where launching hides the computing of small ones
+SIZES = (1, 4, 16, 64, 256, 1024), (1, 256, 4096, 32_768)  # on a CPU; on a GPU, where launching hides small ones
 
 
 @watched
-def measure_account(
-    device: torch.device, *, sizes=None, steps=50, rounds=10, progress: Callable = iter
-) -> Iterator[Timed]:
+def measure_account(device: torch.device, *, sizes=None, steps=50, rounds=10, progress=iter) -> Iterator[Timed]:
     """What chapter 06 takes a training step apart into; one thread, times of one step of the 784-128-10 network.
 
-    whole: the training itself. load: the batches alone, not copied. copy: one batch from the host, again and again.
-    step: one batch on the device, again and again, waiting for every loss or not, over batch sizes, and of the smallest
-    network, which is nothing but launches. with steps, on a CPU: batches and steps in turn, which differs from their
-    sum by what the two do to each other's caches and predictions.
+    whole: the training itself. load: only the batches, not copied. copy: one batch from the host, again and again.
+    step: one batch on the device, again and again, also over batch sizes and of the smallest network, which is only
+    launches. with steps, on a CPU: batches and steps in turn.
     """
     host, on_device = make_batches("dataloader", device="cpu"), make_batches("device", device=device)
     images, labels = next(iter(make_batches("device")))
     step = training_step(device, 128, 128)
-    sizes = sizes or (SIZES if device.type == "cpu" else LARGE)
-    by_size = {n: training_step(device, n, 128) for n in sizes}
-    calls = {
-        "copy": lambda: (images.to(device), labels.to(device)),
-        "step, waiting": lambda: step().item(),
-        "step": step,
-        "smallest network": training_step(device, 1, 1),
-    } | {f"step of {n}": call for n, call in by_size.items()}
+    sizes = sizes or SIZES[device.type != "cpu"]
+    shapes = {"smallest network": (1, 1)} | {f"step of {n}": (n, 128) for n in sizes}
+    calls = {"copy": lambda: (images.to(device), labels.to(device)), "step, waiting": lambda: step().item()}
+    calls |= {"step": step} | {name: training_step(device, *shape) for name, shape in shapes.items()}
     sides = {
         "whole, textbook": partial(train_part, textbook(device), steps),
         "whole, device": partial(train_part, plain(device), steps),
@@ -53,9 +43,8 @@ def measure_account(
         sides["load, textbook, with steps"] = partial(between, First(host, steps), calls["step, waiting"])
         sides["load, device, with steps"] = partial(between, First(on_device, steps), step)
     sides |= {name: partial(repeat, call, steps) for name, call in calls.items()}
-    batch_sizes = {f"step of {n}": n for n in by_size} | {"smallest network": 1}
     for name, seconds in in_turn(sides, threads=1, rounds=rounds, device=device, progress=progress):
-        shape = {"batch_size": batch_sizes.get(name, 128), "hidden": 1 if name == "smallest network" else 128}
+        shape = dict(zip(("batch_size", "hidden"), shapes.get(name, (128, 128)), strict=True))
         yield Timed("account", name, device.type, 1, [s / steps for s in seconds], shape)
 
 
@@ -68,18 +57,24 @@ def between(batches: Iterable, call: Callable[[], object] = lambda: None) -> Non
 def measure_disturbance(*, steps=20, rounds=10, progress: Callable = iter) -> Iterator[Timed]:
     """The CPU's step on one batch, again and again, with something else before each of them, outside the clock.
 
-    Nothing; a batch made by the textbook's pipeline; and three things that take as long as that, and which it is made
-    of: time that passes, Python code that touches no data, and data (reading 16 MiB again and again).
+    Nothing; a batch made by the textbook's pipeline; and for as long as that: time that passes, Python code that
+    touches no data, and data (reading 16 MiB again and again).
     """
-    step, stream = training_step(CPU, 128, 128), endless(make_batches("dataloader", device="cpu"))
+    step, stream = training_step("cpu", 128, 128), endless(make_batches("dataloader", device="cpu"))
     with using_threads(1):
-        gap = seconds_of(lambda: next(stream), CPU)
+        gap = seconds_of(lambda: next(stream), "cpu")
+
+    def keep(call: Callable[[], object]) -> None:
+        end = time.perf_counter() + gap
+        while time.perf_counter() < end:
+            call()
+
     befores = {
         "nothing": lambda: None,
         "loading": lambda: next(stream),
         "a pause": lambda: time.sleep(gap),
-        "other code": partial(keep_calling, lambda: None, gap),
-        "other data": partial(keep_calling, torch.ones(16 * 2**18).sum, gap),
+        "other code": partial(keep, lambda: None),
+        "other data": partial(keep, torch.ones(16 * 2**18).sum),
     }
     outside = 0.0  # seconds that the clock leaves out, so far
 
@@ -97,29 +92,10 @@ def measure_disturbance(*, steps=20, rounds=10, progress: Callable = iter) -> It
         yield Timed("account", name, "cpu", 1, [s / steps for s in seconds], {"batch_size": 128, "hidden": 128})
 
 
-def keep_calling(call: Callable[[], object], seconds: float) -> None:
-    """Calls it again and again for so long."""
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        call()
-
-
 def account_and_disturbance(device: torch.device, **settings) -> Iterator[Timed]:
     """Both measurements, the latter where the same processor loads and computes."""
     yield from measure_account(device, **settings)
-    if device.type == "cpu":
-        yield from measure_disturbance(**settings)
+    yield from measure_disturbance(**settings) if device.type == "cpu" else ()
 
 
 SECTION = Section(account_and_disturbance, full=ROUNDS, quick=QUICK_ROUNDS)
-
-
-def line_of(measured: Mapping[str, Timed]) -> tuple[float, float]:
-    """(fixed, slope), seconds and seconds per image, of a step over batch sizes; the batch of 128 is not in the fit.
-
-    The line whose relative errors are smallest.
-    """
-    steps = [m for name, m in measured.items() if name.startswith("step of ")]
-    seconds = np.array([m.median for m in steps])
-    slope, fixed = np.polyfit([m.parameters["batch_size"] for m in steps], seconds, 1, w=1 / seconds)
-    return float(fixed), float(slope)

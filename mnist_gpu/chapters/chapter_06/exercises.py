@@ -1,39 +1,38 @@
-"""Chapter 06's exercises: an account that lacks a cause, and operations against bytes."""
+"""Chapter 06's exercises: an account that lacks a cause, operations against bytes, and what to remove first."""
 
 import random
 from collections.abc import Iterator
 from functools import partial
 
-from mnist_gpu.measuring.exercises import PREDICT, WRITE, Exercise, checker, compared
+from mnist_gpu.measuring.exercises import PREDICT, WRITE, Exercise, checker, compared, in_time
 
-CAUSES = ("load", "copy", "launch", "compute", "update", "wait")
+CAUSES = ("loading", "copying", "launches", "images", "update", "waiting")
 
 
-def missing(whole: float, parts: dict[str, float], without: dict[str, float]) -> str:
+def missing(whole: float, parts: dict[str, float], without: dict[str, float], noise: float) -> str:
     gap = whole - sum(parts.values())
-    fits = (c for c, us in without.items() if c not in parts and abs(whole - us - gap) <= 0.05 * whole)
-    return "nothing" if abs(gap) <= 0.05 * whole else next(fits, "unexplained")
+    if gap <= noise:
+        return "nothing" if gap >= -noise else "too much"
+    fits = [c for c, us in without.items() if c not in parts and abs(whole - us - gap) <= noise]
+    return fits[0] if len(fits) == 1 else "unexplained"
 
 
 def accounts() -> Iterator[tuple]:
-    """Gaps just below and above the 5 %, and causes that save what is missing, or more or less by just below or above.
+    """What is missing, and how far two causes are from it, in units of the noise. Mostly a part would fit as well."""
+    gaps = ((gap, 0, 4) for gap in (0.9, 1.1, -0.9, -1.1, -7))
+    near = ((7, *off) for off in ((0.9, -3), (-0.9, 4), (1.1, 3), (-1.1, 4), (25, -3), (0.4, -0.6)))
+    for gap, *off in [*gaps, *near] * 3:
+        whole, names, found = random.uniform(200, 2000), random.sample(CAUSES, 4), abs(gap) + 0.3
+        noise = whole * random.uniform(0.01, 0.02)
+        saves = [n * noise for n in (found, whole / noise - found - gap, gap + off[0], gap + off[1])]
+        without = {name: whole - us for name, us in random.sample([*zip(names, saves, strict=True)], 4)}
+        yield whole, dict(zip(names[:2], saves, strict=False)), without, noise
 
-    A cause that was found saves as much as is missing in most of them.
-    """
-    for much in [random.uniform(0.15, 0.2) for _ in range(4)]:
-        for gap, off in ((0.045, 0), (0.055, 0), *((much, off) for off in (0.045, -0.045, 0.055, -0.055, 0.5))):
-            whole, names = random.uniform(200, 2000), random.sample(CAUSES, 4)
-            saves = dict(zip(names, (much, 1 - gap - much, 0.002, gap + off), strict=True))
-            parts = {name: whole * saves[name] for name in names[:2]}
-            yield whole, parts, {name: whole * (1 - saves[name]) for name in random.sample(names, 4)}
 
-
-def about_account(whole: float, parts: dict[str, float], without: dict[str, float], answer: object) -> str:
-    if answer in parts:
-        return f"{answer} is among the parts: it was found before."
-    saves = ", ".join(f"{cause} {whole - us:.0f}" for cause, us in without.items() if cause not in parts)
-    gap = whole - sum(parts.values())
-    return f"{gap:.0f} μs are missing, {gap / whole:.1%} of the whole. Of the causes left, each saves: {saves} μs."
+def about_account(whole: float, parts: dict[str, float], without: dict[str, float], noise: float, answer: object):
+    saves = ", ".join(f"{cause} {whole - us:.1f}" for cause, us in without.items() if cause not in parts)
+    before = f"{answer} was found before. " * (answer in [*parts])
+    return f"{before}{whole - sum(parts.values()):.1f} μs are missing. Of the causes left, each saves: {saves} μs."
 
 
 def smallest_batch(inputs: int, outputs: int, ridge: int, *, size=4, weights=1, written=1) -> int | None:
@@ -43,34 +42,58 @@ def smallest_batch(inputs: int, outputs: int, ridge: int, *, size=4, weights=1, 
 
 
 def layers() -> list[tuple[int, int, int]]:
-    some = [(random.randrange(20, 2000), random.randrange(20, 2000), random.randrange(2, 60)) for _ in range(20)]
+    """Those without an answer first, which a search never finds; and no answer that it takes long to find."""
     edges = [(784, 10, 4), (784, 10, 5), (784, 128, 20), (64, 64, 16), (64, 64, 8), (65, 64, 16), (8, 8, 1), (7, 1, 1)]
-    return some + edges
-
-
-def per_byte(batch: int, inputs: int, outputs: int) -> float:
-    return 2 * batch * inputs * outputs / (4 * (batch * inputs + inputs * outputs + batch * outputs))
+    every = edges + [tuple(map(random.randrange, (20, 20, 2), (2000, 2000, 60))) for _ in range(22)]
+    found = {layer: smallest_batch(*layer) for layer in every}
+    return sorted((f for f in found if (found[f] or 0) < 5000), key=lambda layer: found[layer] is not None)
 
 
 def about_batch(inputs: int, outputs: int, ridge: int, batch: object) -> str:
+    def per_byte(n: int) -> str:
+        return f"{2 * n * inputs * outputs / (4 * (n * inputs + inputs * outputs + n * outputs)):.4g}"
+
+    if isinstance(batch, TimeoutError):
+        return f"Even a billion images have only {per_byte(10**9)} operations per byte. Does every layer have a batch?"
     if not isinstance(batch, int) or batch < 1:
         return "A batch is a whole number from 1." * (batch is not None)
-    these, fewer = (per_byte(n, inputs, outputs) for n in (batch, batch - 1))
-    return f"{batch:,} images have {these:.4g} operations per byte; with one fewer it is {fewer:.4g}."
+    return f"{batch:,} images have {per_byte(batch)} operations per byte; with one fewer it is {per_byte(batch - 1)}."
+
+
+def first_to_remove(host: dict[str, float], gpu: dict[str, float], waits=True) -> tuple[str, float]:
+    shorter, longer = sorted((host, gpu), key=lambda side: sum(side.values()))
+    cause, whole = max(longer, key=longer.get), sum(longer.values())
+    return cause, whole / max(whole - longer[cause], waits * sum(shorter.values()))
+
+
+def programs() -> Iterator[tuple[dict[str, float], dict[str, float]]]:
+    """The host has more and smaller causes; the GPU takes less, or more, by little or much; or there is none."""
+    for times in (0.4, 0.9, 1.2, 3.0, 0.0) * 5:
+        host, gpu = ({c: random.uniform(20, 90) for c in random.sample(CAUSES, n)} for n in (4, 2))
+        scale = times * sum(host.values()) / sum(gpu.values())
+        yield host, {f"{name} on the GPU": us * scale for name, us in gpu.items() if times}
 
 
 EXERCISES = (
     Exercise("06.1", WRITE, "Which cause is missing in the account?", compared(
         missing, accounts, why=about_account,
-        given=lambda whole, parts, without: f"{whole:.0f} μs, of which {', '.join(parts)} were found",
+        given=lambda whole, parts, _, noise: f"{whole:.1f} μs, {', '.join(parts)} found, noise {noise:.1f}",
     )),
     Exercise("06.2", PREDICT, "From which batch on is arithmetic the limit?", compared(
-        smallest_batch, layers, why=about_batch,
+        smallest_batch, layers, why=about_batch, run=in_time,
         given=lambda *layer: "{} inputs, {} outputs, a ridge at {} operations per byte".format(*layer),
         hints=(
             (partial(smallest_batch, weights=0), "The weights are read, too, once a batch."),
             (partial(smallest_batch, written=0), "The result, [B, outputs], is written: that is bytes, too."),
             (partial(smallest_batch, size=1), "A float32 has four bytes."),
+        ),
+    )),
+    Exercise("06.3", WRITE, "Which cause to remove first?", compared(
+        first_to_remove, programs, why=lambda *_: "If several gain as much, name the largest of them.",
+        given=lambda *sides: "; ".join(", ".join(f"{name} {us:.1f}" for name, us in side.items()) for side in sides),
+        hints=(
+            (lambda host, gpu: first_to_remove(host | gpu, {}), "Both work at the same time: a step is not their sum."),
+            (partial(first_to_remove, waits=False), "A step still waits for the other side."),
         ),
     )),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Chapter 07: the ladder and networks trained together, two sections of the benchmark; figures, tables, exercises."""
+"""Chapter 07: the ladder, a section of the benchmark; its figure and tables; networks trained together; exercises."""
 
 import os
 import statistics
@@ -15,24 +15,22 @@ from torch.func import functional_call, grad_and_value, stack_module_state
 
 from mnist_gpu.chapters.chapter_07.exercises import EXERCISES, check  # noqa: F401
 from mnist_gpu.checks import atomic_write, writable
-from mnist_gpu.data import DeviceBatches, load_mnist, make_batches
+from mnist_gpu.data import DeviceBatches, load_mnist
 from mnist_gpu.device import usable_cpus, using_threads
 from mnist_gpu.faster.compiled_epoch import CompiledEpoch
-from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, RUNGS, TEXTBOOK, WIDE, rungs, sgd
+from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, RUNGS, TEXTBOOK, WIDE, rungs
 from mnist_gpu.measuring import drawing
-from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.climb import FLOORS, extra, fastest_rung, gains, known, measure_ladder, quickest, skipped
 from mnist_gpu.measuring.drawing import Drawn, Series, columns, stacked  # noqa: F401 - for a cell
 from mnist_gpu.measuring.prediction import predicted_ladders
-from mnist_gpu.measuring.results import REFERENCE, Results, Skipped, Timed, compare_in_turn, fingerprint, read, recorded
-from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section, comparisons
-from mnist_gpu.measuring.timing import Comparison, compare_all, in_turn, interval, measure
-from mnist_gpu.measuring.workloads import repeat
-from mnist_gpu.model import make_model
-from mnist_gpu.training import make_step
+from mnist_gpu.measuring.results import REFERENCE, Results, Skipped, Timed, compare_in_turn, read, recorded
+from mnist_gpu.measuring.section import ROUNDS, Section, comparisons
+from mnist_gpu.measuring.timing import Comparison, alternate, compare_all, interval, measure  # noqa: F401
 
-ROWS = {rung.name: f"{i}. {rung.name}" for i, rung in enumerate(RUNGS, start=1)}  # of the figure
-FLOOR = "the floor: products alone"
+# The rungs that tell the story, for a figure that is seen at a glance; of a predicted card only the last is drawn.
+LAST = "CUDA graph of an epoch"
+FEW = (TEXTBOOK, "tensors in memory", PLAIN, "compiled epoch", "WebGPU, a submission an epoch", LAST)
+ROWS = {name: f"{[rung.name for rung in RUNGS].index(name) + 1}. {name}" for name in FEW}  # with the rung's number
 TAKEN_APART = (PLAIN, "fused optimizer", "backward written out", "compiled epoch")
 
 
@@ -44,8 +42,7 @@ def compile_anew() -> tempfile.TemporaryDirectory:
 
 
 def all_ladders(device: torch.device, *, steps: int | None = None, **options) -> Iterator[Timed | Skipped]:
-    """All rungs with one thread; on a CPU some of them with all its threads, too, since that is what a GPU has to be
-    compared with; and those of reduced precision on a wide network, where the products take the time."""
+    """All rungs; on a CPU some with all its threads, too, a GPU's fair opponent; and reduced precision when wide."""
     yield from measure_ladder(device, steps=steps, **options)
     if device.type == "cpu" and usable_cpus() > 1:
         yield from measure_ladder(device, names=ALL_THREADS, steps=steps, threads=usable_cpus(), **options)
@@ -61,16 +58,13 @@ def pairs(times: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
 
 def summary(results: Results, device: str) -> list[str]:
     if device == "webgpu":  # timed in turn with the CPU
-        measured = results.select("ladder", hidden=128, threads=1)
-        own = [m.name for m in measured if m.device == device]
-        sides = [(first, name) for first in (TEXTBOOK, PLAIN, *own[:1]) for name in own if name != first]
-        return [
-            f", ladder: {one}" for one in compare_in_turn((m for m in measured if m.device in ("cpu", device)), sides)
-        ]
-    found = comparisons(results, device, "ladder", pairs, hidden=128, threads=1)
-    return found + comparisons(
-        results, device, "ladder", lambda times: [(WIDE[0], name) for name in times], ", width 2048", hidden=2048
+        measured = [m for m in results.select("ladder", hidden=128, threads=1) if m.device in ("cpu", device)]
+        sides = [(first, m.name) for first in (TEXTBOOK, PLAIN) for m in measured if m.device == device]
+        return [f", ladder: {one}" for one in compare_in_turn(measured, sides)]
+    wide = comparisons(
+        results, device, "ladder", lambda times: [(WIDE[0], n) for n in times], ", width 2048", hidden=2048
     )
+    return comparisons(results, device, "ladder", pairs, hidden=128, threads=1) + wide
 
 
 LADDER = Section(all_ladders, full=ROUNDS, quick=ROUNDS | {"steps": 50}, summary=summary)
@@ -79,9 +73,8 @@ LADDER = Section(all_ladders, full=ROUNDS, quick=ROUNDS | {"steps": 50}, summary
 def above_the_floor(measured: Iterable[Timed]) -> dict[str, dict[str, float]]:
     """What a step of the rungs TAKEN_APART on the CPU is made of, in μs, by rung.
 
-    "products" are the floor; "a slower library" is what the rung's own products take beyond it; "launches" is the same
-    training with next to no data (one image a batch, one hidden unit), measured here, warm, for which the compiled
-    epoch is compiled once more; and "passes over memory" is the rest.
+    "a slower library" is what the rung's own products take beyond the floor's; "launches" is the same training with
+    one image a batch and one hidden unit, measured here (the compiled epoch is compiled anew); the rest are "passes".
     """
     timed = {m.name: m for m in measured}
     micros = {name: 1e6 * m.median / m.per_call["steps"] for name, m in timed.items()}
@@ -107,51 +100,45 @@ def against_base(measured: Iterable[Timed]) -> list[Comparison]:
 
 
 def _bars(kind: str, label: str, measured: Sequence[Timed]) -> Series:
-    """The rungs of one device as bars, and its floor as the last one."""
+    """The few rungs that one device has, as bars."""
     timed, against = {m.name: m for m in measured}, gains(measured)
-    floor = quickest({name: m.seconds for name, m in timed.items()}, FLOORS)
-    names = [name for name in (*ROWS, floor) if name in timed]
-    times = [timed[name].per_epoch() for name in names]
-    notes = [f"{known(seconds)[0]} s" for seconds in times]
-    notes = [f"{note}, {against[n].times}x" if n in against else note for n, note in zip(names, notes, strict=True)]
-    medians = [statistics.median(seconds) for seconds in times]
-    lows, highs = zip(*map(interval, times), strict=True)
-    return Series(label, kind, [ROWS.get(name, FLOOR) for name in names], medians, lows, highs, notes)
+    times = {name: timed[name].per_epoch() for name in ROWS if name in timed}
+    notes = [f"{known(s)[0]} s" + (f", {against[n].times}x" if n in against else "") for n, s in times.items()]
+    medians, ends = map(statistics.median, times.values()), map(interval, times.values())
+    return Series(label, kind, [ROWS[name] for name in times], [*medians], *zip(*ends, strict=True), notes)
 
 
 def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Drawn:
-    """Seconds per epoch of every rung and the floor, logarithmic: `own`, the recorded, and predictions for some cards.
+    """Seconds per epoch of a few rungs, `own` and recorded, and of the last one predicted for cards.
 
     Raises ValueError if there is no ladder at all.
     """
-    machines, sides = [*([own] if own else []), *machines], {}
-    every = [(results, m) for results in machines for m in results.select("ladder", hidden=128)]
+    sides = {}
+    every = [(r, m) for r in [*([own] if own else []), *machines] for m in r.select("ladder", hidden=128)]
     for results, m in every:
         if m.threads == 1 or any(other.device != "cpu" for _, other in every):  # one is no fair opponent of a GPU
             kind = drawing.OWN if results is own else drawing.RECORDED
             sides.setdefault((kind, results.whose(m, recorded=results is not own)), []).append(m)
     if not sides:
         raise ValueError(f"no machine's ladder is recorded in {REFERENCE}")
-    series = [_bars(*side, measured) for side, measured in sides.items()]
-    for label, found in predicted_ladders(machines):
-        rows = {ROWS[name]: ends for name, ends in found.items()}
-        lows, highs = zip(*rows.values(), strict=True)
-        series.append(Series(label, drawing.PREDICTED, list(rows), [None] * len(rows), lows, highs))
-    return drawing.bars(series, unit="seconds per epoch", log=True, order=[*ROWS.values(), FLOOR])
+    series = [_bars(*side, measured) for side, measured in sides.items() if {m.name for m in measured} & {*FEW}]
+    for label, found in predicted_ladders([r for r, _ in every]):
+        series.append(Series(label, drawing.PREDICTED, [ROWS[LAST]], [None], *zip(found[LAST])))
+    return drawing.bars(series, unit="seconds per epoch", order=[*ROWS.values()])
 
 
 def draw_ladder(
     file: Annotated[Path, "a PNG file", {"nargs": "?"}] = REFERENCE / "ladder.png",
-    add: Annotated[Path | None, "a results file that is not among the recorded ones"] = None,
+    add: Annotated[Path | None, "a results file to draw beside the recorded ones"] = None,
 ) -> int:
-    """Draws the ladder of all recorded machines and of the results file `add` as a PNG. ValueError if there is none."""
+    """Draws a few rungs of all recorded machines and of the results file `add`. Raises ValueError if there is none."""
     writable(file)
     plt.switch_backend("agg")  # a file is wanted, no window
-    figure = ladder_figure(recorded() + ([read(add)] if add else [])).axes.figure
+    axes, says = ladder_figure(recorded() + ([read(add)] if add else []))
     with atomic_write(file) as out:
-        figure.savefig(out, format="png", dpi=130, metadata={"Description": fingerprint()})
-    plt.close(figure)
-    print(f"Drew {file}")
+        axes.figure.savefig(out, format="png", dpi=130, metadata={"Description": says})
+    plt.close(axes.figure)
+    print(f"Drew {file}\n{says}")
     return 0
 
 
@@ -194,23 +181,3 @@ def make_ensemble_step(models: Sequence[nn.Module]) -> Callable:
 
     step.weights = weights
     return step
-
-
-@watched
-def measure_ensemble(
-    device: torch.device, *, counts=(1, 2, 4, 8, 16, 32), steps=20, rounds=10, progress: Callable = iter
-) -> Iterator[Timed]:
-    """Many networks trained at once on the same batches, against one by the plain step."""
-    batch = next(iter(make_batches("device", device=device)))
-    model = make_model(device=device)
-    calls = {0: make_step(model, sgd(model))}  # the plain step
-    for n in counts:
-        calls[n] = make_ensemble_step([make_model(seed=i, device=device) for i in range(n)])
-    sides = {n: lambda step=step: repeat(lambda: step(*batch), steps) for n, step in calls.items()}
-    for n, seconds in in_turn(sides, threads=1, rounds=rounds, device=device, progress=progress):
-        name = "at once" if n else "plain step"
-        work = {"images": 128 * steps * max(1, n), "steps": steps, "networks": max(1, n)}
-        yield Timed("ensemble", name, device.type, 1, seconds, {"networks": max(1, n)}, work)
-
-
-ENSEMBLE = Section(measure_ensemble, full=ROUNDS, quick=QUICK_ROUNDS)

@@ -42,8 +42,6 @@ def own_rung(answer: Callable) -> str:
 def _difference(answer: Callable, device: torch.device, hidden: int, steps: int | None) -> float:
     """By how much its losses differ from the plain loop's at most. Raises Wrong where it is another training."""
     its, mine = answer(device, hidden), plain(device, hidden)
-    if not isinstance(its, tuple) or len(its) != 3:
-        raise Wrong(f"It gives a {type(its).__name__}, but should give Training(model, step, batches).")
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         loss = its[1](images, labels)
@@ -67,10 +65,7 @@ def _difference(answer: Callable, device: torch.device, hidden: int, steps: int 
 
 
 class Recording:
-    """Stands in for a CUDA graph, on any device: a replay is the step itself, on the tensors that were recorded.
-
-    Raises Wrong where a graph would silently do something else.
-    """
+    """Stands in for a CUDA graph: a replay is the step itself. Raises Wrong where a graph would do something else."""
 
     def __init__(self, plain_step: Callable):
         self.plain_step, self.trained, self.at, self.batch = plain_step, 0, None, None

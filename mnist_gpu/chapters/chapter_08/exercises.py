@@ -1,19 +1,15 @@
 """The checks of chapter 08's exercises: a warp that does every side, and a batch in parts."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Wrong, checker, compared, count_of
-from mnist_gpu.measuring.prediction import WARP
 from mnist_gpu.model import make_model
 
-
-def executed(of_warp: Callable[[torch.Tensor, Sequence[int]], int]) -> Callable:
-    """Instructions of every warp, if `of_warp` says them of one: of the sides of its lanes, and what they cost."""
-    return lambda side, costs: [of_warp(warp, costs) for warp in side.split(WARP)]
+WARP = 32  # threads that execute the same instruction, on every NVIDIA GPU
 
 
 def sides() -> Iterator[tuple[torch.Tensor, list[int]]]:
@@ -65,13 +61,13 @@ def whole(model, images, labels, parts: int, old: float) -> torch.Tensor:
 
 EXERCISES = (
     Exercise("08.2", WRITE, "Warps of more than two sides", compared(
-        executed(lambda warp, costs: sum(costs[s] for s in warp.unique())), sides,
+        lambda side, costs: [sum(costs[s] for s in warp.unique()) for warp in side.split(WARP)], sides,
         run=lambda answer, *given: list(answer(*given)),
         given=lambda side, costs: f"{count_of(len(side), 'lane')}, and sides of {costs} instructions",
         hints=(
-            (executed(lambda warp, costs: sum(costs[s] for s in warp)), "An instruction counts once, not once a lane."),
-            (executed(lambda warp, costs: max(costs[s] for s in warp)), "Its sides follow one another."),
-            (executed(lambda warp, costs: sum(costs)), "A side that none of its lanes takes is left out."),
+            (lambda side, costs: [sum(costs[s] for s in warp) for warp in side.split(WARP)], "Count it once a warp."),
+            (lambda side, costs: [max(costs[s] for s in warp) for warp in side.split(WARP)], "Its sides add up."),
+            (lambda side, costs: [sum(costs) for _ in side.split(WARP)], "A side that no lane takes is left out."),
         ),
         why=lambda side, costs, found: "There is one number for each warp, also for one that is not full.",
     )),

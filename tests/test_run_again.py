@@ -1,0 +1,53 @@
+"""Any cell of a chapter runs again: its sections in reverse order, and each exercise after the first cell only."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted((ROOT / "notebooks").glob("0[1-6]_*.ipynb"))  # the second edition's
+
+pytestmark = pytest.mark.long  # every notebook is executed without it already
+
+
+def sections(cells: list, heading: str) -> list[list]:
+    """The code cells under each heading of this kind, such as "## "."""
+    found = [[]]
+    for cell in cells:
+        if cell.cell_type == "markdown" and re.search(rf"^{heading}", cell.source, re.MULTILINE):
+            found.append([])
+        elif cell.cell_type == "code":
+            found[-1].append(cell)
+    return [cells for cells in found if cells]
+
+
+def run(parts: list[list]) -> None:
+    """Runs cells in this order in one kernel. A cell that fails raises its error."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.from_dict({**cell}) for part in parts for cell in part])
+    for i, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{i}"  # one that is run again would have its id twice
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(ROOT / "notebooks"))
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_sections_run_again_in_reverse_order(path):
+    cells = nbformat.read(path, 4).cells
+    text = sections(cells, "## ")
+    assert len(text) > 3
+    run([*text, *reversed(text)])
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_exercises_run_after_the_first_cell_only(path):
+    cells = nbformat.read(path, 4).cells
+    first = next(cell for cell in cells if cell.cell_type == "code")
+    begin = next(
+        i for i, c in enumerate(cells) if c.cell_type == "markdown" and re.search("^## Exercises", c.source, re.M)
+    )
+    exercises = sections(cells[begin:], "### Exercise")
+    assert len(exercises) >= 2
+    for exercise in exercises:
+        run([[first], exercise])
