@@ -1,122 +1,134 @@
-"""Chapter 05's room: the map of steps, the model of its times, and predictions for cards that are not here."""
+"""Chapter 05's room: its sides, the map of steps, predictions for cards that are not here."""
 
-import json
-from pathlib import Path
+from functools import partial
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import numpy
 import pytest
 import torch
+from wrong_answers_05 import mistakes, timed
 
 from mnist_gpu.chapters import chapter_05 as lab
 from mnist_gpu.measuring import workloads
 from mnist_gpu.measuring.drawing import span
-from mnist_gpu.measuring.prediction import Limits, predict_graph, predict_step, predictable, predicted_card
+from mnist_gpu.measuring.exercises import RIGHT, judge
+from mnist_gpu.measuring.prediction import Range, predict_graph, predict_step, predictable, predicted_card
 from mnist_gpu.measuring.results import Timed
+from mnist_gpu.measuring.timing import compare
 from mnist_gpu.model import step_bytes, step_flops
+from mnist_gpu.webgpu.gpu import CHOICE, Array, adapters, the_gpu
 
-CPU, GPU, INF = torch.device("cpu"), torch.device("cuda"), float("inf")
-NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "05_cpu_versus_gpu.ipynb"
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 ONE, TWO = "CPU with 1 thread", "CPU with 2 threads"
 
 
 @pytest.fixture(autouse=True)
-def two_cpus(monkeypatch):
+def two_cpus_and_no_webgpu(monkeypatch):
     monkeypatch.setattr(workloads, "usable_cpus", lambda: 2)
+    monkeypatch.setattr(lab, "webgpu_missing", lambda: "needs a GPU")
     yield
     plt.close("all")
 
 
-def model(limits, batch_size, hidden):
-    """Another way to the notebook's."""
-    return sum(limits.of_step(batch_size, hidden).values())
-
-
-def step(batch_size, hidden, seconds, threads=1, device="cpu"):
-    return Timed("crossover", "step", device, threads, seconds, {"batch_size": batch_size, "hidden": hidden})
+@pytest.fixture
+def webgpu(monkeypatch):
+    found, reason = adapters()
+    if not found:
+        pytest.skip(f"needs a GPU or a software driver for WebGPU: {reason}")
+    monkeypatch.setenv(CHOICE, found[-1].name)
+    monkeypatch.setattr(lab, "webgpu_missing", lambda: None)
+    return the_gpu()
 
 
 def test_a_map_is_measured_in_seconds_of_one_step_with_the_threads_of_each_side(monkeypatch):
     calls = []
     monkeypatch.setattr(lab, "training_step", lambda *size: lambda: calls.append(torch.get_num_threads()))
-    monkeypatch.setattr(lab, "seconds_of", lambda function, device: torch.get_num_threads() / 1000)
+    monkeypatch.setattr(lab, "seconds_of", lambda steps, device: steps.keywords["threads"] / 1000)
     monkeypatch.setattr(lab, "alternate", lambda sides, **o: {n: [f() or 0.6] * o["rounds"] for n, f in sides.items()})
     found = list(lab.measure_crossover(CPU, batch_sizes=(4, 8), widths=(2,), rounds=3, call_seconds=0.02))
     assert calls == 2 * ([1] * 20 + [2] * 10) and torch.get_num_threads() == 1
     assert all(m.seconds == pytest.approx([0.03 * m.threads] * 3) for m in found)
-    cells = [(m.device, m.threads, m.parameters, m.per_call["images"]) for m in found]
-    assert cells == [("cpu", t, {"batch_size": b, "hidden": 2}, b) for b in (4, 8) for t in (1, 2)]
-    assert found[0].per_call["flop"] == sum(step_flops(4, 2)) and found[0].per_call["bytes"] == step_bytes(4, 2)
+    assert [(*m.parameters.values(), m.threads) for m in found] == [(b, 2, t) for b in (4, 8) for t in (1, 2)]
+    assert found[0].per_call == {"flop": sum(step_flops(4, 2)), "bytes": step_bytes(4, 2), "images": 4}
 
 
-def test_the_sections_sides_train_and_a_gpu_is_one_more():
-    found = list(lab.SECTION.measure(CPU, batch_sizes=(4,), widths=(2,), rounds=2, call_seconds=0.001))
-    assert [(m.section, m.threads, len(m.seconds)) for m in found] == [("crossover", t, 2) for t in (1, 2)]
-    assert lab.SECTION.once and lab.sides_of(GPU) == {ONE: (CPU, 1), TWO: (CPU, 2), "CUDA": (GPU, 1)}
+def test_the_sides_are_the_cpu_and_the_gpus_there_are_but_no_software(monkeypatch):
+    assert lab.SECTION.once and lab.own_gpu(CPU) is None
+    assert lab.sides_of(GPU) == {ONE: (CPU, 1), TWO: (CPU, 2), "CUDA": (GPU, 1)}
+    assert lab.two_of(lab.sides_of(CPU)) == (ONE, TWO) and lab.two_of({ONE: (CPU, 1)}) == (ONE, ONE)
+    monkeypatch.setattr(lab, "webgpu_missing", lambda: None)
+    for kind in ("software", "integrated", "discrete", "unknown"):
+        monkeypatch.setattr(lab, "the_gpu", lambda kind=kind: SimpleNamespace(adapter=SimpleNamespace(kind=kind)))
+        assert ("WebGPU" in lab.sides_of(CPU)) is (kind != "software")
+    assert lab.two_of(lab.sides_of(CPU)) == (TWO, "WebGPU") and lab.two_of(lab.sides_of(GPU)) == (TWO, "CUDA")
 
 
 @pytest.mark.gpu
-def test_a_map_is_measured_on_a_gpu_too(gpu):
+def test_a_gpu_is_measured_and_takes_products(gpu):
     found = list(lab.measure_crossover(gpu, batch_sizes=(4,), widths=(2,), rounds=2, call_seconds=0.001))
     assert [m.device for m in found] == ["cpu", "cpu", gpu.type] and all(min(m.seconds) > 0 for m in found)
+    own = lab.own_gpu(gpu)
+    assert own.submit(33) is not None and own.wait() is None and own.name
 
 
-def test_the_steps_of_a_side_are_in_order_and_are_compared_together():
-    found = [step(b, w, [b * w * t + i / 1000 for i in range(10)], t) for t in (1, 2) for w in (8, 4) for b in (3, 2)]
-    one, two = (lab.steps_of(iter(found), side) for side in (ONE, TWO))
-    assert [(m.threads, *m.parameters.values()) for m in two] == [(2, b, w) for b in (2, 3) for w in (4, 8)]
-    cells = lab.compared_steps(one, two)
-    assert [(c.of, c.differs) for c in cells] == [(4, True)] * 4
-    assert [c.ratio for c in cells] == pytest.approx([0.5] * 4, abs=0.01)
+def test_steps_through_webgpu_train_and_give_their_memory_back(webgpu, monkeypatch):
+    steps, arrays = lab.counted_step(lab.WEBGPU, 1, 7, 5)
+    (loss,) = (a for a in arrays if a.shape == (1,))
+    assert loss.read() > (steps(100) or loss.read())
+    made, released = [], []
+    monkeypatch.setattr(lab, "sides_of", lambda device: {ONE: (CPU, 1), "WebGPU": (lab.WEBGPU, 1)})
+    monkeypatch.setattr(Array, "__init__", lambda self, *a, new=Array.__init__: made.append(new(self, *a)))
+    monkeypatch.setattr(Array, "release", lambda self, end=Array.release: released.append(end(self)))
+    found = list(lab.measure_crossover(CPU, batch_sizes=(1, 5), widths=(3,), rounds=2, call_seconds=0.001))
+    assert [(m.device, m.proof) for m in found] == 2 * [("cpu", {}), ("webgpu", {"hardware": webgpu.name})]
+    assert all(min(m.seconds) > 0 for m in found) and len(made) == len(released) > 0
+
+
+def test_the_readers_gpu_takes_products_of_which_each_size_is_prepared_once(webgpu, monkeypatch):
+    asked, submit = [], webgpu.submit
+    monkeypatch.setattr(webgpu, "submit", lambda calls: asked.append(calls[0]) or submit(calls))
+    gpu = lab.own_gpu(CPU)
+    for n in (65, 3, 65):
+        gpu.submit(n)
+    gpu.wait()
+    assert gpu.name == webgpu.name and asked[0] is asked[2] and asked[0].kernel != asked[1].kernel
+    a, b, out = asked[1].arrays
+    a.write(numpy.arange(9, dtype=numpy.float32)), b.write(numpy.eye(3, dtype=numpy.float32)), gpu.submit(3)
+    assert (out.read() == range(9)).all()
 
 
 def test_a_map_has_brackets_where_nothing_is_claimed_and_says_who_wins():
-    slow = [step(1, w, [2.0 + 0.01 * i for i in range(10)]) for w in (1, 2, 3)]
-    measured = lab.compared_steps(slow, [step(1, w, [x] * 10) for w, x in ((1, 1.0), (2, 4.0), (3, 2.05))])
-    assert [c.differs for c in measured] == [True, True, False]
+    seconds = [2.0 + 0.01 * i for i in range(10)]
+    slow = [Timed("crossover", "step", "cpu", 1, seconds, {"batch_size": 1, "hidden": w}) for w in (3, 2, 1)]
+    measured = [compare({"a": seconds, "b": [x] * 10}, "a", "b", of=3) for x in (1.0, 4.0, 2.05)]
     axes, says = lab.ratio_map(measured, slow, "it")
     assert [t.get_text() for t in axes.texts] == [measured[0].times, measured[1].times, f"({measured[2].times})"]
-    assert "faster in 1, slower in 1, neither in 1" in says and measured[0].times in says
-    axes, _ = lab.ratio_map([1.5, 0.25, 1.0], slow, "predicted")
-    assert [t.get_text() for t in axes.texts] == ["1.5", "0.25", "1"]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["3", "2", "1"]  # as they were measured
+    assert "faster in 1, slower in 1, open in 1" in says and measured[0].times in says
+    axes, says = lab.ratio_map([Range(1.5, 3.0), Range(0.5, 0.9), Range(0.5, 2.0)], slow, "likely", [1.0, 0.25, 3.0])
+    assert [t.get_text() for t in axes.texts] == ["1.5 to 3\nmodel 1", "0.5 to 0.9\nmodel 0.25", "(0.5 to 2)\nmodel 3"]
     assert axes.images[0].get_array()[0, 1] < 0 < axes.images[0].get_array()[0, 0]  # each side its colour
-
-
-def test_the_model_in_the_notebook_adds_launching_operations_and_bytes():
-    cells = ["".join(c["source"]) for c in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]]
-    (definition,) = [c.split("\n\n\n")[0] for c in cells if c.startswith("def predict(")]
-    exec(definition, names := {"step_flops": step_flops, "step_bytes": step_bytes})
-    for limits in (Limits(2.0, INF, INF), Limits(0.0, 10.0, INF), Limits(0.0, INF, 4.0), Limits(1.0, 1e9, 2e9)):
-        assert names["predict"](limits, 32, 64) == pytest.approx(model(limits, 32, 64))
-
-
-def test_it_is_said_how_far_a_model_is_off_and_how_often_it_knows_the_faster_side(capsys):
-    limits = {ONE: Limits(2.0, INF, INF), TWO: Limits(1.0, INF, INF)}
-    times = {1: ((32, 8.0), (64, 1.0), (96, 2.0), (99, 4.0)), 2: ((32, 1.0), (64, 4.0), (96, 2.0), (99, 1.0))}
-    steps = [step(w, 1, [s] * 10, t) for t, each in times.items() for w, s in each]
-    lab.judge_model(model, limits, steps)
-    out = capsys.readouterr().out
-    assert f"{TWO}: " in out and "factor of 1.50 (median), at most 4.0" in out
-    # Of three cells the second wins two; the model names it everywhere.
-    assert "Of the 3 cells" in out and "the right one in 2;" in out and "would get 2." in out
-    lab.judge_model(model, {ONE: limits[ONE]}, steps)
-    assert "Of the 0 cells" in capsys.readouterr().out
 
 
 def test_the_command_predicts_every_card_or_one(monkeypatch, capsys):
     taken = lambda size: 9e-4 if size == (1, 1) else 1e-3 / torch.get_num_threads()  # noqa: E731
     monkeypatch.setattr(lab, "training_step", lambda device, *size: size)
     monkeypatch.setattr(lab, "measure", lambda size: SimpleNamespace(median=taken(size)))
-    lab.run_predict()
-    out = capsys.readouterr().out
+    out = lab.run_predict() or capsys.readouterr().out
     assert [line[:9].strip() for line in out.splitlines() if line.endswith("x")] == predictable()
     assert "500 μs" in out and "900 μs" in out and "https://" not in out
-    lab.run_predict("A100", 2048, 64)
-    out = capsys.readouterr().out
-    times = predict_step(predicted_card("A100"), 9e-4, 2048, 64), predict_graph(predicted_card("A100"), 2048, 64)
+    out, card = lab.run_predict("A100", 2048, 64) or capsys.readouterr().out, predicted_card("A100")
+    times = predict_step(card, 9e-4, 2048, 64), predict_graph(card, 2048, 64)
     texts = [text for t in times for text in (span(t, 1e-6), span(t.gain_over(5e-4)) + "x")]
     assert " ".join(["A100", *texts]).split() in [line.split() for line in out.splitlines()] and "https://" in out
-    with pytest.raises(ValueError, match="no prediction for 'H900'; there are: T4, P100"):
-        lab.run_predict("H900")
-    with pytest.raises(ValueError, match="hidden is 0"):
-        lab.run_predict(hidden=0)
+    for wrong, said in ({"card": "H900"}, "'H900'; there are: T4, P100"), ({"hidden": 0}, "hidden is 0"):
+        with pytest.raises(ValueError, match=said):
+            lab.run_predict(**wrong)
+
+
+def test_other_right_answers_are_right():
+    for answer in (partial(timed, warm_each=True), lambda *given: tuple(map(tuple, timed(*given)))):
+        assert judge(lab.EXERCISES[1], answer).status == RIGHT
+    for kind in (list, set, tuple, lambda names: [*names, *names]):
+        assert judge(lab.EXERCISES[2], lambda report, kind=kind: kind(mistakes(report))).status == RIGHT

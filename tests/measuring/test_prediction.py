@@ -146,10 +146,12 @@ def test_on_the_card_a_step_is_its_kernels_operations_and_bytes_overlapped_or_no
 
 
 def test_launching_and_computing_overlap_at_least_and_follow_each_other_at_most():
-    small, large = on_card(EXAMPLE, 1, 1), on_card(EXAMPLE, 2048, 2048)
-    assert small.low < 3e-4 < large.low
-    assert predict_step(EXAMPLE, 3e-4, 1, 1) == Range(3e-4, 3e-4 + small.high)
-    assert predict_step(EXAMPLE, 3e-4, 2048, 2048) == Range(large.low, 3e-4 + large.high)
+    small, large, count = on_card(EXAMPLE, 1, 1), on_card(EXAMPLE, 2048, 2048), kernels()
+    assert small.low < 1.5e-4 < large.low
+    asked = 3e-4 + count.high * EXAMPLE.kernel.high
+    assert predict_step(EXAMPLE, 3e-4, 1, 1) == pytest.approx(Range(1.5e-4, asked + small.high))
+    computed = count.low * EXAMPLE.kernel.low + sum(step_flops(2048, 2048)) / EXAMPLE.rate.high
+    assert predict_step(EXAMPLE, 3e-4, 2048, 2048) == pytest.approx(Range(computed, asked + large.high))
 
 
 def test_what_was_written_down_stands_beside_what_is_recorded_of_the_card_later():

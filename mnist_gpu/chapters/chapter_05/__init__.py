@@ -1,131 +1,116 @@
-"""Chapter 05, CPU versus GPU: which is faster, by how much, at which sizes, and how well a model predicts that."""
+"""Chapter 05, CPU versus GPU: the sides that there are, the map of a step's times, and predictions for other cards."""
 
-import itertools
 import math
-import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from types import SimpleNamespace
 from typing import Annotated
 
 import torch
 
-from mnist_gpu.chapters.chapter_05.exercises import fair_times, may_be_claimed
+from mnist_gpu.chapters.chapter_05.exercises import fair_times, may_be_claimed, named_mistakes
 from mnist_gpu.checks import at_least_one
-from mnist_gpu.data import make_batches
-from mnist_gpu.device import cpu_name, usable_cpus, using_threads
+from mnist_gpu.data import DeviceBatches
+from mnist_gpu.device import cpu_name, device_name, synchronize, usable_cpus, using_threads
 from mnist_gpu.faster.ladder import sgd
-from mnist_gpu.measuring import prediction
-from mnist_gpu.measuring.busy import watched
+from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
+from mnist_gpu.measuring import busy, prediction
 from mnist_gpu.measuring.drawing import Drawn, columns, grid, span
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker
-from mnist_gpu.measuring.prediction import Limits, predict_graph, predict_step, predictable, predicted_card, sources
-from mnist_gpu.measuring.prediction import measured_limits as measured_limits  # for a cell
 from mnist_gpu.measuring.results import Timed, side_name
 from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section
-from mnist_gpu.measuring.timing import Comparison, alternate, compare, measure
-from mnist_gpu.measuring.workloads import repeat, seconds_of, thread_counts, train_part, training_step
+from mnist_gpu.measuring.timing import alternate, measure
+from mnist_gpu.measuring.workloads import repeat, seconds_of, thread_counts, training_step, webgpu_call
 from mnist_gpu.model import make_model, step_bytes, step_flops
-from mnist_gpu.training import Epoch, make_step
+from mnist_gpu.webgpu.gpu import Call, source, the_gpu, webgpu_missing
 
-CPU = torch.device("cpu")
+CPU, WEBGPU = torch.device("cpu"), SimpleNamespace(type="webgpu")  # which is no device of PyTorch's
 
 
-def sides_of(device: torch.device) -> dict[str, tuple[torch.device, int]]:
-    """What to compare, (device, threads) by name: the CPU with one and all usable threads, `device` if it is a GPU."""
+def own_gpu(device: torch.device) -> SimpleNamespace | None:
+    """The reader's GPU, PyTorch's or WebGPU's: `submit(n)` asks for a product of n x n numbers; `wait()`; `name`."""
+    if device.type != "cpu":
+        wait = partial(synchronize, device)
+        submit = lambda n: torch.mm(*torch.ones(2, n, n, device=device))  # noqa: E731
+        return SimpleNamespace(name=device_name(device), wait=wait, submit=submit)
+    if webgpu_missing():
+        return None
+    gpu = the_gpu()
+
+    @cache
+    def calls(n: int) -> list[Call]:  # for the first of a size a kernel is compiled
+        return [webgpu_call(gpu, n)._replace(kernel=gpu.kernel(f"// for {n}\n{source('product')}"))]
+
+    return SimpleNamespace(name=gpu.name, wait=gpu.wait, submit=lambda n: gpu.submit(calls(n)))
+
+
+def sides_of(device: torch.device) -> dict[str, tuple]:
+    """What to compare, (device, threads) by name: the CPU with one and all usable threads, then the GPUs there are."""
     found = [(on, threads) for on in dict.fromkeys([CPU, device]) for threads in thread_counts(on)]
+    found += [(WEBGPU, 1)] * (not webgpu_missing() and the_gpu().adapter.kind != "software")
     return {side_name(on.type, threads): (on, threads) for on, threads in found}
 
 
-def training(on: torch.device, threads: int, kind: str = "device") -> Callable[[], Epoch]:
-    """A hundred steps from fresh weights, as a function. Making the network and drawing the order are part of it."""
-    batches = make_batches(kind, device=on)
-
-    @using_threads(threads)
-    def run() -> Epoch:
-        model = make_model(device=on)
-        return train_part((model, make_step(model, sgd(model)), batches), steps=100)
-
-    return run
+def two_of(sides: dict[str, tuple]) -> tuple[str, str]:
+    """The CPU with all its threads and a GPU; where there is none, the CPU with one thread and with all."""
+    cpus, gpus = ([name for name, (on, _) in sides.items() if (on == CPU) is is_cpu] for is_cpu in (True, False))
+    return (cpus[-1], gpus[0]) if gpus else (cpus[0], cpus[-1])
 
 
-@watched
+def counted_step(on: torch.device, threads: int, batch_size: int, hidden: int) -> tuple[Callable[[int], None], list]:
+    """A function that makes so many steps with one batch that is on the device, and the arrays that it has there."""
+    if on is not WEBGPU:
+        return partial(repeat, training_step(on, batch_size, hidden), threads=threads), []
+    images, model = torch.randint(256, (batch_size, 28, 28), dtype=torch.uint8), make_model(hidden)
+    batch = DeviceBatches(images, torch.randint(10, (batch_size,)), batch_size)
+    list(epoch := WebGPUEpoch(the_gpu(), model, sgd(model), batch))  # a first step, after which all is there
+    calls = epoch.calls(0, 0, batch_size)
+    return lambda count: epoch.gpu.run(calls * count), [*epoch.arrays.values()]
+
+
+@busy.watched
 def measure_crossover(
     device: torch.device, *, batch_sizes=(32, 128, 512, 2048), widths=(32, 128, 512, 2048), rounds=10,
     call_seconds=0.02, progress: Callable = iter,
 ) -> Iterator[Timed]:  # fmt: skip
-    """Time of a training step over batch size x hidden width, data already on the device, all sides timed in turn.
-
-    A timed call repeats the step until it takes about `call_seconds`; the times yielded are of one step.
-    """
-    for batch_size, hidden in progress(list(itertools.product(batch_sizes, widths))):
-        calls, counts = {}, {}
+    """Time of a step over batch size x hidden width, data on the device, all sides in turn, `call_seconds` a call."""
+    for batch_size, hidden in progress([(b, w) for b in batch_sizes for w in widths]):
+        calls, counts, held = {}, {}, []
         for on, threads in sides_of(device).values():
-            with using_threads(threads):
-                step = training_step(on, batch_size, hidden)
-                counts[on.type, threads] = count = max(1, math.ceil(call_seconds / seconds_of(step, on)))
-            calls[on.type, threads] = partial(repeat, step, count, threads)
+            steps, arrays = counted_step(on, threads, batch_size, hidden)
+            side, held = (on.type, threads), held + arrays
+            counts[side] = math.ceil(call_seconds / seconds_of(partial(steps, 1), CPU if on is WEBGPU else on))
+            calls[side] = partial(steps, counts[side])
         sizes, flop = {"batch_size": batch_size, "hidden": hidden}, sum(step_flops(batch_size, hidden))
         work = {"flop": flop, "bytes": step_bytes(batch_size, hidden), "images": batch_size}
         for side, seconds in alternate(calls, rounds=rounds, device=device).items():
-            yield Timed("crossover", "step", *side, [s / counts[side] for s in seconds], sizes, work)
+            proof = {"hardware": the_gpu().name} if side[0] == WEBGPU.type else {}
+            yield Timed("crossover", "step", *side, [s / counts[side] for s in seconds], sizes, work, proof=proof)
+        for array in held:
+            array.release()
 
 
 SECTION = Section(measure_crossover, full=ROUNDS, quick=QUICK_ROUNDS, once=True)  # all devices in one run, in turn
 
 
-def steps_of(measured: Iterable[Timed], side: str) -> list[Timed]:
-    """Those of one side, by its name, in the order of batch sizes and then of widths."""
-    own = [m for m in measured if side_name(m.device, m.threads) == side]
-    return sorted(own, key=lambda m: (m.parameters["batch_size"], m.parameters["hidden"]))
-
-
-def compared_steps(first: Sequence[Timed], second: Sequence[Timed]) -> list[Comparison]:
-    """Two sides compared step by step, with intervals that hold together: above 1 where the second is faster."""
-    pairs = [{"a": a.seconds, "b": b.seconds} for a, b in zip(first, second, strict=True)]
-    return [compare(pair, "a", "b", of=len(pairs)) for pair in pairs]
-
-
-def ratio_map(ratios: Sequence[Comparison | float], steps: Sequence[Timed], title: str) -> Drawn:
-    """How many times as fast, over the sizes of `steps`, measured or predicted.
-
-    Coloured where one side wins. Pale and in brackets where the interval has 1 in it.
-    """
-    cells = [(r.ratio, r.times, r.differs) if isinstance(r, Comparison) else (r, f"{r:.2g}", True) for r in ratios]
-    rows, widths = (sorted({m.parameters[name] for m in steps}) for name in ("batch_size", "hidden"))
-    wins = torch.tensor([ratio if claimed else 1.0 for ratio, _, claimed in cells], dtype=torch.float64)
-    texts = [text if claimed else f"({text})" for _, text, claimed in cells]
-    axes = grid(
-        wins.log2().reshape(len(rows), -1), [texts[i : i + len(widths)] for i in range(0, len(texts), len(widths))],
-        rows=("batch size", rows), columns=("hidden width", widths), around=0.0, title=title, label="times as fast",
-    ).axes  # fmt: skip
+def ratio_map(ratios: Sequence, steps: Sequence[Timed], title: str, model: Sequence[float] = ()) -> Drawn:
+    """How many times as fast, compared or predicted, and what a `model` says; in brackets where that may be 1."""
+    found = [
+        (r.ratio, r.times, r.differs) if hasattr(r, "times") else (r.middle, span(r), not r.low <= 1 <= r.high)
+        for r in ratios
+    ]
+    rows, widths = (list(dict.fromkeys(m.parameters[name] for m in steps)) for name in ("batch_size", "hidden"))
+    wins = torch.tensor([ratio if claimed else 1.0 for ratio, _, claimed in found]).log2().view(len(rows), -1)
+    texts = [text if claimed else f"({text})" for _, text, claimed in found]
+    texts = [f"{text}\nmodel {one:.2g}" for text, one in zip(texts, model, strict=True)] if model else texts
+    axes, largest = grid(
+        wins, [texts[i : i + len(widths)] for i in range(0, len(texts), len(widths))], rows=("batch size", rows),
+        columns=("hidden width", widths), around=0.0, title=title, label="times as fast",
+    )  # fmt: skip
     axes.images[0].colorbar.ax.yaxis.set_major_formatter(lambda log2, _: f"{2**log2:.2g}")
-    faster, slower = int((wins > 1).sum()), int((wins < 1).sum())
-    counts = f"of {len(cells)} cells faster in {faster}, slower in {slower}, neither in {len(cells) - faster - slower}"
-    (_, text, _), step = max(zip(cells, steps, strict=True), key=lambda pair: pair[0])
-    at = "{batch_size} images at width {hidden}".format(**step.parameters)
-    return Drawn(axes, f"{title}: {counts}. At best {text} times as fast, with {at}.")
-
-
-def judge_model(model: Callable[..., float], limits: Mapping[str, Limits], measured: Sequence[Timed]) -> None:
-    """Prints how far the model is off the steps of one side or two, and how often it knows which of them wins.
-
-    `model(limits, batch_size=..., hidden=...)` gives the seconds of a step.
-    """
-    steps = {side: steps_of(measured, side) for side in limits}
-    for side, own in steps.items():
-        ratios = [model(limits[side], **m.parameters) / m.median for m in own]
-        off = [max(ratio, 1 / ratio) for ratio in ratios]
-        said = f"off by a factor of {statistics.median(off):.2f} (median), at most {max(off):.1f}"
-        print(f"{side}: predicted times are {said}")
-    *_, base, other = [*steps] * 2
-    decided = []  # (whether the other wins, whether the model says so)
-    for m, cell in zip(steps[base], compared_steps(steps[base], steps[other]), strict=True):
-        if cell.differs:
-            first, second = (model(limits[side], **m.parameters) for side in (base, other))
-            decided.append((cell.ratio > 1, first > second))
-    right, wins = sum(won == says for won, says in decided), sum(won for won, _ in decided)
-    print(f"Of the {len(decided)} cells in which a side wins, the model names the right one in {right};", end=" ")
-    print(f"always naming the same side would get {max(wins, len(decided) - wins)}.")
+    faster, slower, all_ = int((wins > 0).sum()), int((wins < 0).sum()), wins.numel()
+    counts = f"of {all_} cells faster in {faster}, slower in {slower}, open in {all_ - faster - slower}"
+    return Drawn(axes, f"{title}: {counts}. {largest}".replace("\n", ", "))
 
 
 @using_threads()
@@ -134,31 +119,28 @@ def run_predict(
     batch_size: Annotated[int, "images per step"] = 128,
     hidden: Annotated[int, "width of the hidden layer"] = 128,
 ) -> None:
-    """Prints a table of a training step on GPUs that are not here, beside this computer's CPU, which is measured.
-
-    Raises ValueError for an unknown card or sizes below 1.
-    """
+    """Prints a table of a training step on GPUs that are not here, beside this computer's CPU, which is measured."""
     at_least_one(batch_size=batch_size, hidden=hidden)
-    cards = [predicted_card(name) for name in ([card] if card else predictable())]
-    launch, rows, seconds = measure(training_step(CPU, 1, 1)).median, [], {}
-    for threads in thread_counts(CPU):
-        with using_threads(threads):
-            seconds[threads] = measure(training_step(CPU, batch_size, hidden)).median
-    threads, here = min(seconds.items(), key=lambda found: found[1])
+    cards, rows = [prediction.predicted_card(name) for name in ([card] if card else prediction.predictable())], []
+    step = batch_size, hidden
+    launch = measure(training_step(CPU, 1, 1)).median
+    each = [(using_threads(t)(measure)(training_step(CPU, *step)).median, t) for t in thread_counts(CPU)]
+    here, threads = min(each)
     for there in cards:
-        times = predict_step(there, launch, batch_size, hidden), predict_graph(there, batch_size, hidden)
+        times = prediction.predict_step(there, launch, *step), prediction.predict_graph(there, *step)
         rows.append((there.name, *(text for t in times for text in (span(t, 1e-6), f"{span(t.gain_over(here))}x"))))
     print(f"Measured here, {cpu_name()}: a step of {batch_size} images at width {hidden} takes {1e6 * here:,.0f} μs,")
     print(f"with {threads} of {usable_cpus()} usable CPUs; to launch its operations takes {1e6 * launch:,.0f} μs.")
-    print("Predicted for GPUs, from figures that others have published; nothing of it was measured:")
+    print("Likely on GPUs, by figures that others have published; nothing of it was measured:")
     print(columns(["card", "launched, μs", "gain", "as a CUDA graph, μs", "gain"], rows))
     print("launched: this CPU asks for the operations one by one; in a graph it does not. gain: over this CPU's step.")
     if card:
-        print("From these figures of others:", sources(prediction.figures_for(card)), sep="\n")
+        print("From these figures of others:", prediction.sources(prediction.figures_for(card)), sep="\n")
 
 
 EXERCISES = (
     Exercise("05.1", WRITE, "May a claim be made?", may_be_claimed),
     Exercise("05.2", MEND, "A comparison that favours one side", fair_times),
+    Exercise("05.3", WRITE, "Which mistakes does a report make?", named_mistakes),
 )
 check = checker(EXERCISES)
