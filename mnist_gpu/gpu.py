@@ -24,7 +24,7 @@ from mnist_gpu.measuring.commands import own_environment
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = [next((ROOT / "notebooks").glob(f"{n:02}_*")) for n in (7, 6, 9, 8, 5, 1, 3)]  # by what they show of a GPU
 GRACE, WORTH = 20, 15  # seconds that a part which is stopped has left; seconds under which none is begun
-TESTS = "-m pytest tests -m gpu -q -rfE -p no:cacheprovider -p no:xdist -o addopts=--strict-markers"
+TESTS = "-m pytest {} -q -rfE -p no:cacheprovider -p no:xdist -o addopts=--strict-markers"
 # Executes a notebook, and writes it as another, whole or as far as it came.
 EXECUTE = """import pathlib, sys, nbclient, nbformat
 notebook = nbformat.read(sys.argv[1], as_version=4)
@@ -40,7 +40,8 @@ def parts(folder: Path, record: Path, on: str) -> list[tuple[str, int, list]]:
     bench = ["-m", "mnist_gpu", "benchmark", "--record", record, "--append", "--on"]
     return [
         ("doctor", 60, ["-m", "mnist_gpu", "doctor"]),
-        ("tests", 150, [*TESTS.split(), f"--junitxml={folder / 'tests.xml'}"]),
+        ("tests", 150, [*TESTS.format("tests -m gpu").split(), f"--junitxml={folder / 'tests.xml'}"]),
+        ("webgpu", 90, TESTS.format("tests/webgpu").split()),
         ("ladder", 300, [*bench, on, "--only=ladder"]),
         ("benchmark", 150, [*bench, on, *(f"--only={name}" for name in benchmark.SECTIONS if name != "ladder")]),
         ("figure", 60, ["-m", "mnist_gpu", "figure", folder / "ladder.png", "--add", record]),

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 # Threads that wait for each other sleep, in notebooks and programs that the tests start. By default they spin, which
 # beside another busy process makes two threads several times slower (see mnist_gpu.device).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# A shell that starts the tests with & makes them, and what they start, deaf to interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch

@@ -54,15 +54,6 @@ def raw(archives, monkeypatch):
 # The data set
 
 
-def test_the_training_set_is_mnist(mnist):
-    images, labels = mnist
-    assert images.shape == (60_000, 28, 28) and images.dtype == torch.uint8 and labels.dtype == torch.int64
-    assert labels.bincount().tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    # The mean and standard deviation that many programs normalize MNIST with.
-    assert (images / 255).mean().item() == pytest.approx(0.1307, abs=5e-5)
-    assert (images / 255).std().item() == pytest.approx(0.3081, abs=5e-5)
-
-
 @pytest.mark.parametrize("train", [True, False])
 def test_torchvision_accepts_the_archives_and_reads_the_same_images(unpacking_root, no_network, train):
     theirs = torchvision.datasets.MNIST(unpacking_root, train, download=True, transform=TEXTBOOK_TRANSFORM)
