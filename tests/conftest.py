@@ -12,9 +12,6 @@ from pathlib import Path
 # beside another busy process makes two threads several times slower (see mnist_gpu.device).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# A shell that starts the tests with & makes them, and what they start, deaf to interrupts.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 import pytest
 import torch
 from recorded import record_on_the_cpu
@@ -22,6 +19,10 @@ from recorded import record_on_the_cpu
 from mnist_gpu.data import CHECKSUMS, data_root, load_mnist
 from mnist_gpu.device import accelerator
 from mnist_gpu.faster.with_triton import CHOICE
+
+
+# A shell that starts the tests with & makes them, and what they start, deaf to interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
