@@ -20,7 +20,6 @@ from mnist_gpu.data import CHECKSUMS, data_root, load_mnist
 from mnist_gpu.device import accelerator
 from mnist_gpu.faster.with_triton import CHOICE
 
-
 # A shell that starts the tests with & makes them, and what they start, deaf to interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
