@@ -26,9 +26,8 @@ def sections(cells: list, heading: str) -> list[list]:
 
 def run(parts: list[list]) -> None:
     """Runs cells in this order in one kernel. A cell that fails raises its error."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.from_dict({**cell}) for part in parts for cell in part])
-    for i, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{i}"  # one that is run again would have its id twice
+    cells = [nbformat.v4.new_code_cell(cell.source) for part in parts for cell in part]
+    notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=str(ROOT / "notebooks"))
 
 
