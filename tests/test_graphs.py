@@ -7,6 +7,7 @@ from agreement import assert_same_losses
 from recorded import REFUSED
 
 from mnist_gpu.data import DeviceBatches
+from mnist_gpu.faster import graphs
 from mnist_gpu.faster.graphs import WARMUP, EpochGraph, capture, record
 from mnist_gpu.faster.ladder import waiting
 from mnist_gpu.model import make_model
@@ -67,6 +68,25 @@ def test_an_optimizer_whose_state_does_not_start_at_zero_is_refused_by_name(make
     with pytest.raises(ValueError, match=f"{type(optimizer).__name__}.*SGD without dampening"):
         losses_of(model, step, batches)
     assert same(model.parameters(), make_model(16).parameters()) and not optimizer.state
+
+
+def test_the_gradients_of_the_warm_up_are_gone_before_the_recording_and_those_of_the_recording_after_it(
+    make_batches, monkeypatch
+):
+    """The first would be written to from a graph; the second would hold memory that only the graph uses."""
+    model = make_model(16)
+    gone = []
+
+    def record(once, warm_up):
+        warm_up()
+        gone.append(all(p.grad is None for p in model.parameters()))
+        once()
+        return lambda: None
+
+    monkeypatch.setattr(graphs, "record", record)
+    step = capture(make_step(model, optimizer := sgd(model)), model, optimizer)
+    step(*next(iter(make_batches())))
+    assert gone == [True] and all(p.grad is None for p in model.parameters())
 
 
 # Recording

@@ -55,8 +55,9 @@ def test_a_hint_that_a_right_answer_would_get_as_well_is_not_given():
     ("found", "expected", "equal"),
     [
         (2, 2, True), (3, 2, False), (True, 1, False), (1, True, False), (2, 2.0, True), (0.1 + 0.2, 0.3, True),
-        (2.0, 2, True), (np.int64(2), 2, True), (np.ceil(1.5), 2, True), (2.1, 2, False), (np.True_, True, True),
-        ([np.int64(2)], [2], True), (np.array([1, 2]), [1, 2], True), (None, 0, False), (0, None, False),
+        (1.01, 1.0, False), (2.0, 2, True), (np.int64(2), 2, True), (np.ceil(1.5), 2, True), (2.1, 2, False),
+        (np.True_, True, True), ([np.int64(2)], [2], True), (np.array([1, 2]), [1, 2], True),
+        (None, 0, False), (0, None, False),
         ([1, 2], (1, 2), True), ([1], [1, 2], False), ({"a": 1}, {"a": 1}, True), ({"a": 1}, {"b": 1}, False),
         (torch.ones(2), torch.ones(3), False), (torch.ones(2), torch.ones(2).double(), True),
         (1.0, torch.ones(1), False),
