@@ -55,7 +55,7 @@ def run_training(
     if every_epoch and not save:
         raise ValueError("--every-epoch needs --save FILE, to say where")
     set_threads(threads)
-    with join("cpu" if device.startswith("webgpu") else device, timeout=timeout) as group:
+    with join("cpu" if device.split(":")[0] == "webgpu" else device, timeout=timeout) as group:
         group.of_first(lambda: [writable(path) for path in (save, json)])
         # The other ranks do the same and say nothing: rank 0 alone prints and writes.
         with contextlib.nullcontext() if group.first else contextlib.redirect_stdout(io.StringIO()):
@@ -67,7 +67,7 @@ class Training:
 
     def __init__(self, group: Group, settings: dict):
         s, device, gpu = settings, group.device, None
-        if s["device"].startswith("webgpu"):  # the model stays on the CPU, between its epochs
+        if s["device"].split(":")[0] == "webgpu":  # the model stays on the CPU, between its epochs
             if group.processes > 1 or s["batches"] != "device":
                 raise ValueError(f"--device {s['device']} takes one process and --batches device")
             gpu = the_gpu(s["device"].partition(":")[2])

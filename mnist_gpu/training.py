@@ -35,10 +35,6 @@ class Epoch:
         """Mean of the batches' losses, in nats."""
         return sum(self.losses) / len(self.losses)
 
-    @property
-    def images_per_s(self) -> float:
-        return self.images / self.seconds
-
 
 class Evaluation(NamedTuple):
     """How well the model does on labelled images."""

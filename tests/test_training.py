@@ -98,7 +98,7 @@ def test_the_clock_runs_from_an_idle_device_to_an_idle_device(small, monkeypatch
 
     (epoch,) = train(model, step, First(small, 1), log=silent)
     assert events == ["wait", "clock", "step", "wait", "clock"]
-    assert (epoch.seconds, epoch.images_per_s) == (4.0, 16.0)
+    assert (epoch.seconds, epoch.images) == (4.0, 64)
 
 
 # The step

@@ -26,7 +26,7 @@ CAUSES = {  # what a step's time goes into: one colour a cause, in every figure
 GREYS = ("#222222", "#777777", "#4d4d4d", "#999999")  # of published figures
 MARKERS = "os^vPXh"
 HATCHES = ("", "//", "..", "xx", "\\\\", "++")
-OWN, RECORDED, PUBLISHED, PREDICTED, SIMULATED = "this machine", "recorded", "published", "predicted", "simulated"
+OWN, RECORDED, PUBLISHED, PREDICTED = "this machine", "recorded", "published", "predicted"
 plt.style.use(Path(__file__).with_name("course.mplstyle"))
 
 
@@ -51,7 +51,7 @@ class Series:
     """
 
     name: str
-    kind: str  # OWN, RECORDED, PUBLISHED, PREDICTED or SIMULATED
+    kind: str  # OWN, RECORDED, PUBLISHED or PREDICTED
     xs: Sequence
     ys: Sequence[float | None]
     lows: Sequence[float] | None = None
@@ -165,14 +165,10 @@ def lines(
     return Drawn(axis, "\n".join(f"{s.label}: {', '.join(said)}." for s, said in zip(series, ends, strict=True)))
 
 
-def stacked(
-    rows: Mapping[str, Mapping[str, float]], *, unit: str, wholes: Mapping[str, float] | None = None,
-    hollow: Sequence[str] = (),
-) -> Drawn:  # fmt: skip
+def stacked(rows: Mapping[str, Mapping[str, float]], *, unit: str) -> Drawn:
     """Bars of the same parts, one a row; parts below a hundredth of every bar are left out, and named.
 
-    A part that is called by its cause ("bytes", "bytes: update") has the cause's colour. `wholes`: of rows that were
-    also measured as a whole, a line there. Rows that are `hollow` are predicted.
+    A part that is called by its cause ("bytes", "bytes: update") has the cause's colour.
     """
     names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
     small = [n for n in names if all(abs(p.get(n, 0.0)) < 0.01 * sum(p.values()) for p in rows.values())]
@@ -182,15 +178,9 @@ def stacked(
         if name not in small:
             color = CAUSES.get(name.split(":")[0], PALETTE[i % len(PALETTE)])
             widths = [max(0.0, parts.get(name, 0.0)) for parts in rows.values()]
-            look = {
-                "color": ["white" if row in hollow else color for row in rows],
-                "edgecolor": [color if row in hollow and w else "white" for row, w in zip(rows, widths, strict=True)],
-            }
+            look = {"color": color, "edgecolor": "white"}
             axis.barh(list(rows), widths, left=left, height=0.6, label=name, hatch=HATCHES[i % len(HATCHES)], **look)
             left = [at + width for at, width in zip(left, widths, strict=True)]
-    for row, whole in (wholes or {}).items():
-        y = list(rows).index(row)
-        axis.plot([whole, whole], [y - 0.4, y + 0.4], "--", color="black", label=f"as a whole: {number(whole)} {unit}")
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set(xlabel=unit)

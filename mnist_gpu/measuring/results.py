@@ -15,7 +15,7 @@ import torch
 from mnist_gpu.checks import atomic_write
 from mnist_gpu.data import TRAIN_IMAGES
 from mnist_gpu.device import cpu_name, device_name
-from mnist_gpu.measuring.timing import Comparison, compare_all, interval
+from mnist_gpu.measuring.timing import Comparison, compare_all
 
 QUIET = 0.5  # the load average up to which a machine is idle enough to record; above, every legend says it
 FORMAT = "mnist_gpu results 1"
@@ -46,11 +46,6 @@ class Timed:
     def rate(self, what: str) -> float:
         """`per_call[what]` per second, from the median time: FLOP/s, bytes/s, images/s."""
         return self.per_call[what] / self.median
-
-    def rate_interval(self, what: str) -> tuple[float, float]:
-        """The interval of that rate, slowest first."""
-        low, high = interval(self.seconds)
-        return self.per_call[what] / high, self.per_call[what] / low
 
     def per_epoch(self) -> list[float]:
         """The raw times scaled to one epoch of MNIST's 60,000 training images, in seconds."""

@@ -35,12 +35,9 @@ def test_bars_have_their_values_and_a_range_goes_from_end_to_end(log):
 
 
 def test_every_kind_of_number_looks_different_and_is_called_what_it_is():
-    series = [
-        Series("x", kind, [1, 2], [1.0, 2.0])
-        for kind in (OWN, drawing.RECORDED, PUBLISHED, PREDICTED, drawing.SIMULATED)
-    ]
-    assert len({str(s.bar(0)) for s in series[:4]}) == 4 and len({str(s.line(0)) for s in series[:3]}) == 3
-    assert [s.label for s in series] == ["this machine: x", "x", "published: x", "predicted: x", "simulated: x"]
+    series = [Series("x", kind, [1, 2], [1.0, 2.0]) for kind in (OWN, drawing.RECORDED, PUBLISHED, PREDICTED)]
+    assert len({str(s.bar(0)) for s in series}) == 4 and len({str(s.line(0)) for s in series[:3]}) == 3
+    assert [s.label for s in series] == ["this machine: x", "x", "published: x", "predicted: x"]
 
 
 def test_lines_have_their_points_bands_and_marks():
@@ -53,7 +50,7 @@ def test_lines_have_their_points_bands_and_marks():
 
 def test_stacked_parts_follow_each_other_and_what_is_too_small_is_named():
     rows = {"here": {"load": 8.0, "copy": 0.01, "compute": 4.0}, "there": {"load": 1.0, "copy": 0.001, "compute": 2.0}}
-    axis, says = drawing.stacked(rows, unit="μs", wholes={"here": 13.0}, hollow=["there"])
+    axis, says = drawing.stacked(rows, unit="μs")
     assert widths(axis) == [1.0, 2.0, 4.0, 8.0]
     assert sorted(p.get_x() for p in axis.patches) == [0.0, 0.0, 1.0, 8.0]
     assert "here: 12 μs = load 8, compute 4" in says and "Too small to draw: copy" in says
