@@ -26,7 +26,7 @@ from mnist_gpu.measuring.exercises import listing
 from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped
 from mnist_gpu.measuring.workloads import seconds_of, train_part
 
-ROOMS = [import_module(f"mnist_gpu.chapters.chapter_{n:02}") for n in range(1, 11)]
+ROOMS = [import_module(f"mnist_gpu.chapters.chapter_{n:02}") for n in range(1, 13)]
 EXERCISES = [exercise for room in ROOMS for exercise in room.EXERCISES]
 SECTIONS = {  # in the order in which they run
     "ceilings": chapter_01.SECTION,

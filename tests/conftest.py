@@ -35,7 +35,7 @@ TESTS = Path(__file__).resolve().parent
 # The tests that need the simulated accelerator run in a process of their own: see test_simulated_accelerator.py.
 simulated = accelerator() is not None and accelerator().type == "sim"
 collect_ignore = [] if simulated else ["on_simulated_accelerator"]
-# So do those of the kernels, in a process for which it has been said how Triton is to run them: see test_chapter_09.py.
+# So do those of the kernels, in a process for which it has been said how Triton is to run them: see test_chapter_10.py.
 if CHOICE not in os.environ:
     collect_ignore.append("of_kernels")
 

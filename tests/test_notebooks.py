@@ -109,7 +109,9 @@ def test_a_chapter_is_small_enough_to_be_read(path):
         assert len(lines) <= 20 and max(map(len, lines)) <= 88, cell.source
     guesses = [c for c in code if re.match(r"guess\w* = ", c.source)]
     assert len(guesses) <= 4 and sum("you_said(" in c.source for c in code) >= len(guesses)
-    assert sum(any("image/png" in o.get("data", {}) for o in c.outputs) for c in code) <= 4
+    figures = [o for c in code for o in c.outputs if "image/png" in o.get("data", {})]
+    assert len(figures) <= 4
+    assert all(o.metadata["image/png"]["alt"] for o in figures), "a text for those who can't see it"
 
 
 COPIES = [

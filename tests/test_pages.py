@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mnist_gpu.chapters.chapter_10 import torchrun
+from mnist_gpu.chapters.chapter_11 import torchrun
 from mnist_gpu.gpu import do
 from mnist_gpu.measuring.commands import run_command
 

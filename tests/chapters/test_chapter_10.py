@@ -1,82 +1,73 @@
-"""Chapter 10: several processes and one of them alone, in turn, and what is said of them."""
+"""Chapter 10, in processes of their own: this one must neither interpret Triton's kernels nor fix how it runs them.
 
+What is tested there: ../of_kernels, and of ./test_answers.py the chapter's answers.
+"""
+
+import os
 import subprocess
 import sys
-from functools import partial
+from pathlib import Path
 
+import nbformat
 import pytest
-import torch
+from nbclient import NotebookClient
 
-from mnist_gpu.chapters import chapter_10 as lab
-from mnist_gpu.faster.distributed import Group
-from mnist_gpu.measuring.commands import run_command
+from mnist_gpu.faster import with_triton
+from mnist_gpu.measuring.processes import process
 
-
-def test_the_ranks_wait_for_one_another_before_each_of_the_sides_which_take_turns(monkeypatch):
-    turns, clock = [], [0.0]
-
-    def side(name, seconds):
-        def run():
-            turns.append(name)
-            clock[0] += seconds
-
-        return run
-
-    short, long = side("s", 0.01), side("l", 1.0)
-    monkeypatch.setattr(lab.dist, "barrier", side("|", 0.5))
-    monkeypatch.setattr(lab, "alternate", partial(lab.alternate, clock=lambda: clock[0]))
-    monkeypatch.setattr(lab, "seconds_of", lambda function, device: 0.011 if function is short else 1.0)
-    found = lab.together({"short": short, "long": long}, Group(0, 1, torch.device("cpu")), rounds=2)
-    assert found == {"short": pytest.approx([0.01] * 2), "long": pytest.approx([1.0] * 2)}
-    assert "".join(turns).endswith("|ss|l|ss|l")
+ROOT = Path(__file__).resolve().parents[2]
+needs_triton = pytest.mark.skipif(bool(with_triton.triton_missing()), reason=str(with_triton.triton_missing()))
 
 
-def test_the_sides_have_their_parts_of_the_batch_and_only_the_first_rank_measures_one(monkeypatch):
-    monkeypatch.setattr(Group, "wrap", lambda self, model: model)
-    monkeypatch.setattr(lab, "make_distributed_step", lambda *training: lambda images, labels: -len(images))
-    monkeypatch.setattr(lab, "make_step", lambda *training: lambda images, labels: len(images))
-    first, second = (lab.steps_of(Group(rank, 2, torch.device("cpu")), 8) for rank in (0, 1))
-    assert {name: step() for name, step in first.items()} == {"one": 128, "strong": -64, "weak": -128, "alone": 64}
-    assert {name: step() for name, step in second.items()} == {"one": None, "strong": -64, "weak": -128, "alone": 64}
+@needs_triton
+@pytest.mark.parametrize(
+    ("interpret", "chosen"),
+    [
+        (True, "09 or of_kernels"),
+        # Wrong answers are interpreted in any case.
+        pytest.param(False, "(09 or of_kernels) and not a_wrong_answer", marks=[pytest.mark.gpu, pytest.mark.cuda]),
+    ],
+    ids=["interpreted", "compiled"],
+)
+def test_kernels_compute_what_pytorch_does_and_answers_are_told_apart(interpret, chosen):
+    files = ["tests/of_kernels", "tests/chapters/test_answers.py", "-k", chosen, "-rf", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *files, "-o", "addopts=--strict-markers"]
+    own = {"cwd": ROOT, "env": with_triton.environment(interpret=interpret)}
+    done = subprocess.run(command, **own, capture_output=True, text=True, timeout=600, check=False)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0 and " passed" in done.stdout
 
 
-@pytest.fixture
-def busy():
-    """Somebody else keeps two CPUs busy."""
-    forever = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
-    yield
-    for process in forever:
-        process.kill()
-        process.wait()
+@needs_triton
+@pytest.mark.parametrize("interpret", [True, False])
+def test_a_process_runs_kernels_as_it_is_told_and_this_one_stays_as_it_was(interpret, monkeypatch, tmp_path):
+    file = tmp_path / "a_program.py"  # as Triton's own file is the program of a notebook that has interpreted a kernel
+    file.write_text("raise SystemExit('it was imported')", encoding="utf-8")
+    before, program = dict(os.environ), sys.modules["__main__"]
+    monkeypatch.setitem(vars(program), "__file__", str(file))
+    monkeypatch.setitem(vars(program), "__spec__", None)
+    with process(with_triton.environment(interpret=interpret) | {"OF_THIS_TEST": "there"}) as call:
+        assert os.environ == before and sys.modules["__main__"] is program
+        assert call(with_triton.interpreted) is interpret and call(os.getenv, "OF_THIS_TEST") == "there"
+        with pytest.raises(ZeroDivisionError):
+            call(divmod, 1, 0)
+        with pytest.raises(RuntimeError):
+            call(os._exit, 3)
 
 
-def test_two_processes_measure_themselves_and_one_of_them_also_on_a_busy_machine(busy):
-    measured = lab.measured_by(2, widths=[8])
-    assert 0 < measured.difference < 0.02
-    assert list(measured.steps) == [8] and list(measured.steps[8]) == ["one", "strong", "weak", "alone"]
-    assert {len(seconds) for seconds in measured.steps[8].values()} == {10}
-    assert list(measured.all_reduce) == [4096, 4 * (785 * 8 + 9 * 10), 4 * 2**20]
-    assert all(s > 0 for seconds in (*measured.steps[8].values(), *measured.all_reduce.values()) for s in seconds)
+def test_importing_the_chapter_leaves_triton_alone_and_its_kernels_say_why_they_cannot_be(monkeypatch):
+    code = "import sys, mnist_gpu.chapters.chapter_10; print('triton' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "False"
+    monkeypatch.setattr(with_triton, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="Triton is not installed"):
+        with_triton.choose()
 
 
-def test_the_reason_of_a_worker_is_not_hidden_behind_torchruns_report():
-    with pytest.raises(RuntimeError) as caught:
-        run_command(lab.torchrun(1, "--no-python", sys.executable, "-c", "raise ValueError('the reason')"))
-    assert "ended with status 1:" in str(caught.value) and str(caught.value).endswith("ValueError: the reason")
-
-
-def test_another_training_is_not_measured(monkeypatch):
-    monkeypatch.setattr(lab, "run_command", lambda command: "Busy.\n{'difference': 0.1}\n")
-    with pytest.raises(RuntimeError, match=r"2 processes: another training.* 0\.1"):
-        lab.measured_by(2, widths=[8])
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no signal that kills")
-def test_a_training_goes_on_after_a_worker_was_killed_to_the_weights_of_the_other(monkeypatch, capsys):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    killed = lab.train_with_two_workers(kill=True)
-    said = capsys.readouterr().out
-    assert "killed" in said and "Resumed model.pt after epoch " in said and "Finished Training" in said
-    whole = lab.train_with_two_workers()
-    assert "Resumed" not in capsys.readouterr().out
-    assert killed.keys() == whole.keys() and all(torch.equal(killed[name], whole[name]) for name in killed)
+def test_the_chapter_runs_to_its_end_without_triton_and_says_so(tmp_path):
+    notebook = nbformat.read(next((ROOT / "notebooks").glob("09_*.ipynb")), 4)
+    missing = "from mnist_gpu.faster import with_triton; with_triton.find_spec = lambda name: None"
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(missing))
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(tmp_path))  # raises a cell's error
+    said = "".join(o.get("text", "") for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
+    assert "No kernel can run here: Triton is not installed" in said
+    assert said.count("not checked") == said.count("not answered yet") == 3

@@ -87,9 +87,10 @@ def test_pictures_are_drawn_one_by_one_and_shown_with_their_sentence(monkeypatch
     drawn = drawing.pictures(torch.rand(7, 28, 28), list("abcdefg"), columns=5)
     assert [a.get_title() for a in drawn.axes.figure.axes if a.images] == list("abcdefg") and "7" in drawn.says
     shown = []
-    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gcf()))
+    monkeypatch.setattr("IPython.display.display", lambda figure, metadata: shown.append((figure, metadata)))
     drawn.show()
-    assert shown and capsys.readouterr().out == f"{drawn.says}\n"
+    assert shown == [(drawn.axes.figure, {"image/png": {"alt": drawn.says}})]
+    assert not plt.get_fignums() and capsys.readouterr().out == f"{drawn.says}\n"
 
 
 def test_columns_line_up_and_numbers_have_the_digits_one_reads():

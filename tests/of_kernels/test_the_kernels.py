@@ -1,4 +1,4 @@
-"""Every kernel against PyTorch: interpreted or compiled, as chapters/test_chapter_09.py starts the process."""
+"""Every kernel against PyTorch: interpreted or compiled, as chapters/test_chapter_10.py starts the process."""
 
 import math
 

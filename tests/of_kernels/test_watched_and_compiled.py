@@ -6,10 +6,10 @@ import torch
 import triton
 import triton.language as tl
 
-from mnist_gpu.chapters import chapter_09 as lab
-from mnist_gpu.chapters.chapter_09 import exercises, watched
-from mnist_gpu.chapters.chapter_09.compiled import TARGETS, assembly
-from mnist_gpu.chapters.chapter_09.watched import interpreter, watch
+from mnist_gpu.chapters import chapter_10 as lab
+from mnist_gpu.chapters.chapter_10 import exercises, watched
+from mnist_gpu.chapters.chapter_10.compiled import TARGETS, assembly
+from mnist_gpu.chapters.chapter_10.watched import interpreter, watch
 from mnist_gpu.faster import kernels
 from mnist_gpu.faster.with_triton import kernel_device
 from mnist_gpu.measuring.exercises import Wrong, same

@@ -54,7 +54,7 @@ def cost_of_gradient(model: nn.Module, images: torch.Tensor, labels: torch.Tenso
 
     peak: of the bytes made. operations: of matrix products only. launched: PyTorch's operations, views included.
     """
-    from torch.utils.flop_counter import FlopCounterMode  # here: it imports Triton, which chapter 09 has to do itself
+    from torch.utils.flop_counter import FlopCounterMode  # here: it imports Triton, which chapter 10 has to do itself
 
     model.zero_grad()
     with FlopCounterMode(display=False) as counter:  # apart from the bytes: it holds on to modules and their tensors

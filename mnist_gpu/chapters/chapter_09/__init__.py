@@ -1,12 +1,3 @@
-"""Chapter 09, a kernel of your own: what its cells use. All of it can be imported where Triton is missing."""
+"""Chapter 09, Memory and overlap."""
 
-# ruff: noqa: F401, I001 - the names are for the notebook
-from mnist_gpu.chapters.chapter_09.exercises import EXERCISES, check
-from mnist_gpu.chapters.chapter_09.compiled import assembly
-from mnist_gpu.chapters.chapter_09.watched import touched, watch
-from mnist_gpu.faster.ladder import PLAIN
-from mnist_gpu.faster.with_triton import how, imported, kernel_device, triton_missing
-from mnist_gpu.measuring.climb import ladder_table, measure_ladder, skipped
-from mnist_gpu.measuring.drawing import columns
-from mnist_gpu.measuring.prediction import batch_bytes
-from mnist_gpu.measuring.prediction import kernels as count_kernels
+EXERCISES = ()

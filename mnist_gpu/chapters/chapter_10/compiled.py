@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import torch
 
-from mnist_gpu.chapters.chapter_09.watched import kernel_from, source_of
+from mnist_gpu.chapters.chapter_10.watched import kernel_from, source_of
 from mnist_gpu.faster.with_triton import environment
 from mnist_gpu.measuring.processes import process
 

@@ -1,8 +1,8 @@
-"""`torchrun ... -m mnist_gpu.chapters.chapter_10 WIDTH ...`: rank 0 prints what all of them have measured."""
+"""`torchrun ... -m mnist_gpu.chapters.chapter_11 WIDTH ...`: rank 0 prints what all of them have measured."""
 
 import sys
 
-from mnist_gpu.chapters.chapter_10 import measure_scaling
+from mnist_gpu.chapters.chapter_11 import measure_scaling
 from mnist_gpu.device import set_threads
 from mnist_gpu.faster.distributed import join
 from mnist_gpu.measuring.busy import watching
