@@ -1,6 +1,7 @@
 """Training on a GPU through WebGPU, against the plain loop."""
 
 import copy
+import itertools
 
 import numpy
 import pytest
@@ -40,12 +41,14 @@ def both(gpu, n, batch_size, width, submissions="epoch"):
     return plain, Training(twin, epoch.step, epoch), optimizer
 
 
-@pytest.mark.parametrize(
-    "batch_size, width, submissions",
-    [(1, 1, "epoch"), (96, 10, "step"), (128, 128, "epoch"), (1000, 17, "epoch"), (5, 300, "step")],
-)
-def test_thirty_steps_give_the_losses_and_weights_of_the_plain_loop(gpu, batch_size, width, submissions):
+SIZES = itertools.product((1, 96, 128, 1000), (1, 10, 128, 300))
+LONG = {"marks": pytest.mark.long}  # a minute for two of them on a software driver
+
+
+@pytest.mark.parametrize("batch_size, width", [pytest.param(b, w, **LONG if b * w > 1e5 else {}) for b, w in SIZES])
+def test_thirty_steps_give_the_losses_and_weights_of_the_plain_loop(gpu, batch_size, width):
     guarded, n = Guarded(gpu), 2 * batch_size + batch_size // 3  # the last batch is smaller
+    submissions = "step" if (batch_size + width) % 3 else "epoch"  # both with every size and every width
     (model, step, batches), there, _ = both(guarded, n, batch_size, width, submissions)
     epochs = 30 // len(batches)
     expected = train(model, step, batches, epochs=epochs, log=silent)
