@@ -10,26 +10,44 @@ import pytest
 from mnist_gpu.__main__ import parser
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("notebooks/for_teachers.md", "README.md", "INSTALL.md", "CONTRIBUTING.md", "data/README.md")
-PAGES = GUIDE, README, *_ = [ROOT / name for name in NAMES]
-CHAPTERS = {path.name[:2]: path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
+NOTEBOOKS = ROOT / "notebooks"
+GUIDE = sorted((NOTEBOOKS / "for_teachers").glob("*.md"))
+OTHERS = ("notebooks/glossary.md", "README.md", "INSTALL.md", "CONTRIBUTING.md", "data/README.md")
+PAGES = [*GUIDE, *(ROOT / name for name in OTHERS)]
+CHAPTERS = {path.name[:2]: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
 
 
-@pytest.mark.parametrize("path", PAGES, ids=str)
+def headings(path: Path) -> set[str]:
+    """The addresses of a page's headings."""
+    found = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("path", [*PAGES, *CHAPTERS.values()], ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_to_files_and_headings(path):
     text = path.read_text(encoding="utf-8")
-    headings = {"#" + h.lower().replace(" ", "-") for h in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+    if path.suffix == ".ipynb":
+        cells = (c for c in json.loads(text)["cells"] if c["cell_type"] == "markdown")
+        text = re.sub(r"`[^`]*`", "", "\n".join("".join(c["source"]) for c in cells))
     for link in re.findall(r"\]\(([^)]+)\)", text):
-        assert link in headings or link.startswith("https://") or (path.parent / link).exists(), link
-    assert path not in (GUIDE, README) or all(chapter.name in text for chapter in CHAPTERS.values())
+        file, _, heading = link.partition("#")
+        target = path.parent / file if file else path
+        assert link.startswith("https://") or target.exists(), link
+        assert not heading or target.suffix != ".md" or heading in headings(target), link
+
+
+def test_the_readme_names_every_chapter_and_the_guide_has_a_page_for_each():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(CHAPTERS) == 12 and all(chapter.name in text for chapter in CHAPTERS.values())
+    assert CHAPTERS.keys() <= {page.stem for page in GUIDE}
 
 
 @pytest.mark.parametrize("number", CHAPTERS)
-def test_the_guide_answers_every_prediction_of_a_chapter(number):
-    page = re.split(rf"^### {number} ", GUIDE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1]
-    answers = re.split(r"^#+ ", page.split("#### Predict first")[1], flags=re.MULTILINE)[0]
+def test_the_guide_answers_every_guess_of_a_chapter(number):
+    page = (NOTEBOOKS / "for_teachers" / f"{number}.md").read_text(encoding="utf-8")
+    answers = re.split(r"^#+ ", page.split("## Predict first")[1], flags=re.MULTILINE)[0]
     cells = json.loads(CHAPTERS[number].read_text(encoding="utf-8"))["cells"]
-    asked = re.findall(r"predict first", "\n".join("".join(c["source"]) for c in cells), re.IGNORECASE)
+    asked = re.findall(r"^guess\w* = ", "\n".join("".join(c["source"]) for c in cells), re.MULTILINE)
     assert len(re.findall(r"^- ", answers, re.MULTILINE)) == len(asked)
 
 

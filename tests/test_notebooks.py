@@ -66,14 +66,6 @@ def test_begins_and_ends_as_every_chapter_does(path):
 
 
 @every_notebook
-def test_links_lead_to_files(path):
-    for cell in cells(path, "markdown"):
-        prose = re.sub(r"`[^`]*`", "", cell.source)  # `kernel[grid](arguments)` is no link
-        for target in re.findall(r"\]\(([^)#]+)", prose):
-            assert target.startswith("http") or (path.parent / target).exists(), target
-
-
-@every_notebook
 def test_prose_types_no_measured_number(path):
     found = [m.group() for c in cells(path, "markdown")[1:] for m in MEASURED.finditer(c.source)]
     assert not [f for f in found if f not in ALLOWED]
