@@ -22,7 +22,6 @@ from mnist_gpu.device import describe, environment, pick_device, synchronize, us
 from mnist_gpu.faster.ladder import plain, textbook
 from mnist_gpu.measuring import results
 from mnist_gpu.measuring.busy import watching
-from mnist_gpu.measuring.exercises import listing
 from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped
 from mnist_gpu.measuring.workloads import seconds_of, train_part
 
@@ -154,6 +153,7 @@ def summary(found: Results) -> str:
     return "\n".join(lines)
 
 
-def exercises(keep: Annotated[bool, "from now on keep that, in a small file beside the notebooks"] = False) -> None:
-    """Lists the chapters' exercises, and which of them the reader has answered; `keep` begins to keep that."""
-    listing(EXERCISES, keep)
+def exercises() -> None:
+    """Lists the exercises of all chapters."""
+    for e in EXERCISES:
+        print(f"{e.name}  {e.kind:7s}  {e.title}")

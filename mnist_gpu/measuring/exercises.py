@@ -7,7 +7,6 @@ The random numbers are PyTorch's and Python's own, which `judge` seeds.
 import ast
 import copy
 import ctypes
-import datetime
 import inspect
 import math
 import random
@@ -17,19 +16,15 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from mnist_gpu.checks import writable
 from mnist_gpu.device import memory_error
 
 UNANSWERED, RIGHT, WRONG, UNDECIDED = "not answered yet", "right", "wrong", "nothing can be claimed"
 WRITE, PREDICT, MEND = "write", "predict", "mend"  # the kinds: a function, a number or an order, a wrong program
 TODO = {MEND: "Mend it, then delete the line with the ..."}  # what a reader is to do with a stub
-PROGRESS = Path("my_exercises.txt")  # a line for each right answer: the day, and the exercise
-FOLDERS = (Path(), Path("notebooks"))  # where it may be: a kernel runs beside the notebooks, a terminal one above
 
 
 class Wrong(Exception):
@@ -248,41 +243,13 @@ def checker(exercises: Sequence[Exercise]) -> Callable:
     def check(name: str, answer: object, *, solution: bool = False) -> None:
         """Prints the verdict on an answer, and draws it where that helps. `solution`: the answer is the notebook's.
 
-        Notes right answers for readers who keep their progress. Raises ValueError for an exercise that is not here.
+        Raises ValueError for an exercise that is not here.
         """
         if name not in known:
             raise ValueError(f"there is no exercise {name!r} here; there are: {', '.join(known)}")
-        status, text, draw = judge(known[name], answer)
+        _, text, draw = judge(known[name], answer)
         print(text if not solution else text.replace(":", ", the solution:", 1))
         if draw:
             draw()
-        if status == RIGHT and not solution and (path := kept()):
-            try:
-                with path.open("a", encoding="utf-8") as file:
-                    print(datetime.date.today(), name, file=file)
-            except OSError as error:
-                print(f"(Your progress is not kept: {error})")
 
     return check
-
-
-def kept() -> Path | None:
-    """The file with the reader's progress, if they keep it."""
-    return next((folder / PROGRESS for folder in FOLDERS if (folder / PROGRESS).exists()), None)
-
-
-def listing(exercises: Sequence[Exercise], begin_to_keep: bool = False) -> None:
-    """Prints the exercises, and which were answered, if the reader keeps that: in notebooks/, or, without it, here."""
-    path = kept()
-    if begin_to_keep and not path:
-        path = (FOLDERS[1] if FOLDERS[1].is_dir() else FOLDERS[0]) / PROGRESS
-        writable(path)
-        path.touch()
-    lines = path.read_text(encoding="utf-8").splitlines() if path else []
-    answered = {line.split()[-1]: line.split()[0] for line in lines if line.strip()}
-    for e in exercises:
-        print(f"{e.name}  {e.kind:7s}  {e.title:50s}  {answered.get(e.name, '')}".rstrip())
-    answered = (
-        f"{len({e.name for e in exercises} & answered.keys())} answered, kept in {path}" if path else "see --keep"
-    )
-    print(f"{len(exercises)} exercises: {answered}.")
