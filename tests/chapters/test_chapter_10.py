@@ -23,7 +23,7 @@ needs_triton = pytest.mark.skipif(bool(with_triton.triton_missing()), reason=str
 @pytest.mark.parametrize(
     ("interpret", "chosen"),
     [
-        (True, "09 or of_kernels"),
+        (True, "10 or of_kernels"),
         # Wrong answers are interpreted in any case.
         pytest.param(False, "(09 or of_kernels) and not a_wrong_answer", marks=[pytest.mark.gpu, pytest.mark.cuda]),
     ],
@@ -64,7 +64,7 @@ def test_importing_the_chapter_leaves_triton_alone_and_its_kernels_say_why_they_
 
 
 def test_the_chapter_runs_to_its_end_without_triton_and_says_so(tmp_path):
-    notebook = nbformat.read(next((ROOT / "notebooks").glob("09_*.ipynb")), 4)
+    notebook = nbformat.read(next((ROOT / "notebooks").glob("10_*.ipynb")), 4)
     missing = "from mnist_gpu.faster import with_triton; with_triton.find_spec = lambda name: None"
     notebook.cells.insert(0, nbformat.v4.new_code_cell(missing))
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(tmp_path))  # raises a cell's error
