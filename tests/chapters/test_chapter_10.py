@@ -25,7 +25,7 @@ needs_triton = pytest.mark.skipif(bool(with_triton.triton_missing()), reason=str
     [
         (True, "10 or of_kernels"),
         # Wrong answers are interpreted in any case.
-        pytest.param(False, "(09 or of_kernels) and not a_wrong_answer", marks=[pytest.mark.gpu, pytest.mark.cuda]),
+        pytest.param(False, "(10 or of_kernels) and not a_wrong_answer", marks=[pytest.mark.gpu, pytest.mark.cuda]),
     ],
     ids=["interpreted", "compiled"],
 )
