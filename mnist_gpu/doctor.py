@@ -65,29 +65,22 @@ def report(findings: list[Finding]) -> str:
     return "\n".join(f"{marks[f.level]} {f.text}" + (f"\n        -> {f.remedy}" if f.remedy else "") for f in findings)
 
 
-def collectable(findings: list[Finding], device: str = "auto") -> str:
-    """The findings, the computer's name and environment (the CPU's if `device` can't be used) as one line of JSON."""
-    picked = torch.device("cpu")
-    with contextlib.suppress(ValueError):  # a finding says so
-        picked = pick_device(device)
-    here = environment(picked) | {"host": platform.node()}
-    found = [dataclasses.asdict(f) for f in findings]
-    return json_format.dumps({"works": works(findings), "environment": here, "findings": found})
-
-
 def run(
     device: Annotated[str, "the device to train on"] = "auto",
     json: Annotated[bool, "print it as one line of JSON, for a script to collect"] = False,
 ) -> int:
-    """Prints the report, or one line of JSON; 0 if training works, else 1.
+    """Prints the report, or one line of JSON, with the computer's name and environment; 0 if training works, else 1.
 
     Only the JSON goes to standard output, for a script that collects it over ssh; the rest goes to standard error.
     """
     with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
-        findings = diagnose(device)
-        text = collectable(findings, device) if json else report(findings)
-    print(text)
-    return 0 if works(findings) else 1
+        findings, picked = diagnose(device), torch.device("cpu")
+        with contextlib.suppress(ValueError):  # a finding says so
+            picked = pick_device(device)
+    found = {"works": works(findings), "environment": environment(picked) | {"host": platform.node()}}
+    found["findings"] = [dataclasses.asdict(f) for f in findings]
+    print(json_format.dumps(found) if json else report(findings))
+    return 0 if found["works"] else 1
 
 
 def gpu() -> Iterator[Finding]:

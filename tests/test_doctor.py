@@ -9,7 +9,7 @@ import torch
 
 from mnist_gpu import doctor, why_no_gpu
 from mnist_gpu.device import environment
-from mnist_gpu.doctor import Finding, collectable, diagnose, works
+from mnist_gpu.doctor import Finding, diagnose, works
 from mnist_gpu.webgpu.gpu import Adapter
 
 CARD = {"name": "NVIDIA GeForce RTX 3060", "driver_version": "580.95.05", "compute_cap": "8.6"}
@@ -179,9 +179,12 @@ def test_a_torchvision_that_cannot_be_imported_is_named_with_its_remedy(machine,
     assert works(findings)  # the default pipeline needs none
 
 
-def test_the_json_has_the_findings_the_environment_and_the_hosts_name_in_one_line(monkeypatch):
+def test_the_json_has_the_findings_the_environment_and_the_hosts_name_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(doctor.platform, "node", lambda: "seat-07")
-    text = collectable([Finding("ok", "fine"), Finding("error", "of two\nlines, π", "do that")], "cuda:77")
+    findings = [Finding("ok", "fine"), Finding("error", "of two\nlines, π", "do that")]
+    monkeypatch.setattr(doctor, "diagnose", lambda device: findings)
+    assert doctor.run("cuda:77", json=True) == 1
+    text = capsys.readouterr().out
     assert len(text.splitlines()) == 1 and text.isascii()  # whatever the collecting script's locale is
     found = json.loads(text)
     assert list(found) == ["works", "environment", "findings"] and found["works"] is False
