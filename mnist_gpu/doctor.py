@@ -74,13 +74,15 @@ def run(
     Only the JSON goes to standard output, for a script that collects it over ssh; the rest goes to standard error.
     """
     with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
-        findings, picked = diagnose(device), torch.device("cpu")
-        with contextlib.suppress(ValueError):  # a finding says so
-            picked = pick_device(device)
-    found = {"works": works(findings), "environment": environment(picked) | {"host": platform.node()}}
-    found["findings"] = [dataclasses.asdict(f) for f in findings]
-    print(json_format.dumps(found) if json else report(findings))
-    return 0 if found["works"] else 1
+        text = report(findings := diagnose(device))
+        if json:
+            picked = torch.device("cpu")
+            with contextlib.suppress(ValueError):  # a finding says so
+                picked = pick_device(device)
+            found = {"works": works(findings), "environment": environment(picked) | {"host": platform.node()}}
+            text = json_format.dumps(found | {"findings": [dataclasses.asdict(f) for f in findings]})
+    print(text)
+    return 0 if works(findings) else 1
 
 
 def gpu() -> Iterator[Finding]:
