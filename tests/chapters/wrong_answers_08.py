@@ -15,7 +15,7 @@ def a_share_each(thread, step, threads, count):
 
 wrong.value("08.1", "more than once", lambda thread, step, threads, count: min(step * threads + thread, count - 1))
 wrong.value("08.1", "where the last is", lambda thread, step, threads, count: step * threads + thread)
-wrong.value("08.1", "32 of 64 numbers", lambda thread, step, threads, count: thread if thread < count else None)
+wrong.value("08.1", "gives '32 of 64 numbers'", lambda thread, step, threads, count: None if step else thread)
 wrong.value("08.1", "had not ended", lambda *_: [None for _ in iter(int, 1)])
 
 wrong.value("08.2", "once a warp", lambda side, costs: [sum(costs[s] for s in w.tolist()) for w in side.split(32)])
@@ -24,11 +24,11 @@ wrong.value("08.2", "that no lane takes", lambda side, costs: [sum(costs) for _ 
 wrong.value("08.2", "for one that is not full", lambda s, costs: [sum(costs)] * (len(s) // 32))
 
 
-def tile(m, n, k, tiles, shared, multiprocessors, *, copies=2, fills=True, bytes_of=None):
+def tile(m, n, k, tiles, shared, multiprocessors, *, copies=2, fills=True, bytes_of=None, largest_of_equals=False):
     """The right answer, or one with another rule."""
 
     def moved(t):
-        return math.ceil(m / t) * math.ceil(n / t) * math.ceil(k / t) * t * t, t
+        return math.ceil(m / t) * math.ceil(n / t) * math.ceil(k / t) * t * t, -t if largest_of_equals else t
 
     found = [t for t in tiles if 4 * copies * t * t <= shared]
     found = [t for t in found if not fills or math.ceil(m / t) * math.ceil(n / t) >= multiprocessors]
@@ -39,3 +39,4 @@ wrong.value("08.3", "Two tiles have to fit", lambda *given: tile(*given, copies=
 wrong.value("08.3", "have no workgroup", lambda *given: tile(*given, fills=False))
 wrong.value("08.3", "largest need not move the fewest", lambda *given: tile(*given, bytes_of=lambda t: -t))
 wrong.value("08.3", "but should give None", lambda *given: tile(*given) or 8)
+wrong.value("08.3", "gives 16, but should give 8", lambda *given: tile(*given, largest_of_equals=True))

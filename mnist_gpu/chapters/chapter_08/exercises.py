@@ -55,6 +55,7 @@ def products() -> Iterator[tuple]:
         shared = 8 * largest**2 + random.choice((0, 0, -1, 1, 5000))
         yield *(random.randrange(1, 1000) for _ in range(3)), tiles, shared, random.choice((1, 2, 20, 50, 132))
     yield 64, 64, 64, [16, 8], 100, 1  # nothing fits
+    yield 64, 5, 128, [16, 8], 10**5, 1  # equally many bytes
     yield 64, 64, 64, [32, 16], 10**5, 16  # just enough workgroups, and as few bytes as memory allows
 
 
