@@ -9,7 +9,7 @@ import torch
 
 from mnist_gpu.chapters.chapter_08.exercises import EXERCISES, WARP, check  # noqa: F401
 from mnist_gpu.faster.ladder import rungs
-from mnist_gpu.measuring.drawing import OWN, PREDICTED, PUBLISHED, Series, columns, lines  # noqa: F401
+from mnist_gpu.measuring.drawing import OWN, PUBLISHED, Series, columns, number  # noqa: F401
 from mnist_gpu.measuring.prediction import SHEET, Card, named, sources  # noqa: F401
 from mnist_gpu.measuring.timing import interval, measure
 from mnist_gpu.webgpu.gpu import Call, Gpu
