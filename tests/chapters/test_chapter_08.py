@@ -1,36 +1,51 @@
-"""Chapter 08: the programs in its cells against cases by hand, its counting of bytes, and its sweeps."""
+"""Chapter 08: what its cells count against cases by hand, and the room's times and tables."""
 
 import ast
-import random
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from test_answers import CELLS
 
 from mnist_gpu.chapters import chapter_08 as lab
-from mnist_gpu.faster.ladder import RUNGS
-from mnist_gpu.model import make_model, step_flops
+from mnist_gpu.chapters.chapter_08.exercises import tile_of
 
 
 def defined(cell: str, name: str, **names):
     """What a cell of the notebook defines under this name, without what else it does; `names` are there before."""
     tree = ast.parse(next(c.source for c in CELLS["08"] if c.id == cell))
-    kept = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ImportFrom)]
-    namespace = {"torch": torch, "F": F, "lab": lab} | names
+    kept = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    namespace = {"torch": torch, "math": math} | names
     exec(compile(ast.Module(kept, []), cell, "exec"), namespace)
     return namespace[name]
 
 
-def a_batch(n, device="cpu"):
-    return torch.rand(n, 1, 28, 28, device=device), torch.randint(10, (n,), device=device)
+def test_a_card_is_full_once_its_schedulers_have_warps_to_change_between():
+    card = lab.named("H100")  # 132 multiprocessors of 4 schedulers of 32 lanes; a multiply-add takes 4 cycles
+    share = defined("inside-fill", "share_of_peak", threads=256)
+    assert share(card, 1) == pytest.approx(100 / 132 / 2)  # eight warps, two for each scheduler: half of its cycles
+    assert share(card, 132) == pytest.approx(50) and share(card, 264) == share(card, 528) == pytest.approx(100)
+    assert share(card, 265) == pytest.approx(100 * 265 / 396)  # one multiprocessor has three workgroups
+    assert defined("inside-fill", "share_of_peak", threads=32)(card, 132) == pytest.approx(100 / 16)
+    share = defined(
+        "inside-fill", "share_of_peak", threads=288
+    )  # nine warps, so one scheduler has three, of two cycles
+    assert share(lab.named("A100"), 108) == pytest.approx(75)
 
 
-def test_the_lanes_wait_for_warps_or_for_memory_or_are_full():
-    busy = defined("inside-latency", "busy", latency=96, interval=8, at_once=2)
-    assert busy(1, 4) == pytest.approx(4 / 100 / 2)  # four of every hundred cycles, half of the lanes
-    assert busy(10, 4) == pytest.approx(10 * busy(1, 4)) and busy(64, 4) == pytest.approx(4 / 8 / 2)
-    assert busy(64, 16) == busy(64, 40) == 1  # from as many instructions a load on, the lanes are the limit
+def test_what_a_kernel_needs_limits_the_resident_warps():
+    resident, card = defined("inside-occupancy", "resident"), lab.named("A100")
+    assert resident(card, 256, 32, 0) == 64 and resident(card, 1024, 32, 0) == 64  # as many as there are places
+    assert resident(card, 32, 32, 0) == resident(card, 1, 32, 0) == 32  # 32 blocks of one warp
+    assert resident(card, 256, 128, 0) == 16 and resident(card, 256, 255, 0) == 8  # registers
+    assert resident(card, 128, 32, 48 * 1024) == 12  # three blocks' shared memory
+
+
+def test_pieces_are_counted_once_whoever_asks_for_them():
+    pieces = defined("inside-pieces", "pieces")
+    assert [pieces(range(0, 32 * s, s)) for s in (1, 2, 4, 8, 16)] == [4, 8, 16, 32, 32]
+    assert pieces([7] * 32) == 1 and pieces([7, 8]) == 2 and pieces(range(32), 64) == 2
 
 
 def test_a_warp_whose_lanes_disagree_does_both_sides():
@@ -41,85 +56,33 @@ def test_a_warp_whose_lanes_disagree_does_both_sides():
     assert both_sides(torch.cat([same, ~same, one, ~one]), 40, 4).tolist() == [40, 4, 44, 44]
 
 
-def test_tables_of_cards_say_what_is_published_and_what_follows():
+def test_whole_tiles_are_fetched_and_the_fewest_bytes_win():
+    assert tile_of(65, 65, 65, [64, 33], 10**6, 1) == 33  # 8 rounds of 33 x 33 are less than 8 of 64 x 64
+    assert tile_of(64, 64, 64, [64, 33, 32], 10**6, 2) == 32 and tile_of(64, 64, 64, [64, 32], 8 * 64**2 - 1, 1) == 32
+    assert tile_of(64, 64, 64, [8], 511, 1) is None and tile_of(64, 64, 64, [8], 512, 65) is None
+
+
+def test_a_table_says_what_is_published_and_what_follows():
     text = lab.inside([lab.named("T4"), lab.named("RTX 4090")])
     assert [line.split()[-2:] for line in text.splitlines()[-2:]] == [["8.1", "82.6"]] * 2  # by lanes; on the sheet
-    text = lab.memories([lab.named("A100"), lab.named("T4")]).splitlines()
-    assert text[3].split()[-6:] == ["108", "x", "164", "KiB", "20", "23,101"]  # its shared memory
-    assert text[11].split()[-3:] == ["-", "-", "-"]  # the bus of the T4
 
 
-def test_the_formula_is_what_autograd_keeps_to_the_byte_whatever_the_sizes():
-    activations, kept = (defined("inside-held", name) for name in ("activations", "kept"))
-    for batch, width in [(1, 1), (128, 128), *((random.randint(1, 300), random.randint(1, 300)) for _ in range(10))]:
-        assert kept(make_model(width), *a_batch(batch)) == activations(batch, width)
+def test_as_many_calls_are_timed_together_as_take_long_enough():
+    asked = []
+    gpu = SimpleNamespace(kernel=str.upper, seconds=lambda calls: asked.append(calls) or 1e-3 * len(calls))
+    assert lab.timed(gpu, "copy", ("a", "out"), (4,), (2,), least=0.005) == pytest.approx([1e-3] * 10)
+    assert [len(calls) for calls in asked] == [1, 2, 4, 8] + [8] * 10
+    assert asked[-1][-1] == lab.Call("COPY", ("a", "out"), (4,), (2,))
 
 
-def test_live_bytes_are_those_of_the_tensors_that_are_there():
-    before = torch.zeros(3)
-    with lab.LiveBytes() as live:
-        a = torch.zeros(1000)
-        b = a.view(10, 100) + 1
-        c = b.t()  # no new storage
-        del b
-        assert live.now == 8000
-        del c
-        assert live.now == 4000
-        before.add_(1)  # made earlier, and so not counted
-        d = torch.zeros(500)
-    assert (live.now, live.peak) == (6000, 8000) and len(d) == 500
-    del a
-    assert live.now == 2000 and live.history[:3] == [("zeros", 4000), ("view", 4000), ("add", 8000)]
+def test_times_are_shown_relative_to_the_first_with_their_intervals():
+    found = lab.relative("it", {4: [1.0, *[2.0] * 8, 4.0], 8: [1.0, 1.0, *[2.0] * 7, 4.0]})
+    assert (found.xs, found.ys, found.lows, found.highs) == ([4, 8], [1, 1], [1, 0.5], [1, 1])
 
 
-def test_a_batch_in_parts_has_the_gradient_of_the_whole_takes_fewer_bytes_and_more_launches():
-    model, (images, labels) = make_model(64).double(), a_batch(2048)
-    cost, right = lab.cost_of_gradient(model, images.double(), labels)
-    expected = torch.autograd.grad(F.cross_entropy(model(images.double()), labels), list(model.parameters()))
-    assert torch.equal(right, torch.cat([g.flatten() for g in expected]))
-    assert cost["operations"] == sum(step_flops(2048, 64))
-    found, gradient = lab.cost_of_gradient(model, images.double(), labels, 7)  # parts of 293, and one of 290
-    assert (gradient - right).abs().max() < 1e-14 and found["operations"] == cost["operations"]
-    assert found["peak"] < cost["peak"] and found["launched"] > 5 * cost["launched"]
-    assert lab.costs({1: (cost, right), 7: (found, gradient)}, "parts").splitlines()[2].split()[1:4] == ["1.00x"] * 3
-
-
-def test_checkpointing_keeps_less_computes_more_and_gives_the_same_gradient():
-    def of(pieces):
-        torch.manual_seed(0)
-        return lab.cost_of_gradient(defined("inside-checkpointing", "Deep")(pieces, width=32), *a_batch(512))
-
-    (whole, right), (four, gradient) = of(1), of(4)
-    assert four["operations"] - whole["operations"] == 12 * 2 * 512 * 32 * 32  # twelve layers again
-    assert four["peak"] < whole["peak"] and torch.equal(gradient, right)
-
-
-@pytest.mark.cuda
-def test_the_allocators_peak_is_not_below_what_is_counted(gpu):
-    model, batch = make_model(512, device=gpu), a_batch(4096, gpu)
-    lab.accumulate(model, *batch, 1)  # which makes the gradients
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    with lab.LiveBytes() as live:
-        lab.accumulate(model, *batch, 1)
-    most = torch.cuda.max_memory_allocated() - before
-    assert live.peak <= most < 1.2 * live.peak + 32 * 2**20  # it rounds up, and products take some work space
-
-
-def test_a_curve_has_seconds_or_rates_with_their_intervals():
-    sweep = {4: [1.0, *[2.0] * 8, 4.0], 8: [1.0, 1.0, *[2.0] * 7, 4.0]}
-    found = lab.curve("a copy", sweep, per=1e-3)
-    assert (found.xs, found.ys, found.lows, found.highs) == ([4, 8], [2000] * 2, [2000, 1000], [2000] * 2)
-    found = lab.curve("a copy", sweep, work=lambda x: 8 * x)
-    assert (found.ys, found.lows, found.highs) == ([16, 32], [16, 32], [16, 64])
-
-
-@pytest.mark.cuda
-def test_a_kernel_is_timed_inside_a_graph(gpu):
-    small, large = (lab.timed(torch.Tensor.mul_, torch.rand(n, device=gpu), 1.0) for n in (256, 2**25))
-    assert 0 < max(small) < min(large)
-
-
-def test_every_rung_but_the_textbook_relieves_something():
-    assert all(rung.relieves or rung.base is None for rung in RUNGS)
-    assert {cause for rung in RUNGS for cause in rung.relieves} == {"loading", *lab.REGIMES}
+def test_a_compiled_kernel_is_timed_where_there_is_a_compiler(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    cpu = torch.device("cpu")
+    for missing, expected in ((None, [10, 10]), ("there is no compiler", [])):
+        monkeypatch.setattr(lab, "rungs", lambda names, why=missing: [SimpleNamespace(missing=lambda device: why)])
+        assert [len(times) for times in lab.fused(cpu, (1, 3), count=10).values()] == expected

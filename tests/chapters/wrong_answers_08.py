@@ -1,14 +1,22 @@
 """Wrong answers to chapter 08's exercises, each with a part of the hint that it gets."""
 
-import torch.nn.functional as F
+import math
+
 from wrong import WrongAnswers
 
 wrong = WrongAnswers()
 
 
-def parts_of(images, labels, parts):
-    return zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
+@wrong("08.1", "Which numbers does a warp read together")
+def a_share_each(thread, step, threads, count):
+    i = thread * math.ceil(count / threads) + step
+    return i if i < count else None
 
+
+wrong.value("08.1", "more than once", lambda thread, step, threads, count: min(step * threads + thread, count - 1))
+wrong.value("08.1", "where the last is", lambda thread, step, threads, count: step * threads + thread)
+wrong.value("08.1", "gives '32 of 64 numbers'", lambda thread, step, threads, count: None if step else thread)
+wrong.value("08.1", "had not ended", lambda *_: [None for _ in iter(int, 1)])
 
 wrong.value("08.2", "once a warp", lambda side, costs: [sum(costs[s] for s in w.tolist()) for w in side.split(32)])
 wrong.value("08.2", "sides add up", lambda side, costs: [max(costs[s] for s in w) for w in side.split(32)])
@@ -16,20 +24,19 @@ wrong.value("08.2", "that no lane takes", lambda side, costs: [sum(costs) for _ 
 wrong.value("08.2", "for one that is not full", lambda s, costs: [sum(costs)] * (len(s) // 32))
 
 
-def weighted(weight, reset=lambda model, i: model.zero_grad() if i == 0 else None):
-    """An answer that weights the parts so, and resets the gradient before some of them."""
+def tile(m, n, k, tiles, shared, multiprocessors, *, copies=2, fills=True, bytes_of=None, largest_of_equals=False):
+    """The right answer, or one with another rule."""
 
-    def answer(model, images, labels, parts):
-        for i, (some, theirs) in enumerate(parts_of(images, labels, parts)):
-            reset(model, i)
-            (F.cross_entropy(model(some), theirs) * weight(len(some), len(images), parts)).backward()
+    def moved(t):
+        return math.ceil(m / t) * math.ceil(n / t) * math.ceil(k / t) * t * t, -t if largest_of_equals else t
 
-    return answer
+    found = [t for t in tiles if 4 * copies * t * t <= shared]
+    found = [t for t in found if not fills or math.ceil(m / t) * math.ceil(n / t) >= multiprocessors]
+    return min(found, key=bytes_of or moved, default=None)
 
 
-wrong.value("08.3", "in .grad before is still in it", weighted(lambda some, images, _: some / images, lambda *_: None))
-wrong.value("08.3", "Only the last part's gradient", weighted(lambda *_: 1, lambda model, _: model.zero_grad()))
-wrong.value("08.3", "means of all parts are added up", weighted(lambda *_: 1))
-wrong.value("08.3", "count the same", weighted(lambda some, images, parts: 1 / parts))
-wrong.value("08.3", "12 at once", lambda model, images, labels, _: F.cross_entropy(model(images), labels).backward())
-wrong.value("08.3", "gone backward", lambda model, images, _, parts: [model(i) for i in images.tensor_split(parts)])
+wrong.value("08.3", "Two tiles have to fit", lambda *given: tile(*given, copies=0))
+wrong.value("08.3", "have no workgroup", lambda *given: tile(*given, fills=False))
+wrong.value("08.3", "largest need not move the fewest", lambda *given: tile(*given, bytes_of=lambda t: -t))
+wrong.value("08.3", "but should give None", lambda *given: tile(*given) or 8)
+wrong.value("08.3", "gives 16, but should give 8", lambda *given: tile(*given, largest_of_equals=True))

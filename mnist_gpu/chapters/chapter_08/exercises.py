@@ -1,15 +1,41 @@
-"""The checks of chapter 08's exercises: a warp that does every side, and a batch in parts."""
+"""The checks of chapter 08's exercises, by counts that hold on any device: pieces of memory, sides, bytes."""
 
+import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 
-from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Wrong, checker, compared, count_of
-from mnist_gpu.model import make_model
+from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker, compared, count_of, in_time, plain
 
 WARP = 32  # threads that execute the same instruction, on every NVIDIA GPU
+PIECE = 8  # float32 numbers in 32 bytes, which memory hands over together
+
+
+def read_by(answer: Callable, threads: int, count: int) -> str:
+    """What threads read together, warp by warp, if they read the numbers that the answer says."""
+    seen, pieces = Counter(), 0
+    for step in range(math.ceil(count / threads)):
+        for first in range(0, threads, WARP):
+            found = [plain(answer(thread, step, threads, count)) for thread in range(first, first + WARP)]
+            found = [i for i in found if i is not None]
+            if outside := [i for i in found if not 0 <= i < count]:
+                return f"number {outside[0]}, where the last is {count - 1}"
+            seen.update(found)
+            pieces += len({i // PIECE for i in found})
+    if len(seen) < count:
+        return f"{len(seen):,} of {count_of(count, 'number')}"
+    if max(seen.values()) > 1:
+        return f"{sum(n > 1 for n in seen.values()):,} of {count_of(count, 'number')} more than once"
+    return f"each number once, in {count_of(pieces, 'piece')} of 32 bytes"
+
+
+def loops() -> Iterator[tuple[int, int]]:
+    """Numbers of threads, and how many numbers they are to read."""
+    yield from ((32, 64), (64, 64), (64, 1), (64, 1000), (96, 95), (128, 1001), (32, random.randrange(500, 900)))
+    yield WARP * random.randrange(3, 9), random.randrange(2000, 4000)
 
 
 def sides() -> Iterator[tuple[torch.Tensor, list[int]]]:
@@ -21,48 +47,39 @@ def sides() -> Iterator[tuple[torch.Tensor, list[int]]]:
         yield torch.full((n,), random.randrange(len(costs))), costs
 
 
-def batches() -> Iterator[tuple]:
-    """A model, images, labels, the number of parts, and what is in the parameters' .grad before."""
-    for n, parts in ((12, 3), (44, 7), (9, 9), (10, 1), (random.randrange(20, 60), random.randrange(2, 20))):
-        for old in (0.0, 1.0):
-            images = torch.rand(n, 1, 28, 28, dtype=torch.float64)
-            yield make_model(9).double(), images, torch.randint(10, (n,)), parts, old
+def products() -> Iterator[tuple]:
+    """Sizes m, n, k of products, tiles to choose from, bytes of shared memory, multiprocessors."""
+    for _ in range(40):
+        tiles = random.sample([*range(4, 33), 48, 64, 96, 100, 128], random.randrange(2, 9))
+        largest = random.choice(tiles)
+        shared = 8 * largest**2 + random.choice((0, 0, -1, 1, 5000))
+        yield *(random.randrange(1, 1000) for _ in range(3)), tiles, shared, random.choice((1, 2, 20, 50, 132))
+    yield 64, 64, 64, [16, 8], 100, 1  # nothing fits
+    yield 64, 5, 128, [16, 8], 10**5, 1  # equally many bytes
+    yield 64, 64, 64, [32, 16], 10**5, 16  # just enough workgroups, and as few bytes as memory allows
 
 
-def left_by(answer: Callable, model, images, labels, parts: int, old: float) -> torch.Tensor:
-    """What the answer leaves in .grad, flat. Raises Wrong unless each part goes backward before the next forward."""
-    turns = []
-    model.register_forward_pre_hook(lambda _, given: turns.append(len(given[0])))
-    model.output.weight.register_hook(lambda _: turns.append("backward"))
-    for p in model.parameters():
-        p.grad = torch.full_like(p, old) if old else None
-    answer(model, images, labels, parts)
-    most, sizes = -(-len(images) // parts), [turn for turn in turns if turn != "backward"]
-    said = f"{count_of(len(images), 'image')} in {count_of(parts, 'part')}: the model gets"
-    if max(sizes, default=0) > most:
-        raise Wrong(f"{said} {max(sizes)} at once, and keeps the activations of more than {most}.")
-    if turns[1::2] != ["backward"] * len(sizes):
-        raise Wrong(f"{said} the next part before the last one has gone backward, if that ever does: both are kept.")
-    return torch.cat([p.grad.flatten() for p in model.parameters()])
+def tile_of(m, n, k, tiles, shared, multiprocessors, *, fits=True, fills=True, largest=False) -> int | None:
+    """The right tile, or the one of an answer that leaves a rule out."""
 
+    def moved(t: int) -> int:
+        return math.ceil(m / t) * math.ceil(n / t) * math.ceil(k / t) * 2 * 4 * t**2
 
-def gradients(model, images, labels, parts: int, old: float) -> torch.Tensor:
-    """Of each part the gradient of its mean loss `[parts, parameters]`."""
-    split = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
-    losses = [F.cross_entropy(model(some), theirs) for some, theirs in split]
-    each = [torch.autograd.grad(loss, list(model.parameters())) for loss in losses]
-    return torch.stack([torch.cat([g.flatten() for g in found]) for found in each])
-
-
-def whole(model, images, labels, parts: int, old: float) -> torch.Tensor:
-    """The gradient of the whole batch's mean loss, flat."""
-    return gradients(model, images, labels, 1, old)[0]
+    enough = [t for t in tiles if not fits or 8 * t**2 <= shared]
+    enough = [t for t in enough if not fills or math.ceil(m / t) * math.ceil(n / t) >= multiprocessors]
+    return max(enough, default=None) if largest else min(enough, key=lambda t: (moved(t), t), default=None)
 
 
 EXERCISES = (
+    Exercise("08.1", MEND, "From a CPU's loop to a GPU's", compared(
+        lambda threads, count: f"each number once, in {count_of(math.ceil(count / PIECE), 'piece')} of 32 bytes",
+        loops, run=partial(in_time, read_by),
+        given=lambda threads, count: f"{threads} threads and {count_of(count, 'number')}",
+        why=lambda threads, count, found: "Which numbers does a warp read together?" * ("piece" in str(found)),
+    )),
     Exercise("08.2", WRITE, "Warps of more than two sides", compared(
         lambda side, costs: [sum(costs[s] for s in warp.unique()) for warp in side.split(WARP)], sides,
-        run=lambda answer, *given: list(answer(*given)),
+        run=lambda answer, *given: in_time(lambda: list(answer(*given))),
         given=lambda side, costs: f"{count_of(len(side), 'lane')}, and sides of {costs} instructions",
         hints=(
             (lambda side, costs: [sum(costs[s] for s in warp) for warp in side.split(WARP)], "Count it once a warp."),
@@ -71,14 +88,14 @@ EXERCISES = (
         ),
         why=lambda side, costs, found: "There is one number for each warp, also for one that is not full.",
     )),
-    Exercise("08.3", MEND, "A large batch in parts", compared(
-        whole, batches, run=left_by,
-        given=lambda model, images, labels, parts, _: f"{count_of(len(images), 'image')} in {count_of(parts, 'part')}",
+    Exercise("08.3", WRITE, "A tile's size", compared(
+        tile_of, products, run=in_time,
+        given=lambda m, n, k, tiles, shared, sms: f"[{m}, {k}] times [{k}, {n}], tiles of {tiles}, {shared:,} bytes "
+        f"of shared memory, {count_of(sms, 'multiprocessor')}",
         hints=(
-            (lambda *given: whole(*given) + given[-1], "What was in .grad before is still in it."),
-            (lambda *given: gradients(*given)[-1], "Only the last part's gradient is left. What resets the others?"),
-            (lambda *given: gradients(*given).sum(0), "The means of all parts are added up."),
-            (lambda *given: gradients(*given).mean(0), "The parts' means count the same, whatever their size."),
+            (partial(tile_of, fits=False), "Two tiles have to fit into the shared memory at once."),
+            (partial(tile_of, fills=False), "Some multiprocessors have no workgroup."),
+            (partial(tile_of, largest=True), "The largest need not move the fewest: tiles at the edges are whole."),
         ),
     )),
 )  # fmt: skip

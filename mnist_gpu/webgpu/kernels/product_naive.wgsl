@@ -1,5 +1,5 @@
-// C = A B, each thread one number of C. A workgroup makes 16 x 16 of them and reads 32 values for every multiply-add 
-// it could share: 2 x 16 x 16 x K numbers, each of A and of B 16 times over.
+// C = A B, each thread one number of C. A workgroup makes 16 x 16 of them. For these it asks for 2 x 16 x 16 x k numbers,
+// 8 bytes a multiply-add; each of them 16 times, by 16 of its threads.
 struct Numbers { m: u32, n: u32, k: u32 }
 @group(0) @binding(0) var<storage, read> a: array<f32>;  // [m, k]
 @group(0) @binding(1) var<storage, read> b: array<f32>;  // [k, n]
