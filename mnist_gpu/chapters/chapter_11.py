@@ -81,7 +81,7 @@ def measure(group: Group, batches: Sequence[int], hidden: int, often: int = 5) -
 
 
 def weights_after(command: Sequence[str], *, kill: bool = False) -> dict[str, torch.Tensor]:
-    """The weights that a training saves in model.pt; `kill` ends one of its workers when there is a first checkpoint."""
+    """The weights that a training saves in model.pt; `kill` ends a worker when there is a first checkpoint."""
     ignored = watching(say=lambda busy: None)  # nothing is measured
     with ignored, tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
         training = pool.submit(copy_context().run, run_command, command, cwd=folder)
@@ -127,11 +127,13 @@ def left_by_ddp(loss_of_rank: Callable, x: torch.Tensor, y: torch.Tensor, ranks:
     for rank, (some, theirs) in enumerate(zip(x.tensor_split(ranks), y.tensor_split(ranks), strict=True)):
         weights = torch.ones(2, dtype=torch.float64, requires_grad=True)
         loss = loss_of_rank((some @ weights - theirs) ** 2, list(counts))
+        said = f"Rank {rank} of {ranks}, with {count_of(len(some), 'image')}, gives {loss!r}"
         try:
             gradients += torch.autograd.grad(loss, weights)
         except (RuntimeError, TypeError, AttributeError):
-            said = f"Rank {rank} of {ranks}, with {count_of(len(some), 'image')}, gives {loss!r}"
             raise Wrong(f"{said}. From it no .backward() reaches the weights, and other ranks would wait.") from None
+        if loss.isnan():
+            raise Wrong(f"{said}. What is the mean of no losses?")
     return torch.stack(gradients).mean(0)
 
 
@@ -164,7 +166,6 @@ mean_over_ranks = compared(
     lambda x, y, ranks: left_by_ddp(lambda losses, counts: losses.mean(), x, y, 1), inputs,  # one rank has all of them
     given=lambda x, y, ranks: f"The gradient over {count_of(len(x), 'image')} on {count_of(ranks, 'rank')}",
     run=partial(in_time, left_by_ddp),
-    why=lambda *given: "What is the mean of no losses?" * bool(given[-1].isnan().any()),
     hints=[
         (mistaken(lambda losses, counts: losses.sum() / sum(counts)), "DDP divides by the number of ranks, too."),
         (mistaken(lambda losses, counts: losses.sum()), "That is of a sum, divided by the ranks, not by the images."),

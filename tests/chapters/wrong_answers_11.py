@@ -1,5 +1,6 @@
 """Wrong answers to chapter 11's exercises, each with a part of its hint."""
 
+import itertools
 import math
 
 import torch
@@ -14,54 +15,38 @@ wrong.value("11.2", "counts too much", lambda losses, counts: losses.sum() / max
 wrong.value("11.2", "DDP divides by the number of ranks, too", lambda losses, counts: losses.sum() / sum(counts))
 wrong.value("11.2", "divided by the ranks, not by the images", lambda losses, counts: losses.sum())
 wrong.value("11.2", "no .backward() reaches", lambda losses, counts: losses)
-
-
-def scaled(losses, counts):
-    return losses.sum() * len(counts) / sum(counts)
+for zero in (0.0, torch.zeros((), requires_grad=True)):  # of no images
+    wrong.value("11.2", "would wait", lambda losses, counts, z=zero: of_mean(losses, counts) if len(losses) else z)
 
 
 @wrong("11.2", "What is the mean of no losses?")
-def mean_of_nothing(losses, counts):
+def of_mean(losses, counts):
     return losses.mean() * len(losses) * len(counts) / sum(counts)
 
 
-@wrong("11.2", "no .backward() reaches the weights")
-def nothing_of_no_images(losses, counts):
-    return scaled(losses, counts) if len(losses) else 0.0
+def messages(n, parameters, latency, bandwidth):
+    return 2 * latency + 8 * (n - 1) / n * parameters / bandwidth
 
 
-@wrong("11.2", "other ranks would wait")
-def fresh_zero(losses, counts):
-    return scaled(losses, counts) if len(losses) else torch.zeros((), requires_grad=True)
-
-
-def saved(n, parameters, image, latency, bandwidth, messages=2):
-    return math.floor((messages * latency + 8 * (n - 1) / n * parameters / bandwidth) / image) + 1
-
-
-wrong.value("11.3", "Each process still computes its part", saved)
+wrong.value("11.3", "still computes its part", lambda n, p, image, *link: math.floor(messages(n, p, *link) / image) + 1)
 
 
 @wrong("11.3", "The loss is a message, too")
-def one_message(*given):
-    needed = saved(*given, messages=1)
-    return needed + math.ceil(needed / (given[0] - 1))
+def one_message(n, p, image, latency, bandwidth):
+    talk = messages(n, p, latency, bandwidth) - latency
+    return next(b for b in itertools.count(1) if (b - math.ceil(b / n)) * image > talk)
 
 
 @wrong("11.3", "a whole number of images")
-def parts_of_images(n, parameters, image, latency, bandwidth):
-    talk = 2 * latency + 8 * (n - 1) / n * parameters / bandwidth
-    return math.floor(talk / image / (1 - 1 / n)) + 1
+def parts_of_images(n, p, image, *link):
+    return math.floor(messages(n, p, *link) / image / (1 - 1 / n)) + 1
 
 
 @wrong("11.3", "should give 66")
-def equally_long(*given):
-    needed = saved(*given) - (given[1] == 2**20)  # the one case without a rest
-    return needed + math.ceil(needed / (given[0] - 1))
+def equally_long(n, p, image, *link):
+    return next(b for b in itertools.count(1) if (b - math.ceil(b / n)) * image >= messages(n, p, *link))
 
 
 @wrong("11.3", "had not ended")
-def never(n, parameters, image, latency, bandwidth):
-    batch = 1
-    while batch * image > -latency:
-        batch += 1
+def never(n, p, image, *link):
+    return next(b for b in itertools.count(1) if b * image < 0)
