@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = sorted((ROOT / "notebooks").glob("0[1-6]_*.ipynb"))  # the second edition's
+CHAPTERS = [p for p in sorted((ROOT / "notebooks").glob("*.ipynb")) if p.name < "07" or p.name[:2] == "11"]
 
 pytestmark = pytest.mark.long  # every notebook is executed without it already
 
