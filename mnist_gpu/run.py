@@ -134,11 +134,11 @@ class Training:
 
     def resume(self) -> None:
         """Puts a checkpoint's state and history in place on every rank; another training's is a CheckpointError."""
-        path, share = self.settings["resume"], self.group.share
-        if self.settings["save"] == path and not share(path.exists()):
+        path, of_first = self.settings["resume"], self.group.of_first
+        if self.settings["save"] == path and not of_first(path.exists):
             print(f"{path} is not there yet: starting at the beginning", flush=True)
             return
-        content = self.group.of_first(lambda: checkpoint.read(path))  # one machine may have the file alone
+        content = of_first(lambda: checkpoint.read(path))  # one machine may have the file alone
         theirs, ours = content.get("configuration", {}), self.settings
         if other := [f"{k} is {theirs.get(k)}, not {ours[k]}" for k in SAME if theirs.get(k) != ours[k]]:
             raise checkpoint.CheckpointError(f"{path} is of another training: its {', its '.join(other)}")

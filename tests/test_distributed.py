@@ -23,38 +23,34 @@ from epoch_in_float64 import CASES, losses_of
 
 from mnist_gpu import device as device_module
 from mnist_gpu.__main__ import main
+from mnist_gpu.chapters.chapter_11 import torchrun
 from mnist_gpu.faster import distributed as module
 from mnist_gpu.faster.distributed import make_distributed_step, pick_local_device
+from mnist_gpu.measuring.commands import run_command
 from mnist_gpu.measuring.operations import Operations
 from mnist_gpu.model import make_model
 from mnist_gpu.run import run_training
 
-TESTS = Path(__file__).resolve().parent
 TRAIN = ["-m", "mnist_gpu", "train", "--device", "cpu"]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}  # torchrun would warn that it sets this
-
-
-def torchrun(processes, *options):
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *options]
-
-
-def run(command, **options):
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240, env=ENVIRONMENT, **options)
 
 
 def trained(command, path):
-    """The losses of every batch of the run's last epoch, which it writes to `path`, and what it printed."""
-    answer = run([*command, "--json", path])
-    assert answer.returncode == 0, answer.stderr
-    return json.loads(path.read_text(encoding="utf-8"))["epochs"], answer.stdout
+    """The run's epochs, with the losses of every batch, which it writes to `path`, and what it printed."""
+    said = run_command([*command, "--json", path], timeout=240)
+    return json.loads(path.read_text(encoding="utf-8"))["epochs"], said
 
 
-def weights(path):
-    return torch.load(path, weights_only=True)["model"]
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
-def same(a, b):
-    return all(torch.equal(a[name], b[name]) for name in a)
+def run_rank(rank, processes, port, *options):
+    """One process as torchrun would start it, and what it said."""
+    place = {"RANK": rank, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place = os.environ | {name: str(value) for name, value in place.items()}
+    return subprocess.run([sys.executable, *options], env=place, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -87,58 +83,45 @@ def test_the_command_under_torchrun_has_the_losses_of_one_process_and_rank_0_alo
     assert "2 processes" in said and "batches of 256, learning rate 0.02" in said
 
 
-def quietly(**options):
-    """A training in a forked process: it need not import PyTorch anew, which takes longer than the training."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    torch.set_num_threads(1)
-    os._exit(run_training(device="cpu", hidden=16, batch_size=512, epochs=12, **options).status)
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # that it has threads: none of them is needed
 def test_a_training_that_is_killed_at_any_moment_goes_on_to_the_very_same_weights(tmp_path):
-    def start(**options):
+    def quietly(**options):  # in a forked process, which need not import PyTorch anew
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        torch.set_num_threads(1)
+        os._exit(run_training(device="cpu", hidden=16, batch_size=512, epochs=12, **options).status)
+
+    def ended(timeout=None, **options):
+        """The exit code; of a process that is killed after `timeout` seconds, the signal's."""
         process = multiprocessing.get_context("fork").Process(target=quietly, kwargs=options)
         process.start()
-        return process
+        process.join(timeout)
+        process.kill()
+        process.join()
+        return process.exitcode
 
     begin = time.monotonic()
-    whole = start(save=tmp_path / "whole.pt")
-    whole.join()
+    assert ended(save=tmp_path / "whole.pt") == 0
     seconds = time.monotonic() - begin
-    assert whole.exitcode == 0
     path, chance, kills, again = tmp_path / "killed.pt", random.Random(0), 0, True
+    whole = torch.load(tmp_path / "whole.pt", weights_only=True)["model"]
     while kills < 10 or again:
-        process = start(save=path, every_epoch=True, resume=path)
-        process.join(chance.uniform(0, 0.7) * seconds if kills < 10 else None)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            kills += 1
-        assert process.exitcode in (0, -signal.SIGKILL)
-        again = process.exitcode != 0
+        timeout = chance.uniform(0, 0.7) * seconds if kills < 10 else None
+        code = ended(timeout, save=path, every_epoch=True, resume=path)
+        assert code in (0, -signal.SIGKILL)
+        kills, again = kills + (code != 0), code != 0
         if not again:  # it came to the end; the next one starts anew
-            assert same(weights(path), weights(tmp_path / "whole.pt"))
             content = torch.load(path, weights_only=True)
+            assert all(torch.equal(content["model"][name], whole[name]) for name in whole)
             assert content["epoch"] == 12 and [e["number"] for e in content["history"]] == list(range(1, 13))
             path.unlink()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_meets_nobody_says_where_within_the_timeout(rank):
     """Rank 0 waits for a second one, rank 1 finds nobody who listens."""
-    port = free_port()
-    place = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    start = time.monotonic()
-    answer = subprocess.run(
-        [sys.executable, *TRAIN, "--timeout", "3"], env=ENVIRONMENT | place, capture_output=True, text=True, timeout=120
-    )
+    port, start = free_port(), time.monotonic()
+    answer = run_rank(rank, 2, port, *TRAIN, "--timeout", "3")
     assert answer.returncode == 2
     assert f"rank {rank} of 2 could not meet the others at 127.0.0.1:{port} within 3 s" in answer.stderr
     assert "Traceback" not in answer.stderr and time.monotonic() - start < 60
@@ -147,15 +130,13 @@ def test_a_rank_that_meets_nobody_says_where_within_the_timeout(rank):
 LEAVE = """
 import contextlib, sys, torch
 from pathlib import Path
-from torch.nn.parallel import DistributedDataParallel
-from mnist_gpu.faster.distributed import join, make_distributed_step
-from mnist_gpu.model import make_model
+from mnist_gpu.faster.distributed import join, make_distributed_step, DistributedDataParallel
 
 def threads():
     print(*sorted({path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}))
 
 def work():
-    model = DistributedDataParallel(make_model(8))
+    model = DistributedDataParallel(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)))
     make_distributed_step(model, torch.optim.SGD(model.parameters()))(torch.zeros(2, 1, 28, 28), torch.zeros(2).long())
     threads()
     if "fail" in sys.argv:
@@ -171,9 +152,7 @@ threads()
 @pytest.mark.parametrize("how", ["work", "fail"])
 def test_leaving_the_group_ends_its_threads(how):
     """One that outlives the group may still hold a tensor when Python ends, and then kills the process."""
-    place = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, "-c", LEAVE, how]
-    answer = subprocess.run(command, env=ENVIRONMENT | place, capture_output=True, text=True, timeout=120)
+    answer = run_rank(0, 1, free_port(), "-c", LEAVE, how)
     assert answer.returncode == 0, answer.stderr
     within, after = answer.stdout.splitlines()
     assert "gloo" in within and "gloo" not in after
@@ -202,7 +181,8 @@ def test_two_machines_have_the_losses_of_one(tmp_path):
     if not shutil.which("ip") or os.geteuid() != 0:
         pytest.skip("network namespaces need root and iproute2")
     options = ["--device", "cpu", "--epochs", "1", "--timeout", "60"]
-    answer = run([TESTS / "two_machines.sh", sys.executable, tmp_path, *options])
+    command = [Path(__file__).with_name("two_machines.sh"), sys.executable, tmp_path, *options]
+    answer = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=240)
     if answer.returncode == 77:
         pytest.skip(f"this system does not allow network namespaces: {answer.stderr.strip()[:200]}")
     assert answer.returncode == 0, answer.stderr
@@ -244,17 +224,13 @@ def test_a_rank_may_be_told_its_device_and_takes_the_cpu_if_its_gpu_runs_no_kern
     assert pick_local_device("auto") == torch.device("cpu") and "CPU" in capsys.readouterr().out
 
 
-def test_more_processes_than_gpus_is_an_error_that_says_what_to_do(two_gpus, monkeypatch):
+def test_a_rank_without_a_gpu_or_a_backend_is_told_what_to_do(two_gpus, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ValueError, match=r"process 3 .* 2 GPUs: .*--device cpu"):
         pick_local_device("auto")
     assert two_gpus == []
-
-
-def test_processes_cannot_share_a_gpu_without_a_backend(monkeypatch):
     for where in (module, device_module):
         monkeypatch.setattr(where, "accelerator", lambda: torch.device("mps"))
-    monkeypatch.setattr(device_module, "kernel_error", lambda device: None)
     with pytest.raises(ValueError, match=r"mps.*--device cpu"):
         pick_local_device("auto")
 

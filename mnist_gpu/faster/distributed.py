@@ -42,14 +42,6 @@ class Group:
         """The model for the step: every backward pass then averages the gradients over all ranks."""
         return DistributedDataParallel(model) if self.processes > 1 else model
 
-    def share(self, value):
-        """Rank 0's `value` (anything that can be pickled) on all ranks."""
-        if self.processes == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
-
     def of_first(self, function: Callable[[], object]):
         """What `function` returns on rank 0, on all ranks; so is its error, or the others would only lose contact."""
         value = error = None
@@ -57,7 +49,9 @@ class Group:
             value = function() if self.first else None
         except (OSError, ValueError) as raised:  # what a file, or what is in it, can do
             error = raised
-        value, error = self.share((value, error))
+        if self.processes > 1:
+            dist.broadcast_object_list(box := [value, error], src=0)
+            value, error = box
         if error is not None:
             raise error
         return value
@@ -109,8 +103,9 @@ def _meet(group: Group, timeout: float) -> None:
     importlib.import_module("torch.distributed.nn.functional")
     try:
         store, _, _ = next(dist.rendezvous("env://", timeout=patience))
-        # After a restart torchrun's store still holds the addresses of the workers that died, under the same names.
-        store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        # After a restart, or after a larger group, torchrun's store still holds addresses under the same names.
+        attempt = f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')} of {group.processes}"
+        store = dist.PrefixStore(attempt, store)
         backend = BACKENDS[group.device.type]
         dist.init_process_group(backend, store=store, rank=group.rank, world_size=group.processes, timeout=patience)
     except (dist.DistError, RuntimeError, ValueError, OSError) as error:
