@@ -56,17 +56,12 @@ def test_every_part_is_measured(gpu_too, request):
     assert all(len(m.seconds) == 2 and min(m.seconds) > 0 and m.device == device.type for m in found)
 
 
-@pytest.fixture
-def parts_of():
-    """The subtractions, as they stand in the notebook."""
+def test_a_step_is_made_of_its_causes_and_none_of_them_is_below_zero():
     notebook = Path(__file__).resolve().parents[2] / "notebooks" / "06_where_the_time_goes.ipynb"
     cells = ["".join(c["source"]) for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"]]
     (definition,) = [c.split("\n\n\n")[0] for c in cells if c.startswith("def parts_of(")]
     exec(definition, names := {})
-    return names["parts_of"]
-
-
-def test_a_step_is_made_of_its_causes_and_none_of_them_is_below_zero(parts_of):
+    parts_of = names["parts_of"]
     found = parts_of(SECONDS, 3.0, 0.5, "textbook")
     expected = {
         "loading": 10, "loading: slows the step": 2, "copying": 0.1, "launches": 2, "bytes": 1, "operations": 64,

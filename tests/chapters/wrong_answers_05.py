@@ -47,7 +47,6 @@ wrong.value("05.2", "of the asking only", partial(timed, ended=False))
 wrong.value("05.2", "always taken later", partial(timed, in_turn=False))
 wrong.value("05.2", "the seconds of every round", lambda a, b, rounds, clock, wait: ([1.0] * rounds, [1.0] * rounds))
 wrong.value("05.2", "other calls are in it", lambda *given: [[min(each)] * given[2] for each in timed(*given)])
-wrong.value("05.2", "Is there a return?", lambda *given: None)
 wrong.value("05.2", "the seconds of every round", lambda a, b, rounds, *given: timed(a, b, rounds - 1, *given))
 
 
