@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from mnist_gpu.device import pick_device
 from mnist_gpu.measuring.drawing import PALETTE, Drawn
-from mnist_gpu.measuring.exercises import MEND, Exercise, checker, compared, same
+from mnist_gpu.measuring.exercises import MEND, Exercise, checker, compared, in_time, same
 from mnist_gpu.training import Epoch, Evaluation, evaluate, make_step
 
 READS = {"item", "cpu", "tolist", "numpy", "equal", "nonzero", "__array__", "__bool__", "__float__", "__int__"}
@@ -67,13 +67,18 @@ def _trainings(*counts: int) -> Iterator[tuple[nn.Module, torch.optim.Optimizer,
 
 
 def _trained(answer: Callable, model: nn.Module, optimizer: torch.optim.Optimizer, batches: list) -> tuple:
-    """The numbers in the rows that `answer` gives, the weights after it, what these numbers are, and what was read."""
+    """The numbers in the rows that `answer` gives, the weights after it, and what is wrong with how it got there."""
+    before, wrong = parameters_to_vector(model.parameters()).detach(), ""
     with Watch(len(batches)) as watch:
         given = [x for row in answer(model, optimizer, batches) for x in row]
-    kinds = {f"tensor{' with a graph' * x.requires_grad}" if torch.is_tensor(x) else "number" for x in given}
     weights = parameters_to_vector(model.parameters()).detach()
-    values = torch.tensor([float(torch.as_tensor(x).detach()) for x in given])
-    return values, weights, ", ".join(sorted(kinds)), ", ".join(sorted(watch.reads))
+    if same(weights, before):
+        wrong = "No weight has changed: is there a gradient when the optimizer needs it, and does it use it?"
+    elif watch.reads:
+        wrong = f"Python waits in too many steps: it calls {', '.join(sorted(watch.reads))} (print calls __repr__)."
+    elif any(torch.is_tensor(x) and x.requires_grad for x in given):
+        wrong = "A loss with its graph keeps all that the graph needs: every activation."
+    return torch.tensor([float(torch.as_tensor(x).detach()) for x in given]), weights, wrong
 
 
 def _losses(model: nn.Module, optimizer: torch.optim.Optimizer, batches: list, keep: bool = False) -> list:
@@ -87,63 +92,42 @@ def _reports(model: nn.Module, optimizer: torch.optim.Optimizer, batches: list) 
     return [[h.mean().item(), h.max().item()] for h in hundreds if len(h) == 100]
 
 
-def _why(model: nn.Module, optimizer: torch.optim.Optimizer, batches: list, found: tuple) -> str | None:
-    if same(found[1], parameters_to_vector(model.parameters())):
-        return "No weight has changed: is there a gradient when the optimizer needs it, and does it use it?"
-    if found[3]:
-        return f"Python waits for the device in too many steps: it calls {found[3]} (if: __bool__; print: __repr__)."
-    return "Whoever keeps a loss with its graph keeps all that the graph needs." if "graph" in found[2] else None
-
-
 def _passes() -> Iterator[tuple[nn.Module, list]]:
-    some = [random.randrange(20, 40)] * 3 + [random.randrange(1, 10)]
-    for i, sizes in enumerate([[7, 7, 7, 2], [30, 1], [5], [1, 1], some, [3, 9, 4]] * 2):
+    for i, sizes in enumerate([[7, 7, 7, 2], [30, 1], [5], [1, 1], [25, 25, 4], [3, 9, 4]] * 2):
         batches = _batches(sizes, 6, 4)
         model = nn.Sequential(nn.Linear(6, 11), nn.ReLU(), nn.Dropout(0.5), nn.Linear(11, 4)).to(batches[0][0].device)
         yield model.train(i < 6), batches
 
 
 def _passed(answer: Callable, model: nn.Module, batches: list) -> tuple:
-    """The mean that is given, the passes in training mode, those that record gradients, and the mode after."""
-    passes = []  # was it in training mode, and were gradients recorded?
+    """The mean that is given, and what is wrong with how it was found."""
+    before, passes = model.training, []  # of each: was it in training mode, and were gradients recorded?
     model.register_forward_hook(lambda model, *_: passes.append((model.training, torch.is_grad_enabled())))
-    found = torch.as_tensor(answer(model, batches)).detach().cpu()
-    return found, sum(mode for mode, _ in passes), sum(recorded for _, recorded in passes), model.training
-
-
-def _parts(model: nn.Module, batches: list) -> torch.Tensor:
-    """The batches' mean losses and sizes, `[2, batches]`."""
-    return torch.tensor([[evaluate(model, [batch]).loss, len(batch[1])] for batch in batches]).T
-
-
-def _why_no_mean(model: nn.Module, batches: list, found: tuple) -> str | None:
-    if found[1]:
-        return "In training mode the model's dropout leaves out other units at every call."
-    if found[2]:
-        return "Gradients were recorded: the activations of all batches are kept for a backward pass."
-    return None if found[3] == model.training else "The model has to be left in the mode in which it came."
+    found, wrong = torch.as_tensor(answer(model, batches)).detach().cpu(), ""
+    if any(training for training, _ in passes):
+        wrong = "In training mode the model's dropout leaves out other units at every call."
+    elif any(recorded for _, recorded in passes):
+        wrong = "Gradients were recorded: the activations of all batches are kept for a backward pass."
+    elif model.training != before:
+        wrong = "The model has to be left in the mode in which it came."
+    return found, wrong
 
 
 EXERCISES = (
     Exercise("04.1", MEND, "A step that learns nothing", compared(
-        partial(_trained, _losses), partial(_trainings, 4, 4, 4), why=_why,
-        run=lambda step, *training: _trained(lambda m, o, batches: [[step(m, o, *b)] for b in batches], *training),
-        given=lambda _model, _sgd, batches: f"{len(batches)} steps (losses, weights, what losses are, what waits)",
+        partial(_trained, _losses), partial(_trainings, 4, 4, 4),
+        run=lambda step, *training: in_time(_trained, lambda m, o, all_: [[step(m, o, *b)] for b in all_], *training),
+        given=lambda _model, _sgd, batches: f"{len(batches)} steps (their losses, the weights, what is wrong)",
         hints=[(partial(_trained, partial(_losses, keep=True)), "The gradients of the steps before are still there.")],
     )),
     Exercise("04.2", MEND, "The hidden waits", compared(
-        partial(_trained, _reports), partial(_trainings, 203, 99, 317), run=_trained, why=_why,
-        given=lambda _model, _sgd, batches: f"{len(batches)} steps (reports, weights, what is reported, what waits)",
+        partial(_trained, _reports), partial(_trainings, 203, 99, 100), run=partial(in_time, _trained, seconds=10.0),
+        given=lambda _model, _sgd, batches: f"{len(batches)} steps (the reports, the weights, what is wrong)",
     )),
     Exercise("04.3", MEND, "The mean of a pass", compared(
-        partial(_passed, lambda *pass_: evaluate(*pass_).loss), _passes, run=_passed, why=_why_no_mean,
-        given=lambda model, batches: f"Batches of {[len(labels) for _, labels in batches]} (the mean, passes in "
-                                     "training mode, passes that record gradients, the mode after)",
-        hints=[(partial(_passed, answer), hint) for answer, hint in (
-            (lambda *pass_: _parts(*pass_)[0].mean(), "Images of a small batch count for more than others."),
-            (lambda *pass_: _parts(*pass_).prod(0).mean(), "That is the sum over the number of batches."),
-            (lambda *pass_: _parts(*pass_)[0].sum() / _parts(*pass_)[1].sum(), "Means of batches were added."),
-        )],
+        partial(_passed, lambda *pass_: evaluate(*pass_).loss), _passes, run=partial(in_time, _passed),
+        given=lambda _model, batches: f"Batches of {[len(labels) for _, labels in batches]} (the mean, what is wrong)",
+        why=lambda _model, _batches, found: "Every image counts once: add them all, then divide." * (not found[1]),
     )),
 )  # fmt: skip
 check = checker(EXERCISES)

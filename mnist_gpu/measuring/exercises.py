@@ -77,7 +77,7 @@ def compared(
             try:
                 found = plain(run(answer, *copy.deepcopy(arguments)))
             except TimeoutError as late:
-                raise Wrong(f"{given(*arguments)}: {late} {why(*arguments, late) or ''}".rstrip()) from None
+                raise Wrong(f"{given(*arguments)}: {late}") from None
             if same(found, expected):
                 continue
             others = ((instead(*copy.deepcopy(arguments)), hint) for instead, hint in hints)
@@ -233,7 +233,7 @@ def _stopped(error: Exception, answer: object) -> str:
     file = getattr(getattr(answer, "__code__", None), "co_filename", None)
     if lines := [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]:
         return f"It stops in line {lines[-1]} of its cell with {text}"
-    return f"What it gives cannot be used: {text}"
+    return f"What it gives cannot be used: {text}{'. Is there a return?' * ('NoneType' in text)}"
 
 
 def checker(exercises: Sequence[Exercise]) -> Callable:

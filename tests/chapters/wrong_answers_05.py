@@ -1,7 +1,7 @@
 """Wrong answers to chapter 05's exercises, each with a part of the hint that it gets."""
 
 from functools import partial
-from statistics import median
+from statistics import mean, median
 
 from wrong import WrongAnswers
 
@@ -41,12 +41,13 @@ def timed(a, b, rounds, clock, wait, *, warm=True, idle=True, ended=True, in_tur
     return seconds
 
 
-wrong.value("05.2", "a first call, which sets things up", partial(timed, warm=False))
+wrong.value("05.2", "a first call in it", partial(timed, warm=False))
 wrong.value("05.2", "still at work on them", partial(timed, idle=False))
 wrong.value("05.2", "of the asking only", partial(timed, ended=False))
 wrong.value("05.2", "always taken later", partial(timed, in_turn=False))
+wrong.value("05.2", "the seconds of every round", lambda a, b, rounds, clock, wait: ([1.0] * rounds, [1.0] * rounds))
+wrong.value("05.2", "other calls are in it", lambda *given: [[min(each)] * given[2] for each in timed(*given)])
 wrong.value("05.2", "the seconds of every round", lambda a, b, rounds, *given: timed(a, b, rounds - 1, *given))
-wrong.value("05.2", "had not ended", lambda a, b, *given: [a() for _ in iter(int, 1)])
 
 
 def mistakes(report, *, sides=("old", "new"), **rules):
@@ -58,9 +59,14 @@ def mistakes(report, *, sides=("old", "new"), **rules):
 
 for rule in (
     {"not_waited_for": lambda s: median(s["seconds"]) < s["operations"] / s["rate"]},
+    {"not_waited_for": lambda s: min(s["seconds"]) <= s["operations"] / s["rate"]},
     {"cold_start": lambda s: s["seconds"][0] > 10 * median(s["seconds"])},
+    {"cold_start": lambda s: s["seconds"][0] > 10 * mean(s["seconds"][1:] or s["seconds"])},
     {"idle_cores": lambda s: s["threads"] == 1 < s["cores"]},
     {"too_few_times": lambda s: len(s["seconds"]) < 7},
+    {"too_few_times": lambda s: len(s["seconds"]) < 5},
 ):
     wrong.value("05.3", f"again of: {min(rule).replace('_', ' ')}.", partial(mistakes, **rule))
 wrong.value("05.3", "again of: too few times", partial(mistakes, sides=["old"]))
+for name in ("05.1", "05.2", "05.3"):
+    wrong.value(name, "had not ended", lambda *given: [0 for _ in iter(int, 1)])

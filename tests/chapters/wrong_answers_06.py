@@ -1,5 +1,6 @@
 """Wrong answers to chapter 06's exercises."""
 
+import itertools
 from functools import partial
 
 from wrong import WrongAnswers
@@ -22,7 +23,6 @@ wrong.value("06.1", "was found before", partial(account, known=True, most=2))
 wrong.value("06.1", "should give 'nothing'", partial(account, nothing=0.0))
 wrong.value("06.1", "should give 'too much'", partial(account, too_much="unexplained"))
 wrong.value("06.1", "should give 'unexplained'", partial(account, most=2))
-wrong.value("06.1", "Of the causes left, each saves", partial(account, near=99))  # it saves too much
 wrong.value("06.1", "Of the causes left, each saves", partial(account, near=1.2))
 
 
@@ -32,19 +32,11 @@ def batch(inputs, outputs, ridge, *, size=4, weights=1, written=1, most=0):
     return max(1, -(-ridge * size * weights * inputs * outputs // image)) + most if image > 0 else None
 
 
-def endless(inputs, outputs, ridge):
-    b = 1
-    while 2 * b * inputs * outputs < ridge * 4 * (b * inputs + inputs * outputs + b * outputs):
-        b += 1
-    return b
-
-
-wrong.value("06.2", "The weights are read, too, once a batch", partial(batch, weights=0))
-wrong.value("06.2", "The result, [B, outputs], is written", partial(batch, written=0))
-wrong.value("06.2", "A float32 has four bytes", partial(batch, size=1))
-wrong.value("06.2", "operations per byte; with one fewer it is", partial(batch, most=1))
+wrong.value("06.2", "Is it the smallest?", partial(batch, weights=0))
+wrong.value("06.2", "Is it the smallest?", partial(batch, written=0))
+wrong.value("06.2", "Is it the smallest?", partial(batch, size=1))
 wrong.value("06.2", "A batch is a whole number from 1", partial(batch, most=-0.5))
-wrong.value("06.2", "Does every layer have a batch?", endless)
+wrong.value("06.2", "had not ended", lambda *layer: next(b for b in itertools.count(1) if batch(*layer) == b))
 
 
 def removed(host, gpu, *, largest=max, least=True):
@@ -56,4 +48,7 @@ def removed(host, gpu, *, largest=max, least=True):
 
 wrong.value("06.3", "a step is not their sum", lambda host, gpu: removed(host | gpu, {}))
 wrong.value("06.3", "A step still waits for the other side", lambda *sides: removed(*sides, least=False))
-wrong.value("06.3", "name the largest", lambda *sides: removed(*sides, largest=min))
+wrong.value("06.3", "the largest cause", lambda *sides: removed(*sides, largest=min))
+for name in ("06.1", "06.3"):
+    wrong.value(name, "had not ended", lambda *given: [0 for _ in iter(int, 1)])
+wrong.value("06.3", "the time now", lambda *sides: (removed(*sides)[0], 1 / removed(*sides)[1]))

@@ -122,10 +122,10 @@ def test_an_answer_that_does_not_end_is_ended_and_its_input_named():
 
     limit = compared(
         right=lambda x: None, inputs=lambda: [(0,), (7,)], given=lambda x: f"For {x}",
-        run=lambda *given: in_time(*given, seconds=0.2), why=lambda x, found: f"({type(found).__name__})",
+        run=lambda *given: in_time(*given, seconds=0.2),
     )  # fmt: skip
     found = judge(about(limit), searching)
-    assert found.status == WRONG and "For 7: it had not ended after 0.2 seconds. (TimeoutError)" in found.text
+    assert found.status == WRONG and "For 7: it had not ended after 0.2 seconds." in found.text
     end = time.monotonic() + 10
     while len(ended) < 2 and time.monotonic() < end:  # its thread ends as well, and leaves the CPU alone
         time.sleep(0.01)

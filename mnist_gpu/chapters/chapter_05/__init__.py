@@ -8,7 +8,7 @@ from typing import Annotated
 
 import torch
 
-from mnist_gpu.chapters.chapter_05.exercises import fair_times, may_be_claimed, named_mistakes
+from mnist_gpu.chapters.chapter_05.exercises import EXERCISES, check  # noqa: F401
 from mnist_gpu.checks import at_least_one
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.device import cpu_name, device_name, synchronize, usable_cpus, using_threads
@@ -16,7 +16,6 @@ from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
 from mnist_gpu.measuring import busy, prediction
 from mnist_gpu.measuring.drawing import Drawn, columns, grid, span
-from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker
 from mnist_gpu.measuring.results import Timed, side_name
 from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section
 from mnist_gpu.measuring.timing import alternate, measure
@@ -30,9 +29,8 @@ CPU, WEBGPU = torch.device("cpu"), SimpleNamespace(type="webgpu")  # which is no
 def own_gpu(device: torch.device) -> SimpleNamespace | None:
     """The reader's GPU, PyTorch's or WebGPU's: `submit(n)` asks for a product of n x n numbers; `wait()`; `name`."""
     if device.type != "cpu":
-        wait = partial(synchronize, device)
-        submit = lambda n: torch.mm(*torch.ones(2, n, n, device=device))  # noqa: E731
-        return SimpleNamespace(name=device_name(device), wait=wait, submit=submit)
+        own = {"name": device_name(device), "wait": partial(synchronize, device)}
+        return SimpleNamespace(**own, submit=lambda n: torch.mm(*torch.ones(2, n, n, device=device)))
     if webgpu_missing():
         return None
     gpu = the_gpu()
@@ -108,9 +106,10 @@ def ratio_map(ratios: Sequence, steps: Sequence[Timed], title: str, model: Seque
         columns=("hidden width", widths), around=0.0, title=title, label="times as fast",
     )  # fmt: skip
     axes.images[0].colorbar.ax.yaxis.set_major_formatter(lambda log2, _: f"{2**log2:.2g}")
-    faster, slower, all_ = int((wins > 0).sum()), int((wins < 0).sum()), wins.numel()
-    counts = f"of {all_} cells faster in {faster}, slower in {slower}, open in {all_ - faster - slower}"
-    return Drawn(axes, f"{title}: {counts}. {largest}".replace("\n", ", "))
+    axes.figure.set_size_inches(7, 3.2)
+    faster, slower, open_ = (int(found.sum()) for found in (wins > 0, wins < 0, wins == 0))
+    counts = f"of {wins.numel()} cells faster in {faster}, slower in {slower}, open in {open_} (brackets)"
+    return Drawn(axes, f"{title}: {counts}.\n{largest.replace(chr(10), ', ')}")
 
 
 @using_threads()
@@ -132,15 +131,6 @@ def run_predict(
     print(f"Measured here, {cpu_name()}: a step of {batch_size} images at width {hidden} takes {1e6 * here:,.0f} μs,")
     print(f"with {threads} of {usable_cpus()} usable CPUs; to launch its operations takes {1e6 * launch:,.0f} μs.")
     print("Likely on GPUs, by figures that others have published; nothing of it was measured:")
-    print(columns(["card", "launched, μs", "gain", "as a CUDA graph, μs", "gain"], rows))
-    print("launched: this CPU asks for the operations one by one; in a graph it does not. gain: over this CPU's step.")
+    print(columns(["card", "one by one, μs", "over this CPU", "as a CUDA graph, μs", "over this CPU"], rows))
     if card:
         print("From these figures of others:", prediction.sources(prediction.figures_for(card)), sep="\n")
-
-
-EXERCISES = (
-    Exercise("05.1", WRITE, "May a claim be made?", may_be_claimed),
-    Exercise("05.2", MEND, "A comparison that favours one side", fair_times),
-    Exercise("05.3", WRITE, "Which mistakes does a report make?", named_mistakes),
-)
-check = checker(EXERCISES)

@@ -4,11 +4,9 @@ import os
 from collections.abc import Mapping, Sequence
 
 from torch.profiler import profile
-from tqdm.auto import tqdm  # noqa: F401 - for a cell
 
-from mnist_gpu.chapters.chapter_06.account import SECTION, measure_account, measure_disturbance  # noqa: F401
+from mnist_gpu.chapters.chapter_06.account import SECTION, measure_account  # noqa: F401
 from mnist_gpu.chapters.chapter_06.exercises import EXERCISES, check  # noqa: F401
-from mnist_gpu.faster.ladder import the_gpu, webgpu_missing  # noqa: F401
 from mnist_gpu.measuring import drawing
 from mnist_gpu.measuring.drawing import CAUSES, OWN, Drawn, Series, lines, number, stacked
 
@@ -17,12 +15,11 @@ NOTES = "step ", "ProfilerStep", "Activity Buffer Request", "Buffer Flush"  # of
 
 
 def verdict(name: str, parts: Mapping[str, float], whole: float) -> str:
-    """What an account, seconds by cause, leaves unexplained of the whole, and of which parts it thus says nothing."""
+    """What an account, seconds by cause, leaves unexplained of the whole, and which parts are smaller than that."""
     gap = 1e6 * (whole - sum(parts.values()))
     unseen = ", ".join(part for part, seconds in parts.items() if 0 < 1e6 * seconds < abs(gap))
     off = f"{number(gap)} μs are not explained" if gap > 0 else f"the parts sum to {number(-gap)} μs more"
-    than = f"more than {unseen}: of these it says nothing" if unseen else "less than any of its parts"
-    return f"{name}: {number(1e6 * whole)} μs; {off}. That is {than}."
+    return f"{name}: {number(1e6 * whole)} μs; {off}. Smaller than that, and so not shown: {unseen or 'no part'}."
 
 
 def shares(parts: Mapping[str, float], whole: float) -> dict[str, int]:

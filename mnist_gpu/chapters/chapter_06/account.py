@@ -1,19 +1,17 @@
 """What a training step is taken apart into: load, copy, launch, compute, wait."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
 
 from mnist_gpu.data import make_batches
-from mnist_gpu.device import using_threads
 from mnist_gpu.faster.ladder import plain, textbook
 from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.results import Timed
 from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section
 from mnist_gpu.measuring.timing import in_turn
-from mnist_gpu.measuring.workloads import First, endless, repeat, seconds_of, train_part, training_step
+from mnist_gpu.measuring.workloads import First, repeat, train_part, training_step
 
 SIZES = (1, 4, 16, 64, 256, 1024), (1, 256, 4096, 32_768)  # on a CPU; on a GPU, where launching hides small ones
 
@@ -29,8 +27,7 @@ def measure_account(device: torch.device, *, sizes=None, steps=50, rounds=10, pr
     host, on_device = make_batches("dataloader", device="cpu"), make_batches("device", device=device)
     images, labels = next(iter(make_batches("device")))
     step = training_step(device, 128, 128)
-    sizes = sizes or SIZES[device.type != "cpu"]
-    shapes = {"smallest network": (1, 1)} | {f"step of {n}": (n, 128) for n in sizes}
+    shapes = {"smallest network": (1, 1)} | {f"step of {n}": (n, 128) for n in sizes or SIZES[device.type != "cpu"]}
     calls = {"copy": lambda: (images.to(device), labels.to(device)), "step, waiting": lambda: step().item()}
     calls |= {"step": step} | {name: training_step(device, *shape) for name, shape in shapes.items()}
     sides = {
@@ -54,48 +51,4 @@ def between(batches: Iterable, call: Callable[[], object] = lambda: None) -> Non
         call()
 
 
-def measure_disturbance(*, steps=20, rounds=10, progress: Callable = iter) -> Iterator[Timed]:
-    """The CPU's step on one batch, again and again, with something else before each of them, outside the clock.
-
-    Nothing; a batch made by the textbook's pipeline; and for as long as that: time that passes, Python code that
-    touches no data, and data (reading 16 MiB again and again).
-    """
-    step, stream = training_step("cpu", 128, 128), endless(make_batches("dataloader", device="cpu"))
-    with using_threads(1):
-        gap = seconds_of(lambda: next(stream), "cpu")
-
-    def keep(call: Callable[[], object]) -> None:
-        end = time.perf_counter() + gap
-        while time.perf_counter() < end:
-            call()
-
-    befores = {
-        "nothing": lambda: None,
-        "loading": lambda: next(stream),
-        "a pause": lambda: time.sleep(gap),
-        "other code": partial(keep, lambda: None),
-        "other data": partial(keep, torch.ones(16 * 2**18).sum),
-    }
-    outside = 0.0  # seconds that the clock leaves out, so far
-
-    def steps_after(before: Callable[[], object]) -> None:
-        nonlocal outside
-        for _ in range(steps):
-            start = time.perf_counter()
-            before()
-            outside += time.perf_counter() - start
-            step()
-
-    sides = {f"step after {name}": partial(steps_after, before) for name, before in befores.items()}
-    options = {"rounds": rounds, "clock": lambda: time.perf_counter() - outside, "progress": progress}
-    for name, seconds in in_turn(sides, threads=1, **options):
-        yield Timed("account", name, "cpu", 1, [s / steps for s in seconds], {"batch_size": 128, "hidden": 128})
-
-
-def account_and_disturbance(device: torch.device, **settings) -> Iterator[Timed]:
-    """Both measurements, the latter where the same processor loads and computes."""
-    yield from measure_account(device, **settings)
-    yield from measure_disturbance(**settings) if device.type == "cpu" else ()
-
-
-SECTION = Section(account_and_disturbance, full=ROUNDS, quick=QUICK_ROUNDS)
+SECTION = Section(measure_account, full=ROUNDS, quick=QUICK_ROUNDS)

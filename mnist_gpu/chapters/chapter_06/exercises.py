@@ -4,9 +4,8 @@ import random
 from collections.abc import Iterator
 from functools import partial
 
+from mnist_gpu.measuring.drawing import CAUSES
 from mnist_gpu.measuring.exercises import PREDICT, WRITE, Exercise, checker, compared, in_time
-
-CAUSES = ("loading", "copying", "launches", "images", "update", "waiting")
 
 
 def missing(whole: float, parts: dict[str, float], without: dict[str, float], noise: float) -> str:
@@ -22,7 +21,7 @@ def accounts() -> Iterator[tuple]:
     gaps = ((gap, 0, 4) for gap in (0.9, 1.1, -0.9, -1.1, -7))
     near = ((7, *off) for off in ((0.9, -3), (-0.9, 4), (1.1, 3), (-1.1, 4), (25, -3), (0.4, -0.6)))
     for gap, *off in [*gaps, *near] * 3:
-        whole, names, found = random.uniform(200, 2000), random.sample(CAUSES, 4), abs(gap) + 0.3
+        whole, names, found = random.uniform(200, 2000), random.sample([*CAUSES][:6], 4), abs(gap) + 0.3
         noise = whole * random.uniform(0.01, 0.02)
         saves = [n * noise for n in (found, whole / noise - found - gap, gap + off[0], gap + off[1])]
         without = {name: whole - us for name, us in random.sample([*zip(names, saves, strict=True)], 4)}
@@ -35,10 +34,9 @@ def about_account(whole: float, parts: dict[str, float], without: dict[str, floa
     return f"{before}{whole - sum(parts.values()):.1f} μs are missing. Of the causes left, each saves: {saves} μs."
 
 
-def smallest_batch(inputs: int, outputs: int, ridge: int, *, size=4, weights=1, written=1) -> int | None:
-    """The smallest batch whose product has `ridge` operations per byte, with numbers of `size` bytes."""
-    gained = 2 * inputs * outputs - ridge * size * (inputs + written * outputs)  # by an image more
-    return max(1, -(-ridge * size * weights * inputs * outputs // gained)) if gained > 0 else None
+def smallest_batch(inputs: int, outputs: int, ridge: int) -> int | None:
+    gained = 2 * inputs * outputs - ridge * 4 * (inputs + outputs)  # by an image more
+    return -(-ridge * 4 * inputs * outputs // gained) if gained > 0 else None
 
 
 def layers() -> list[tuple[int, int, int]]:
@@ -50,14 +48,10 @@ def layers() -> list[tuple[int, int, int]]:
 
 
 def about_batch(inputs: int, outputs: int, ridge: int, batch: object) -> str:
-    def per_byte(n: int) -> str:
-        return f"{2 * n * inputs * outputs / (4 * (n * inputs + inputs * outputs + n * outputs)):.4g}"
-
-    if isinstance(batch, TimeoutError):
-        return f"Even a billion images have only {per_byte(10**9)} operations per byte. Does every layer have a batch?"
     if not isinstance(batch, int) or batch < 1:
         return "A batch is a whole number from 1." * (batch is not None)
-    return f"{batch:,} images have {per_byte(batch)} operations per byte; with one fewer it is {per_byte(batch - 1)}."
+    operations, moved = 2 * batch * inputs * outputs, 4 * (batch * inputs + inputs * outputs + batch * outputs)
+    return f"{batch:,}: {operations:,} operations, {moved:,} bytes: {operations / moved:.4g}. Is it the smallest?"
 
 
 def first_to_remove(host: dict[str, float], gpu: dict[str, float], waits=True) -> tuple[str, float]:
@@ -69,27 +63,23 @@ def first_to_remove(host: dict[str, float], gpu: dict[str, float], waits=True) -
 def programs() -> Iterator[tuple[dict[str, float], dict[str, float]]]:
     """The host has more and smaller causes; the GPU takes less, or more, by little or much; or there is none."""
     for times in (0.4, 0.9, 1.2, 3.0, 0.0) * 5:
-        host, gpu = ({c: random.uniform(20, 90) for c in random.sample(CAUSES, n)} for n in (4, 2))
+        host, gpu = ({c: random.uniform(20, 90) for c in random.sample([*CAUSES][:6], n)} for n in (4, 2))
         scale = times * sum(host.values()) / sum(gpu.values())
         yield host, {f"{name} on the GPU": us * scale for name, us in gpu.items() if times}
 
 
 EXERCISES = (
     Exercise("06.1", WRITE, "Which cause is missing in the account?", compared(
-        missing, accounts, why=about_account,
+        missing, accounts, why=about_account, run=in_time,
         given=lambda whole, parts, _, noise: f"{whole:.1f} μs, {', '.join(parts)} found, noise {noise:.1f}",
     )),
     Exercise("06.2", PREDICT, "From which batch on is arithmetic the limit?", compared(
         smallest_batch, layers, why=about_batch, run=in_time,
         given=lambda *layer: "{} inputs, {} outputs, a ridge at {} operations per byte".format(*layer),
-        hints=(
-            (partial(smallest_batch, weights=0), "The weights are read, too, once a batch."),
-            (partial(smallest_batch, written=0), "The result, [B, outputs], is written: that is bytes, too."),
-            (partial(smallest_batch, size=1), "A float32 has four bytes."),
-        ),
     )),
     Exercise("06.3", WRITE, "Which cause to remove first?", compared(
-        first_to_remove, programs, why=lambda *_: "If several gain as much, name the largest of them.",
+        first_to_remove, programs, run=in_time,
+        why=lambda *_: "Of the side that takes longer, the largest cause; the time now, over the time without it.",
         given=lambda *sides: "; ".join(", ".join(f"{name} {us:.1f}" for name, us in side.items()) for side in sides),
         hints=(
             (lambda host, gpu: first_to_remove(host | gpu, {}), "Both work at the same time: a step is not their sum."),
