@@ -64,11 +64,11 @@ def _in_parts(answer: Callable) -> str:
         model.output.weight.register_hook(lambda _, turns=turns: turns.append(0))
         in_time(answer, model, images, labels, parts)
         if max(turns, default=0) > -(-n // parts) or any(turns[1::2]) or len(turns) % 2:
-            got = f"The model got {turns} images, 0 is a backward pass"
-            raise Wrong(f"{n} images in {parts}: {got}. So the activations of more than a part are kept at once.")
+            got = f"{n} images, parts: {parts}. The model got {turns} images, where 0 is a backward pass."
+            raise Wrong(f"{got} So the activations of more than a part are kept at once.")
         if not same(found := parameters_to_vector([p.grad for p in weights]), right):
             hint = next((hint for other, hint in hints if same(found, other)), "It is another gradient.")
-            raise Wrong(f"{n} images in {parts}: {hint}")
+            raise Wrong(f"{n} images, parts: {parts}. {hint}")
     return "It is the gradient of the whole batch, whatever the parts."
 
 
