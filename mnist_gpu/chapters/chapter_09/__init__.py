@@ -1,3 +1,0 @@
-"""Chapter 09, Memory and overlap."""
-
-EXERCISES = ()
