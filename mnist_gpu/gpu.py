@@ -22,7 +22,7 @@ from mnist_gpu.measuring import prediction, results
 from mnist_gpu.measuring.commands import own_environment
 
 ROOT = Path(__file__).resolve().parents[1]
-CHAPTERS = [next((ROOT / "notebooks").glob(f"{n:02}_*")) for n in (7, 6, 10, 8, 9, 5, 1, 3)]  # by what they show of a GPU
+CHAPTERS = [next((ROOT / "notebooks").glob(f"{n:02}_*")) for n in (7, 6, 10, 8, 9, 5, 1, 3)]  # what shows most, first
 GRACE, WORTH = 20, 15  # seconds that a part which is stopped has left; seconds under which none is begun
 TESTS = "-m pytest {} -q -rfE -p no:cacheprovider -p no:xdist -o addopts=--strict-markers"
 # Executes a notebook, and writes it as another, whole or as far as it came.
