@@ -23,7 +23,7 @@ CHECK = re.compile(r'^lab\.check\("(?P<name>[\d.]+)", (?P<answer>\w+)(?P<solutio
 CELLS = {path.name[:2]: nbformat.read(path, 4).cells for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))}
 CHAPTERS = [name for name in CELLS if importlib.util.find_spec(f"mnist_gpu.chapters.chapter_{name}")]
 # Chapter 10's answers are kernels, which need a process of their own: see test_chapter_10.py.
-HERE = [name for name in CHAPTERS if (name == "09") == (CHOICE in os.environ)]
+HERE = [name for name in CHAPTERS if (name == "10") == (CHOICE in os.environ)]
 ROOMS = {name: importlib.import_module(f"mnist_gpu.chapters.chapter_{name}") for name in HERE}
 EXERCISES = {e.name: e for room in ROOMS.values() for e in room.EXERCISES}
 ANSWERS = [a for name in HERE for a in importlib.import_module(f"wrong_answers_{name}").wrong]
