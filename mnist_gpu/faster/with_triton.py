@@ -29,7 +29,6 @@ def choose() -> None:
 def imported() -> tuple:
     """triton and triton.language."""
     choose()
-    import triton
     import triton.language
 
     return triton, triton.language

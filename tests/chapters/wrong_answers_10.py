@@ -1,4 +1,4 @@
-"""Wrong answers to the puzzles of chapter 10. They are kernels, for a process that says how Triton is to run them."""
+"""Wrong answers to the exercises of chapter 10: kernels, for a process that says how Triton is to run them."""
 
 from wrong import WrongAnswers
 
@@ -8,37 +8,31 @@ triton, tl = imported()
 wrong = WrongAnswers()
 
 
-@wrong("10.1", "A 0 takes part")
+@wrong("10.1", "race for")
 @triton.jit
-def greatest_or_zero(a, out, n, BLOCK: tl.constexpr):
-    row = tl.program_id(0)
-    best = tl.zeros((BLOCK,), dtype=tl.float32)
-    for start in range(0, n, BLOCK):
-        j = start + tl.arange(0, BLOCK)
-        best = tl.maximum(best, tl.load(a + row * n + j, mask=j < n, other=-float("inf")))
-    tl.store(out + row, tl.max(best, 0))
+def masked_by_the_matrix(a, scale, out, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * n + tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(a + at, mask=at < tl.num_programs(0) * n)
+    tl.store(out + at, x * tl.load(scale + tl.program_id(0)), mask=at < tl.num_programs(0) * n)
 
 
-@wrong("10.1", "greatest of the first block")
+@wrong("10.1", "wants to read what does not exist")
 @triton.jit
-def greatest_of_the_first_block(a, out, n, BLOCK: tl.constexpr):
-    row = tl.program_id(0)
-    j = tl.arange(0, BLOCK)
-    tl.store(out + row, tl.max(tl.load(a + row * n + j, mask=j < n, other=-float("inf")), 0))
+def one_element_too_many(a, scale, out, n, BLOCK: tl.constexpr):
+    row, j = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(a + row * n + j, mask=j <= n)
+    tl.store(out + row * n + j, x * tl.load(scale + row), mask=j < n)
 
 
-@wrong("10.1", "the compiler does not")
+@wrong("10.1", "wants to write what does not exist")
 @triton.jit
-def greatest_from_a_scalar_on(a, out, n, BLOCK: tl.constexpr):
-    row = tl.program_id(0)
-    best = -float("inf")
-    for start in range(0, n, BLOCK):
-        j = start + tl.arange(0, BLOCK)
-        best = tl.maximum(best, tl.load(a + row * n + j, mask=j < n, other=-float("inf")))
-    tl.store(out + row, tl.max(best, 0))
+def only_the_load_is_masked(a, scale, out, n, BLOCK: tl.constexpr):
+    row, j = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(a + row * n + j, mask=j < n)
+    tl.store(out + row * n + j, x * tl.load(scale + row))
 
 
-@wrong("10.2", "one is lost")
+@wrong("10.2", "race for")
 @triton.jit
 def added_in_three_steps(labels, out, n, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -46,64 +40,87 @@ def added_in_three_steps(labels, out, n, BLOCK: tl.constexpr):
     tl.store(out + label, tl.load(out + label, mask=i < n) + 1, mask=i < n)
 
 
-@wrong("10.2", "counted as zeros")
+@wrong("10.2", "must not be counted")
 @triton.jit
 def masked_labels_counted(labels, out, n, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     tl.atomic_add(out + tl.load(labels + i, mask=i < n, other=0), 1)
 
 
-@wrong("10.2", "same label overwrite")
+@wrong("10.2", "but should be")
 @triton.jit
 def a_one_for_every_label_there_is(labels, out, n, BLOCK: tl.constexpr):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    label = tl.load(labels + i, mask=i < n, other=0)
-    tl.atomic_max(out + label, 1, mask=i < n)
+    tl.atomic_max(out + tl.load(labels + i, mask=i < n, other=0), 1, mask=i < n)
 
 
 @triton.jit
-def gradient(g, x, out, m, n, k, MISTAKE: tl.constexpr, BLOCK):
-    """The solution with one of several mistakes."""
-    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    column = (0 if MISTAKE == "first block" else tl.program_id(1)) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros((BLOCK, BLOCK), dtype=tl.float32)
-    for start in range(0, m, BLOCK):
-        image = start + tl.arange(0, BLOCK)
-        at = row[:, None] * m + image[None, :] if MISTAKE == "lies" else image[None, :] * n + row[:, None]
-        other = None if MISTAKE == "anything" else 0.0
-        g_tile = tl.load(g + at, mask=(row[:, None] < n) & (image[None, :] < m), other=other)
-        x_exists = (image[:, None] < m + BLOCK * (MISTAKE == "edge")) & (column[None, :] < k)
-        x_tile = tl.load(x + image[:, None] * k + column[None, :], mask=x_exists, other=0.0)
-        total = tl.dot(g_tile, x_tile, None if MISTAKE == "last" else total, input_precision="ieee")
-    inside = (row[:, None] < n) & (column[None, :] < k)
-    tl.store(out + row[:, None] * k + column[None, :], total, mask=inside)
+def transposed_by(a, out, m, n, a_row, a_column, out_row, out_column, BLOCK):
+    row, column = (tl.program_id(axis) * BLOCK + tl.arange(0, BLOCK) for axis in (0, 1))
+    inside = (row[:, None] < m) & (column[None, :] < n)
+    tile = tl.load(a + row[:, None] * a_row + column[None, :] * a_column, mask=inside)
+    tl.store(out + column[None, :] * out_row + row[:, None] * out_column, tile, mask=inside)
 
 
-@wrong("10.3", "goes beyond an edge")
+@wrong("10.3", "what is it in a, and what in out")
 @triton.jit
-def beyond_the_last_image(g, x, out, m, n, k, BLOCK: tl.constexpr):
-    gradient(g, x, out, m, n, k, "edge", BLOCK)
+def only_the_result_is_mended(a, out, m, n, BLOCK: tl.constexpr):
+    transposed_by(a, out, m, n, m, 1, m, 1, BLOCK)
 
 
-@wrong("10.3", "does each begin at one of its own")
+@wrong("10.3", "wants to write what does not exist")
 @triton.jit
-def the_first_columns_by_all(g, x, out, m, n, k, BLOCK: tl.constexpr):
-    gradient(g, x, out, m, n, k, "first block", BLOCK)
+def only_the_operand_is_mended(a, out, m, n, BLOCK: tl.constexpr):
+    transposed_by(a, out, m, n, n, 1, n, 1, BLOCK)
 
 
-@wrong("10.3", "as if it were [n, m]")
+@wrong("10.3", "but should be")
 @triton.jit
-def read_as_it_lies(g, x, out, m, n, k, BLOCK: tl.constexpr):
-    gradient(g, x, out, m, n, k, "lies", BLOCK)
+def copied_as_it_lies(a, out, m, n, BLOCK: tl.constexpr):
+    transposed_by(a, out, m, n, n, 1, 1, n, BLOCK)
 
 
-@wrong("10.3", "name what it counts as")
 @triton.jit
-def images_masked_as_anything(g, x, out, m, n, k, BLOCK: tl.constexpr):
-    gradient(g, x, out, m, n, k, "anything", BLOCK)
+def shares_by(x, parts, out, n, WRITE: tl.constexpr, READ: tl.constexpr, MISTAKE: tl.constexpr, BLOCK):
+    program, total = tl.program_id(0), 0.0
+    i = program * BLOCK + tl.arange(0, BLOCK)
+    own = tl.load(x + i, mask=i < n, other=None if MISTAKE == "anything" else 0.0)
+    if WRITE and MISTAKE == "together":
+        tl.atomic_add(parts, tl.sum(own, 0))
+    elif WRITE:
+        tl.store(parts + program, tl.sum(own, 0))
+    tl.debug_barrier()
+    if READ:
+        for other in range(tl.num_programs(0)):
+            total += tl.load(parts + (program if MISTAKE == "own" else other))
+        tl.store(out + i, own / total, mask=i < n)
 
 
-@wrong("10.3", "last tile's product alone")
+@wrong("10.4", "No barrier helps")
 @triton.jit
-def the_last_product_alone(g, x, out, m, n, k, BLOCK: tl.constexpr):
-    gradient(g, x, out, m, n, k, "last", BLOCK)
+def in_one_launch_with_a_barrier(x, parts, out, n, PHASE: tl.constexpr, BLOCK: tl.constexpr):
+    shares_by(x, parts, out, n, True, PHASE == 1, "", BLOCK)
+
+
+@wrong("10.4", "race for")
+@triton.jit
+def added_and_read_at_once(x, parts, out, n, PHASE: tl.constexpr, BLOCK: tl.constexpr):
+    shares_by(x, parts, out, n, PHASE == 1, PHASE == 1, "together", BLOCK)
+
+
+@wrong("10.4", "is inf")
+@triton.jit
+def read_first(x, parts, out, n, PHASE: tl.constexpr, BLOCK: tl.constexpr):
+    shares_by(x, parts, out, n, PHASE == 1, PHASE == 0, "", BLOCK)
+
+
+@wrong("10.4", "but should be")
+@triton.jit
+def each_by_its_own_block(x, parts, out, n, PHASE: tl.constexpr, BLOCK: tl.constexpr):
+    shares_by(x, parts, out, n, PHASE == 0, PHASE == 1, "own", BLOCK)
+
+
+@wrong("10.4", "is nan")
+@triton.jit
+def what_is_masked_counts_as_anything(x, parts, out, n, PHASE: tl.constexpr, BLOCK: tl.constexpr):
+    shares_by(x, parts, out, n, PHASE == 0, PHASE == 1, "anything", BLOCK)

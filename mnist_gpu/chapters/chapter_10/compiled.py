@@ -15,10 +15,7 @@ POINTERS = {"torch.float32": "*fp32", "torch.int32": "*i32", "torch.int64": "*i6
 
 
 def assembly(kernel, arguments: dict, cards=tuple(TARGETS)) -> dict[str, str]:
-    """A kernel, compiled for such arguments and each of `cards`, in NVIDIA's PTX or AMD's assembly.
-
-    It may use what it gets, `triton` and `tl`. Raises RuntimeError, with the compiler's reason, if it does not compile.
-    """
+    """A kernel that uses only `triton` and `tl`: each card's PTX or assembly. Raises RuntimeError with the reason."""
     from mnist_gpu.faster.with_triton import environment  # here: the program needs no PyTorch
 
     values = {name: POINTERS[str(a.dtype)] if hasattr(a, "dtype") else a for name, a in arguments.items()}
@@ -26,7 +23,7 @@ def assembly(kernel, arguments: dict, cards=tuple(TARGETS)) -> dict[str, str]:
     options = {"env": environment(interpret=False), "capture_output": True, "encoding": "utf-8", "check": False}
     done = subprocess.run([sys.executable, __file__], input=asked, **options)
     if done.returncode:
-        raise RuntimeError(done.stderr.strip())
+        raise RuntimeError(done.stderr.rpartition("Error: ")[2].strip())
     return dict(zip(cards, json.loads(done.stdout), strict=True))
 
 
@@ -45,22 +42,15 @@ def kernel_from(source: str):
     return [*defined.values()][-1]
 
 
-def compiled(source: str, values: dict, target: list) -> str:
-    from triton import compile
+if __name__ == "__main__":
+    import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    source, values, targets = json.load(sys.stdin)
     kernel = kernel_from(source)
     fixed = {p.name: values[p.name] for p in kernel.params if p.is_constexpr or values[p.name] is None}
     types = {name: a if isinstance(a, str) else "i32" if isinstance(a, int) else "fp32" for name, a in values.items()}
     source = ASTSource(fn=kernel, signature=types | dict.fromkeys(fixed, "constexpr"), constexprs=fixed)
-    try:
-        found = compile(source, target=GPUTarget(*target)).asm
-    except Exception as error:  # of many kinds
-        sys.exit(f"It does not compile for {target[1]}: {error}")
-    return found["ptx"] if "ptx" in found else found["amdgcn"]
-
-
-if __name__ == "__main__":
-    *of_kernel, targets = json.load(sys.stdin)
-    print(json.dumps([compiled(*of_kernel, target) for target in targets]))
+    found = (triton.compile(source, target=GPUTarget(*target)).asm for target in targets)
+    print(json.dumps([asm["ptx"] if "ptx" in asm else asm["amdgcn"] for asm in found]))

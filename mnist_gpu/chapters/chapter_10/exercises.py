@@ -1,9 +1,5 @@
-"""The exercises: kernels to mend, and what checks them.
+"""Kernels to mend, and their check: interpreted and watched on several sizes, most no multiple of a block; compiled."""
 
-A kernel is interpreted and watched on several sizes, most of them no multiple of its block; then it is compiled.
-"""
-
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -21,9 +17,8 @@ class Broken(NamedTuple):
     """What a kernel is to do."""
 
     title: str
-    arguments: Callable[..., dict]  # of one of the sizes; random, with an empty `out`
+    launch: Callable[..., tuple]  # of one of the sizes: the grid, and arguments, random, with an empty `out`
     sizes: Sequence[tuple]
-    grid: Callable[[dict], tuple[int, ...]]
     right: Callable[[dict], torch.Tensor]  # what has to be in `out`
     hint: str
     launches: Sequence[dict] = ({},)  # what each of several launches gets besides
@@ -36,7 +31,7 @@ def mended(name: str, kernel) -> str:
     broken = BROKEN[name]
     for more in broken.launches:
         try:
-            assembly(kernel, broken.arguments(*broken.sizes[0]) | more | {"BLOCK": 16}, ["H100"])
+            assembly(kernel, broken.launch(*broken.sizes[0])[1] | more | {"BLOCK": 16}, ["H100"])
         except RuntimeError as error:
             raise Wrong(f"The interpreter takes it, but the compiler does not. {error}") from None
     return f"Tried on {len(broken.sizes)} sizes, and compiled."
@@ -46,58 +41,51 @@ def tried(kernel, name: str) -> tuple[str, Watched] | None:
     """The kernel on all sizes: what is wrong with the first that it does wrong, if there is one, and what it did."""
     broken = BROKEN[name]
     for size in broken.sizes:
-        arguments = broken.arguments(*size)
+        grid, arguments = broken.launch(*size)
         given = ", ".join(f"{name} {list(a.shape)}" for name, a in arguments.items() if torch.is_tensor(a))
-        right, said = broken.right(arguments), ""
+        right = broken.right(arguments)
         for more in broken.launches:
-            seen = watch(kernel, broken.grid(arguments), arguments | more | {"BLOCK": BLOCK})
+            seen = watch(kernel, grid, arguments | more | {"BLOCK": BLOCK})
             arguments |= seen.results
-            if seen.error or seen.outside() or seen.races():
-                said = seen.wrong()
+            if said := seen.wrong():
                 break
-        if said or not same(out := arguments["out"], right):
+        if said or not same(out := seen.results["out"], right):
             said = f"{said or difference(out, right) + '.'} {broken.hint}"
             return f"With {given}, in blocks of {BLOCK}: {said}", seen
     return None
 
 
 def blocks(n: int) -> int:
-    return math.ceil(n / BLOCK)
+    return -(-n // BLOCK)
 
 
 scaled = Broken(
     "A kernel that leaves its row",
-    lambda m, n: {"a": torch.randn(m, n), "scale": torch.randn(m), "out": torch.zeros(m, n), "n": n},
+    lambda m, n: ((m, blocks(n)), {"a": torch.randn(m, n), "scale": torch.randn(m), "out": torch.zeros(m, n), "n": n}),
     [(3, 6), (1, 3), (2, 9), (4, 8)],
-    lambda a: (len(a["a"]), blocks(a["n"])),
     lambda a: a["a"] * a["scale"][:, None],
     "Behind the end of a row begins the next one. Say which elements of a block are the row's: mask by the column.",
 )
 counts = Broken(
     "Counts that are lost",
-    lambda n: {"labels": torch.randint(10, (n,)), "out": torch.zeros(10, dtype=torch.int32), "n": n},
+    lambda n: ((blocks(n),), {"labels": torch.randint(10, (n,)), "out": torch.zeros(10, dtype=torch.int32), "n": n}),
     [(18,), (5,), (1,), (30,)],
-    lambda a: (blocks(a["n"]),),
     lambda a: a["labels"].bincount(minlength=10),
-    "Where two read a count, and both add one and store it, one is lost: tl.atomic_add reads, adds and stores as one. "
-    "What is masked must not be counted, either.",
+    "tl.atomic_add reads, adds and stores as one, so that no one is lost. What is masked must not be counted.",
 )
 transposed = Broken(
     "Right for square matrices only",
-    lambda m, n: {"a": torch.randn(m, n), "out": torch.zeros(n, m), "m": m, "n": n},
+    lambda m, n: ((blocks(m), blocks(n)), {"a": torch.randn(m, n), "out": torch.zeros(n, m), "m": m, "n": n}),
     [(4, 4), (5, 7), (7, 5), (1, 6), (9, 2)],
-    lambda a: (blocks(a["m"]), blocks(a["n"])),
     lambda a: a["a"].t().contiguous(),
     "An element lies at row * stride + column. The stride is the length of a row: what is it in a, and what in out?",
 )
 shares = Broken(
     "Read before it is written",
-    lambda n: {"x": torch.rand(n) + 0.5, "parts": torch.zeros(blocks(n)), "out": torch.zeros(n), "n": n},
+    lambda n: ((blocks(n),), {"x": 1 + torch.rand(n), "parts": torch.zeros(blocks(n)), "out": torch.zeros(n), "n": n}),
     [(10,), (3,), (17,), (8,)],
-    lambda a: (blocks(a["n"]),),
     lambda a: a["x"] / a["x"].sum(),
-    "What other programs write can be read in the next launch, which begins when this one has ended. (A barrier holds "
-    "only the threads of one program.)",
+    "What other programs write can be read in the next launch, which begins when this one has ended. No barrier helps.",
     launches=({"PHASE": 0}, {"PHASE": 1}),
 )
 BROKEN = {"10.1": scaled, "10.2": counts, "10.3": transposed, "10.4": shares}

@@ -5,6 +5,7 @@ What does not exist is seen, and neither read nor written: a kernel without its 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy
@@ -18,7 +19,6 @@ from mnist_gpu.measuring.processes import process
 GAP = 1 << 16  # bytes around a copy of a tensor: an address there is the tensor's, of an element that it does not have
 # What is masked and has no `other` can be anything on a GPU. Here it is, in turn, what sums keep and what maxima keep.
 UNDEFINED = float("nan"), 1e15
-VERBS = {"read": ("read",), "written": ("write", "update")}
 
 
 @dataclass
@@ -31,39 +31,23 @@ class Watched:
     touches: dict[str, dict[int, list[tuple[str, str]]]]
     error: str | None = None  # why it stopped
 
-    def programs(self, tensor: str, *kinds: str) -> dict[int, list[str]]:
-        """The elements that were touched in this way, and by which programs."""
-        of = {e: dict.fromkeys(p for p, kind in found if kind in kinds) for e, found in self.touches[tensor].items()}
-        return {element: list(programs) for element, programs in of.items() if programs}
-
     def count(self, *tensors: str) -> int:
         """How many elements of these tensors all programs together have read or written."""
         return sum(len(touches) for tensor in tensors for touches in self.touches[tensor].values())
 
-    def outside(self) -> list[tuple[str, int]]:
-        """The elements, of which tensor, that were touched and do not exist."""
-        every = ((tensor, e) for tensor, elements in self.touches.items() for e in elements)
-        return [(tensor, e) for tensor, e in every if not 0 <= e < self.results[tensor].numel()]
-
-    def races(self) -> dict[str, list[int]]:
-        """Elements that several programs touch so that their order matters: not all only read, not all update."""
-        found = {}
+    def wrong(self) -> str:
+        """Why it stopped, what it touched that isn't there, and races for elements that not all only read or update."""
+        said = [f"The kernel stops: {self.error}."] if self.error else []
         for tensor, elements in self.touches.items():
+            count, races = self.results[tensor].numel(), 0
             for element, touches in elements.items():
                 programs, kinds = map(set, zip(*touches, strict=True))
-                if len(programs) > 1 and kinds not in ({"read"}, {"update"}):
-                    found.setdefault(tensor, []).append(element)
-        return found
-
-    def wrong(self) -> str:
-        """What is wrong with the accesses, or that nothing is."""
-        said = [f"The kernel stops: {self.error}."] if self.error else []
-        for tensor, element in self.outside()[:1]:
-            program, kind = self.touches[tensor][element][0]
-            which = f"element {element} of {tensor}, which has {self.results[tensor].numel()}"
-            said.append(f"Program {program} wants to {kind} what does not exist: {which}.")
-        said += [f"Programs race for {len(found)} of {tensor}'s elements." for tensor, found in self.races().items()]
-        return " ".join(said) or "Nothing is touched that does not exist, and no two programs race."
+                races += len(programs) > 1 and kinds not in ({"read"}, {"update"})
+                if not 0 <= element < count and not said:
+                    said.append("Program {} wants to {} what does not exist:".format(*touches[0]))
+                    said.append(f"element {element} of {tensor}, which has {count}.")
+            said += [f"Programs race for {races} of the elements of {tensor}."] * bool(races)
+        return " ".join(said)
 
 
 def watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
@@ -72,7 +56,7 @@ def watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
 
 
 def interpreting(function: Callable, kernel, *arguments):
-    """Calls `function(kernel, *arguments)` where kernels are interpreted: here, or elsewhere with the kernel's source."""
+    """Calls `function(kernel, *arguments)` where kernels are interpreted: here, or in a process given the source."""
     if interpreted():
         return function(kernel, *arguments)
     with process(environment(interpret=True)) as call:
@@ -113,7 +97,8 @@ def _watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
     builder.create_masked_store = lambda at, new, mask, *rest: store(at, new, noted("write", at, mask), *rest)
     builder.create_atomic_rmw = lambda op, at, new, mask, *rest: atomic(op, at, new, noted("update", at, mask), *rest)
     try:
-        kernel[grid](**arguments | copies)
+        with numpy.errstate(all="ignore"):  # it would warn of infinities
+            kernel[grid](**arguments | copies)
     except Exception as error:  # whatever a kernel that is not finished may do
         found.error = str(error)
     finally:
@@ -122,28 +107,28 @@ def _watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
 
 
 def touched(found: Watched, only: Sequence[str] = ()) -> Drawn:
-    """A panel for each tensor read, and for each written: its cells, each with the programs, or `only` these, in it.
-
-    What does not exist is hatched. The sentence says what is wrong.
-    """
+    """Each tensor, for reads and for writes: cells with their programs, or `only` these; hatched: not there."""
     flat = all(tensor.dim() == 1 for tensor in found.results.values())  # one below the other, or side by side
     axis, x, y = plt.subplots()[1], 0, 0
-    for name, verb in ((name, verb) for name in found.results for verb in VERBS):
-        tensor, count, programs = found.results[name], found.results[name].numel(), found.programs(name, *VERBS[verb])
-        columns = 16 if flat else tensor.shape[1] if tensor.dim() > 1 else 1
-        axis.text(x, y - 0.15, f"{name}, {verb}" * bool(programs))
-        for cell in range(max(count, min(max(programs) + 1, count + 8)) if programs else 0):
-            here = [program for program in programs.get(cell, []) if not only or program in only]
+    for name, verb in product(found.results, ("read", "written")):
+        programs, count = {}, found.results[name].numel()
+        for element, touches in found.touches[name].items():
+            if here := dict.fromkeys(p for p, kind in touches if (kind == "read") == (verb == "read")):
+                programs[element] = [p for p in here if not only or p in only]
+        if not programs:
+            continue
+        columns = 16 if flat else [1, *found.results[name].shape][-1 if found.results[name].dim() > 1 else 0]
+        axis.text(x, y - 0.15, f"{name}, {verb}")
+        for cell in range(max(count, min(max(programs) + 1, count + 8))):
+            here, corner = programs.get(cell, []), (x + cell % columns, y + cell // columns)
             color = PALETTE[sum(map(int, here[0].split(","))) % len(PALETTE)] if len(here) == 1 else "white"
             look = {"facecolor": (color, 0.55), "edgecolor": "black", "hatch": "//" * (cell >= count)}
-            axis.add_patch(plt.Rectangle((x + cell % columns, y + cell // columns), 1, 1, **look))
+            axis.add_patch(plt.Rectangle(corner, 1, 1, **look))
             text = " ".join(here) if len(" ".join(here)) <= 5 else f"{here[0]}+"
-            axis.text(x + cell % columns + 0.5, y + cell // columns + 0.5, text, ha="center", va="center")
-        if programs:
-            x, y = (0, y + 2.2 + (count - 1) // columns) if flat else (x + max(columns, 4) + 0.8, 0)
-    box = axis.dataLim
-    axis.set(xlim=(-0.1, box.x1 + 0.1), ylim=(box.y1 + 0.1, -0.6), aspect="equal")
+            axis.text(corner[0] + 0.5, corner[1] + 0.5, text, ha="center", va="center")
+        x, y = (0, y + 2.2 + (count - 1) // columns) if flat else (x + max(columns, 4) + 0.8, 0)
+    width, height = axis.dataLim.x1 + 0.2, axis.dataLim.y1 + 0.7
+    axis.set(xlim=(-0.1, width - 0.1), ylim=(height - 0.6, -0.6), aspect="equal")
     axis.set_axis_off()
-    axis.figure.set_size_inches(0.45 * box.width, 0.45 * box.height + 0.7)
-    axis.figure.supxlabel("a cell: an element, with the programs that touch it", fontsize=9)
-    return Drawn(axis, found.wrong())
+    axis.figure.set_size_inches(0.45 * width, 0.45 * height)
+    return Drawn(axis, found.wrong() or "Nothing is touched that does not exist, and no two programs race.")
