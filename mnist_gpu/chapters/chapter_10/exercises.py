@@ -52,7 +52,6 @@ def tried(kernel, name: str) -> tuple[str, Watched] | None:
         if said or not same(out := seen.results["out"], right):
             said = f"{said or difference(out, right) + '.'} {broken.hint}"
             return f"With {given}, in blocks of {BLOCK}: {said}", seen
-    return None
 
 
 def blocks(n: int) -> int:

@@ -63,6 +63,7 @@ def interpreting(function: Callable, kernel, *arguments):
         return call(function, source_of(kernel), *arguments)
 
 
+@numpy.errstate(all="ignore")  # NumPy would warn of infinities
 def _watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
     from triton.runtime.interpreter import interpreter_builder as builder
 
@@ -97,8 +98,7 @@ def _watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
     builder.create_masked_store = lambda at, new, mask, *rest: store(at, new, noted("write", at, mask), *rest)
     builder.create_atomic_rmw = lambda op, at, new, mask, *rest: atomic(op, at, new, noted("update", at, mask), *rest)
     try:
-        with numpy.errstate(all="ignore"):  # it would warn of infinities
-            kernel[grid](**arguments | copies)
+        kernel[grid](**arguments | copies)
     except Exception as error:  # whatever a kernel that is not finished may do
         found.error = str(error)
     finally:
@@ -109,7 +109,7 @@ def _watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
 def touched(found: Watched, only: Sequence[str] = ()) -> Drawn:
     """Each tensor, for reads and for writes: cells with their programs, or `only` these; hatched: not there."""
     flat = all(tensor.dim() == 1 for tensor in found.results.values())  # one below the other, or side by side
-    axis, x, y = plt.subplots()[1], 0, 0
+    axis, x, y, said = plt.subplots()[1], 0, 0, []
     for name, verb in product(found.results, ("read", "written")):
         programs, count = {}, found.results[name].numel()
         for element, touches in found.touches[name].items():
@@ -119,9 +119,10 @@ def touched(found: Watched, only: Sequence[str] = ()) -> Drawn:
             continue
         columns = 16 if flat else [1, *found.results[name].shape][-1 if found.results[name].dim() > 1 else 0]
         axis.text(x, y - 0.15, f"{name}, {verb}")
+        said.append(f"{sum(map(bool, programs.values()))} of {name} {verb}")
         for cell in range(max(count, min(max(programs) + 1, count + 8))):
             here, corner = programs.get(cell, []), (x + cell % columns, y + cell // columns)
-            color = PALETTE[sum(map(int, here[0].split(","))) % len(PALETTE)] if len(here) == 1 else "white"
+            color = PALETTE[sum(map(int, here[0].split(","))) % 6] if len(here) == 1 else ("white", "grey")[bool(here)]
             look = {"facecolor": (color, 0.55), "edgecolor": "black", "hatch": "//" * (cell >= count)}
             axis.add_patch(plt.Rectangle(corner, 1, 1, **look))
             text = " ".join(here) if len(" ".join(here)) <= 5 else f"{here[0]}+"
@@ -131,4 +132,4 @@ def touched(found: Watched, only: Sequence[str] = ()) -> Drawn:
     axis.set(xlim=(-0.1, width - 0.1), ylim=(height - 0.6, -0.6), aspect="equal")
     axis.set_axis_off()
     axis.figure.set_size_inches(0.45 * width, 0.45 * height)
-    return Drawn(axis, found.wrong() or "Nothing is touched that does not exist, and no two programs race.")
+    return Drawn(axis, f"Elements: {', '.join(said)}. {found.wrong() or 'All exist, and no two programs race.'}")
