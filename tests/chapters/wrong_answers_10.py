@@ -41,6 +41,8 @@ replaced("10.3", "but should be", ("column[None, :] * m + row[:, None]", "row[:,
 in_one_launch = ("if PHASE == 0", "if PHASE == 1"), ("    else:", "        tl.debug_barrier()\n    if PHASE == 1:")
 replaced("10.4", "No barrier helps", *in_one_launch)
 replaced("10.4", "race for", *in_one_launch, ("tl.store(parts + program", "tl.atomic_add(parts"))
+# In the first launch only.
+replaced("10.4", "wants to read what does not exist", ("PHASE == 0:\n", "PHASE == 0:\n        tl.load(x + i)\n"))
 # Read before written, only its own part read, masked elements that may be anything; what only the interpreter takes.
 replaced("10.4", "is inf", ("if PHASE == 0", "if PHASE == 1"))
 replaced("10.4", "but should be", ("parts + other", "parts + program"))
