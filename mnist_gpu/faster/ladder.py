@@ -80,8 +80,7 @@ def compiled_step(device, hidden=128):
     def step(images, labels):  # a call of loss.backward() would end the compiled graph; torch.func has none
         gradients, loss = grad_and_value(loss_of)(weights, images, labels)
         for name, gradient in gradients.items():
-            momenta[name].mul_(0.9).add_(gradient)
-            weights[name].sub_(momenta[name], alpha=0.01)
+            weights[name].sub_(momenta[name].mul_(0.9).add_(gradient), alpha=0.01)
         return loss
 
     return Training(model, step, make_batches("device", device=device))
@@ -137,8 +136,8 @@ def graph_of_own_kernels(device, hidden=128):
 
 def webgpu_epoch(device, hidden=128, submissions="epoch"):
     model = make_model(hidden)
-    optimizer = sgd(model)
-    epoch = WebGPUEpoch(the_gpu(), model, optimizer, make_batches("device"), submissions)
+    optimizer, batches = sgd(model), make_batches("device")
+    epoch = WebGPUEpoch(the_gpu(), model, optimizer, batches, submissions)
     return Training(model, epoch.step, epoch)
 
 

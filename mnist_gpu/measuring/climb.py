@@ -21,8 +21,6 @@ from mnist_gpu.measuring.workloads import repeat, train_part
 
 # The matrix products of an epoch and nothing else, by every library and layout: the fastest is the floor.
 FLOORS = {f"products alone, {name}": products for name, products in PRODUCTS.items()}
-
-
 ROUNDING = 1e-4  # nats: more than two programs differ by in their first steps, less than another update does
 CAUSES = (  # by the first step whose loss differs
     "The first loss differs already: by the weights, the images, their pixels (-1 to 1), or the loss.",
@@ -41,6 +39,11 @@ def floors(device: torch.device, hidden: int, steps: int) -> dict[str, Callable]
     return found
 
 
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    """All parameters in one tensor, a copy."""
+    return torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+
+
 class AnotherTraining(ValueError):
     """The losses or weights are not the plain loop's. The text says how, and where to look."""
 
@@ -57,13 +60,28 @@ class Climb:
         self.count = steps or math.ceil(TRAIN_IMAGES / 128)
         with using_threads(threads):
             self.plain = plain(device, hidden)
+            start = weights(self.plain.model)
             self.expected = train_part(self.plain, steps).losses
+        self.trained = weights(self.plain.model)
+        self.moved = (self.trained - start).norm()
         self.reached: dict[str, tuple[Training, float, dict]] = {}  # its first pass in seconds, and the proof
 
     def reach(self, rung: Rung, make: Callable[..., Training] | None = None, **options) -> Skipped | None:
         """The first pass of a rung, made by `make` or its own function; returns why it does not count, if so."""
-        reason = rung.missing(self.device) or self._first_pass(rung, make or rung.make, options)
-        return Skipped("ladder", rung.name, rung.hardware or self.device.type, reason) if reason else None
+        if not (reason := rung.missing(self.device)):
+            try:
+                with using_threads(self.threads):
+                    training = (make or rung.make)(self.device, self.hidden, **options)
+                    start = time.perf_counter()
+                    difference = self.prove(training, rung.tolerance)
+                    seconds = time.perf_counter() - start
+                self.reached[rung.name] = training, seconds, self._proof(training, difference, rung.tolerance)
+                return None
+            except AnotherTraining as other:
+                reason = str(other)
+            except Exception as error:  # torch.compile raises many kinds. A rung that fails is named, and not fatal.
+                reason = f"failed: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+        return Skipped("ladder", rung.name, rung.hardware or self.device.type, reason)
 
     def prove(self, training: Training, tolerance: float = 0.02) -> float:
         """A first pass: by how much its losses differ from the plain loop's at most. May raise AnotherTraining."""
@@ -75,29 +93,18 @@ class Climb:
             first = next(i for i, d in enumerate(differences) if not d <= ROUNDING)
             worst = f"is another training: its losses differ by {max(differences):.2g}, more than {tolerance}"
             raise AnotherTraining(f"{worst}, beginning with step {first + 1}. {CAUSES[min(first, 2)]}")
-        trained = zip(training.model.parameters(), self.plain.model.parameters(), strict=True)
-        if not all(torch.allclose(a, b, atol=tolerance) for a, b in trained):
+        if not (weights(training.model) - self.trained).norm() < 0.5 * self.moved:  # more than any rounding does
             raise AnotherTraining("has the right losses, but its model not the weights: it has trained a copy")
         return max(differences)
 
-    def _first_pass(self, rung: Rung, make: Callable[..., Training], options: dict) -> str | None:
-        try:
-            with using_threads(self.threads):
-                training = make(self.device, self.hidden, **options)
-                start = time.perf_counter()
-                difference = self.prove(training, rung.tolerance)
-                seconds = time.perf_counter() - start
-        except AnotherTraining as other:
-            return str(other)
-        except Exception as error:  # torch.compile raises many kinds. A rung that fails is named, and not fatal.
-            return f"failed: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
-        proof = {"largest_loss_difference": difference, "tolerance": rung.tolerance}
+    @staticmethod
+    def _proof(training: Training, difference: float, tolerance: float) -> dict:
+        proof = {"largest_loss_difference": difference, "tolerance": tolerance}
         if products := getattr(training.batches, "products", None):  # which a compiled epoch has chosen
             proof["products"] = products.name
         if gpu := getattr(training.batches, "gpu", None):  # which is none of PyTorch's devices
             proof["hardware"] = gpu.name
-        self.reached[rung.name] = training, seconds, proof
-        return None
+        return proof
 
     def show(self, name: str, make: Callable[..., Training] | None = None, **options) -> None:
         """Reaches the rung called `name` and says what its first pass gave, or why it has none."""
@@ -112,9 +119,7 @@ class Climb:
 
     def measure(self, *, floor: bool = True, rounds: int = 10, progress: Callable = iter) -> Iterator[Timed]:
         """The rungs reached, and, for the floor, the products alone, in turn."""
-        sides = {}
-        for name, (training, _, _) in self.reached.items():
-            sides[name] = partial(train_part, training, self.steps)
+        sides = {name: partial(train_part, training, self.steps) for name, (training, _, _) in self.reached.items()}
         if self.steps:  # workers that were broken off prepare a few batches more: not in the next side's time
             sides["pause"] = partial(time.sleep, 0.1)
         sides |= floors(self.device, self.hidden, self.count) if floor else {}

@@ -8,7 +8,6 @@ hatching and line as well. What kind a number is shows at a glance: this machine
 hollow; recorded ones are dashed and hatched, published ones grey and dotted.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -125,13 +124,8 @@ def bars(series: Sequence[Series], *, unit: str, title: str = "", order: Sequenc
     axis.xaxis.set_major_formatter("{x:,.10g}")
     if len(series) > 1 or series[0].kind != OWN:
         figure.legend(loc="outside lower left")
-    return Drawn(axis, _first_and_last(series, unit))
-
-
-def _first_and_last(series: Sequence[Series], unit: str) -> str:
-    """What each series has in its first and in its last row."""
     ends = ([f"{s.xs[j]} {s.text(j)} {unit}" for j in dict.fromkeys((0, len(s.xs) - 1))] for s in series)
-    return "\n".join(f"{s.label}: {', '.join(said)}." for s, said in zip(series, ends, strict=True))
+    return Drawn(axis, "\n".join(f"{s.label}: {', '.join(said)}." for s, said in zip(series, ends, strict=True)))
 
 
 def dots(panels: Mapping[str, Sequence[Series]], *, unit: str, order: Sequence[str]) -> Drawn:
@@ -144,25 +138,26 @@ def dots(panels: Mapping[str, Sequence[Series]], *, unit: str, order: Sequence[s
     heights = [len(r) * (1 + len(s)) for r, s in zip(rows, panels.values(), strict=True)]
     figure, axes = plt.subplots(len(panels), sharex=True, squeeze=False, height_ratios=heights)
     figure.set_size_inches(8, 1.7 + 0.14 * sum(heights))
-    number = itertools.count()  # of a series in the figure, which has a colour and a marker for each
+    every, says = [s for series in panels.values() for s in series], []
     for axis, title, names in zip(axes[:, 0], panels, rows, strict=True):
-        for i, s in zip(number, panels[title]):  # noqa: B905 - one has no end
-            down = (panels[title].index(s) + 0.5) / len(panels[title]) - 0.5  # from the middle of a row
+        for i, s in enumerate(panels[title]):
+            down = (i + 0.5) / len(panels[title]) - 0.5  # from the middle of a row
+            look, notes = s.line(every.index(s)) | {"linewidth": 1.5}, s.notes or [*map(s.text, range(len(s.xs)))]
+            says.append(f"{s.label}: {'; '.join(map(' '.join, zip(s.xs, notes, strict=True)))} ({unit}).")
             for j, row in enumerate(s.xs):
-                y, value, (low, high) = names.index(row) + 0.8 * down, s.ys[j], s.ends(j)
-                look = s.line(i) | {"linewidth": 1.5}
-                at = [low, high] if value is None else [value]
+                y, (low, high) = names.index(row) + 0.8 * down, s.ends(j)
+                at = [low, high] if s.ys[j] is None else [s.ys[j]]
                 axis.plot([low, high], [y, y], **look | {"marker": ""})
                 axis.plot(at, [y] * len(at), label=None if j else s.label, **look | {"linestyle": ""})
                 place = {"textcoords": "offset points", "va": "center", "fontsize": 8}
-                axis.annotate(s.notes[j] if s.notes else s.text(j), (high, y), (7, 0), **place)
+                axis.annotate(notes[j], (high, y), (7, 0), **place)
         axis.set_yticks(range(len(names)), names)
         axis.set_ylim(len(names) - 0.4, -0.6)
         axis.set(xscale="log", title=title)
     axis.set(xlabel=f"{unit} (logarithmic)", xlim=(axis.get_xlim()[0], axis.get_xlim()[1] * 4))
     axis.xaxis.set_major_formatter("{x:,.10g}")
     figure.legend(loc="outside lower left")
-    return Drawn(axis, "\n".join(_first_and_last(series, unit) for series in panels.values()))
+    return Drawn(axis, "\n".join(says))
 
 
 def _bar(axis: plt.Axes, y: float, s: Series, j: int, look: dict) -> None:

@@ -6,7 +6,7 @@ import torch
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster import ladder as the_rungs
 from mnist_gpu.faster.graphs import WARMUP
-from mnist_gpu.faster.ladder import PLAIN, RUNGS, TEXTBOOK, Rung, Training, plain
+from mnist_gpu.faster.ladder import NEEDS, PLAIN, RUNGS, TEXTBOOK, Rung, Training, plain
 from mnist_gpu.faster.products import PRODUCTS, usable_products
 from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.measuring import climb, timing
@@ -101,7 +101,9 @@ def broken(step, images, labels):
 
 
 @pytest.mark.parametrize(("make", "named"), [
-    (too_fast, ["another training", "more than 0.02"]),
+    (too_fast, ["another training", "more than 0.02", "step 2", "look at the first update"]),
+    (lambda *sizes: plain(*sizes)._replace(model=plain(*sizes).model), ["trained a copy"]),
+    (lambda *sizes: plain(*sizes)._replace(batches=list(plain(*sizes).batches)[:3]), ["of 3 steps instead of 4"]),
     (rung("", lambda step, *batch: step(*batch) * torch.nan).make, ["LossNotFinite"]),
     (rung("", broken).make, ["RuntimeError: no kernel for this"]),
 ])  # fmt: skip
@@ -156,16 +158,18 @@ def test_on_an_nvidia_gpu_the_floor_is_launched_at_once(monkeypatch, cuda_graphs
     assert x == 2 * (WARMUP + 7 + 7)  # recording is a run, too, but on a GPU
 
 
-def test_a_rung_says_what_its_first_pass_gave_or_why_it_has_none(capsys):
-    unmade = Rung("TF32", lambda *a: pytest.fail("it was made"), None, needs="ampere")
+def test_a_rung_says_what_its_first_pass_gave_or_why_it_has_none(capsys, monkeypatch):
+    graph, unmade = "CUDA graph of a step", lambda *a: pytest.fail("it was made")
     here = Climb(CPU, steps=1)
-    assert here.reach(unmade) == Skipped("ladder", "TF32", "cpu", unmade.missing(CPU))
+    assert here.reach(Rung(graph, unmade, None, needs="cuda")) == Skipped("ladder", graph, "cpu", NEEDS["cuda"])
     here.show(PLAIN)
-    here.show("TF32")
+    here.show(graph)  # nothing is said of what other devices have
     here.show("fused optimizer", rung("", broken).make)
-    plainly, tf32, failed = capsys.readouterr().out.splitlines()
+    monkeypatch.setattr(the_rungs.shutil, "which", lambda name: None)
+    here.show("compiled step")  # what could be installed is named
+    plainly, failed, compiler = capsys.readouterr().out.splitlines()
     assert PLAIN in plainly and "first 1 steps" in plainly and plainly.endswith("0e+00")
-    assert "8.0" in tf32 and "no kernel for this" in failed
+    assert "no kernel for this" in failed and "C++" in compiler
 
 
 def test_the_table_has_the_rungs_in_their_order_with_the_gain_that_the_pairs_show(capsys):
@@ -174,7 +178,8 @@ def test_the_table_has_the_rungs_in_their_order_with_the_gain_that_the_pairs_sho
     textbook, step = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[2:4])
     assert textbook == "textbook 2.01 2.00 to 2.02 - - 2e-07"
     assert step == "compiled step 0.251 0.250 to 0.252 8.00x 6.7 s 2e-07"
-    assert climb.skipped([Skipped("ladder", "TF32", "cpu", "not here."), measured[0]]) == measured[:1]
-    assert capsys.readouterr().out == "TF32: not here.\n"
+    assert climb.skipped([Skipped("ladder", "oneDNN", "cpu", "not here."), measured[0]]) == measured[:1]
+    assert capsys.readouterr().out == "oneDNN: not here.\n"
     times = {PLAIN: [3.0], "bfloat16 autocast": [0.5], "backward written out": [1.6, 1.4, 9.0], "compiled epoch": [1.5]}
+    times["WebGPU, a submission an epoch"] = [0.5]
     assert fastest_rung(times) == "compiled epoch" and fastest_rung({}) is None  # in float32, by the median

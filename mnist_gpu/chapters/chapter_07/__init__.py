@@ -14,7 +14,7 @@ from mnist_gpu.device import usable_cpus
 from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, RUNGS, TEXTBOOK, WIDE
 from mnist_gpu.measuring import drawing
 from mnist_gpu.measuring.climb import FLOORS, fastest_rung, gains, known, measure_ladder, quickest
-from mnist_gpu.measuring.drawing import Drawn, Series
+from mnist_gpu.measuring.drawing import Drawn, Series, span
 from mnist_gpu.measuring.prediction import predicted_ladders
 from mnist_gpu.measuring.results import REFERENCE, Results, Skipped, Timed, compare_in_turn, read, recorded
 from mnist_gpu.measuring.section import ROUNDS, Section, comparisons
@@ -45,9 +45,7 @@ def summary(results: Results, device: str) -> list[str]:
         measured = [m for m in results.select("ladder", hidden=128, threads=1) if m.device in ("cpu", device)]
         sides = [(first, m.name) for first in (TEXTBOOK, PLAIN) for m in measured if m.device == device]
         return [f", ladder: {one}" for one in compare_in_turn(measured, sides)]
-    wide = comparisons(
-        results, device, "ladder", lambda times: [(WIDE[0], n) for n in times], ", width 2048", hidden=2048
-    )
+    wide = comparisons(results, device, "ladder", lambda times: [WIDE], ", width 2048", hidden=2048)
     return comparisons(results, device, "ladder", pairs, hidden=128, threads=1) + wide
 
 
@@ -62,12 +60,13 @@ def against_base(measured: Iterable[Timed]) -> list[Comparison]:
 
 def _dots(kind: str, label: str, measured: Sequence[Timed]) -> Series:
     """The rungs of one side, all of the reader's and a few of others, and the fastest products."""
-    against, timed = gains(measured), {m.name: m.per_epoch() for m in measured}
+    timed = {m.name: m.per_epoch() for m in measured}
     names = [r.name for r in RUNGS] if kind == drawing.OWN else [*FEW, LAST]
     times = {name: timed[name] for name in names if name in timed}
     if floor := quickest(timed, FLOORS):
         times[FLOOR] = timed[floor]
-    notes = [f"{known(s)[0]} s" + (f", x {against[n].times}" if n in against else "") for n, s in times.items()]
+    shown = {name: f", x {gain.times}" for name, gain in gains(measured).items() if gain.differs}
+    notes = [f"{known(seconds)[0]} s{shown.get(name, '')}" for name, seconds in times.items()]
     medians, ends = map(statistics.median, times.values()), map(interval, times.values())
     return Series(label, kind, [*times], [*medians], *zip(*ends, strict=True), notes)
 
@@ -89,8 +88,11 @@ def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Dr
         panels["On a CPU" if measured[0].device == "cpu" else "On a GPU"].append(_dots(*side, measured))
     for label, found in predicted_ladders([r for r, _ in every]):
         names = [name for name in (*FEW, LAST) if name in found]
+        gains_of = [found[name].gain_over(found[TEXTBOOK].middle) for name in names[1:]]
+        notes = ["", *(f", x {span(gain)}" for gain in gains_of)]
+        notes = [f"{span(found[name])} s{note}" for name, note in zip(names, notes, strict=True)]
         ends = zip(*(found[name] for name in names), strict=True)
-        panels["On a GPU"].append(Series(label, drawing.PREDICTED, names, [None] * len(names), *ends))
+        panels["On a GPU"].append(Series(label, drawing.PREDICTED, names, [None] * len(names), *ends, notes))
     return drawing.dots(panels, unit="seconds per epoch", order=[*(r.name for r in RUNGS), FLOOR])
 
 

@@ -71,57 +71,51 @@ def own_rung(answer: Callable) -> str:
     return f"{proof} Score: {score:.2f}. {said}"
 
 
-class Recording:
-    """Stands in for a CUDA graph: a replay is the step itself. Raises Wrong where a graph would do something else."""
-
-    def __init__(self, plain_step: Callable):
-        self.plain_step, self.trained, self.at, self.batch = plain_step, 0, None, None
-
-    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        if not self.at:
-            raise Wrong("It trains before it has recorded anything: record once, and then replay.")
-        if len(images) == len(self.at[0]):
-            raise Wrong("A batch as large as the recorded one took the plain step: replay it.")
-        self.trained += 1
-        return self.plain_step(images, labels)
-
-    def record(self, step: Callable, images: torch.Tensor, labels: torch.Tensor) -> tuple[Callable, torch.Tensor]:
-        if self.at:
-            raise Wrong("It records a second time. Recording costs more than a step: once is enough, before the first.")
-        self.at, self.loss = (images, labels), torch.full((), torch.nan, device=images.device)
-        return self.replay, self.loss
-
-    def replay(self) -> None:
-        if not all(map(torch.equal, self.batch, self.at)):
-            raise Wrong(
-                "It replays images or labels of another batch, or of another size: the recorded tensors have those."
-            )
-        self.trained += 1
-        self.loss.copy_(self.plain_step(*self.at))
-
-
 def plain_losses(batches: Sequence[tuple]) -> torch.Tensor:
     model = make_model(16, device=batches[0][0].device)
     return torch.stack(list(starmap(make_step(model, sgd(model)), batches)))
 
 
 def recorded_losses(answer: Callable, batches: Sequence[tuple]) -> torch.Tensor:
-    """The losses of the answer's step. Raises Wrong where a graph would do something else."""
+    """The losses of the answer's step, whose replay is the step itself. Raises Wrong where a graph would do else."""
     model = make_model(16, device=batches[0][0].device)
-    recording = Recording(make_step(model, sgd(model)))
-    losses, given = [], copy.deepcopy(batches)
-    step = answer(recording.step, recording.record, *given[0])
-    for batch, recording.batch in zip(given, batches, strict=True):
-        recording.trained = 0
-        losses.append(step(*batch))
-        if recording.trained != 1:
-            raise Wrong(f"A batch of {len(batch[0])} images was trained on {recording.trained} times.")
+    true_step, recorded, done, losses = make_step(model, sgd(model)), [], [], []
+
+    def step(*batch: torch.Tensor) -> torch.Tensor:
+        done.append((False, *batch))
+        return true_step(*batch)
+
+    def record(_: Callable, *at: torch.Tensor) -> tuple[Callable, torch.Tensor]:
+        recorded.append(len(at[0]))
+        loss = torch.full((), torch.nan, device=at[0].device)
+
+        def replay() -> None:
+            done.append((True, *(tensor.clone() for tensor in at)))
+            loss.copy_(true_step(*at))
+
+        return replay, loss
+
+    given = copy.deepcopy(batches)
+    mine = answer(step, record, *given[0])
+    for batch, whole in zip(given, batches, strict=True):
+        done.clear()
+        losses.append(mine(*batch))
+        if len(recorded) != 1:
+            raise Wrong(f"It has recorded {len(recorded)} times. Recording costs more than a step: record once.")
+        if len(done) != 1:
+            raise Wrong(f"A batch of {len(batch[0])} images was trained on {len(done)} times.")
+        replayed, *used = done[0]
+        if not all(map(torch.equal, used, whole)):
+            raise Wrong(
+                "It was trained on images or labels of another batch, or size: the recorded tensors have those."
+            )
+        if not replayed and len(used[0]) == recorded[0]:
+            raise Wrong("A batch as large as the recorded one took the plain step: replay it.")
     if not all(map(torch.equal, chain(*given), chain(*batches))):
         raise Wrong("The first batch has changed: a recording needs tensors of its own to copy the others into.")
-    found = torch.stack(losses)
     if len({loss.data_ptr() for loss in losses}) < len(losses):
         raise Wrong("In the end all losses are the last one: every replay leaves its loss in the same tensor.")
-    return found
+    return torch.stack(losses)
 
 
 def several_sizes() -> Iterator[tuple]:
