@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = sorted((ROOT / "notebooks").glob("0[1-6]_*.ipynb"))  # the second edition's
+CHAPTERS = sorted((ROOT / "notebooks").glob("0[1-7]_*.ipynb"))  # the second edition's
 
 pytestmark = pytest.mark.long  # every notebook is executed without it already
 

@@ -63,7 +63,9 @@ def test_a_gpu_through_webgpu_is_compared_with_the_cpu_and_drawn_by_its_name():
     found = machine(timed(TEXTBOOK, 9.0), timed(PLAIN, 2.25), *there)
     said = lab.LADDER.summary(found, "webgpu")
     assert len(said) == 4 and "epoch is 10.0 times as fast as textbook" in said[1] and "2.00" in said[2]
-    assert "Iris Xe" in lab.ladder_figure([], found).says
+    axes, says = lab.ladder_figure([], found)
+    cpu, gpu = ([text.get_text() for text in one.get_yticklabels()] for one in axes.figure.axes)
+    assert cpu == [TEXTBOOK, PLAIN] and set(names) < set(gpu) and "Iris Xe" in says
 
 
 def test_the_figure_has_cpus_and_gpus_apart_few_rungs_of_others_and_passes_over_names_that_it_does_not_know(
@@ -71,12 +73,20 @@ def test_the_figure_has_cpus_and_gpus_apart_few_rungs_of_others_and_passes_over_
 ):
     predicted = {TEXTBOOK: Range(5.0, 6.0), lab.LAST: Range(0.02, 0.1)}
     monkeypatch.setattr(lab, "predicted_ladders", lambda machines: [("T4", predicted)])
-    every = [("pinned memory", 1.9), (TEXTBOOK, 2.0), ("fused optimizer", 0.5), ("compiled epoch", 0.25), (MM, 0.2)]
+    every = [
+        ("pinned memory", 1.9),
+        (TEXTBOOK, 2.0),
+        ("two workers", 2.0),
+        ("fused optimizer", 0.5),
+        ("compiled epoch", 0.25),
+        (MM, 0.2),
+    ]
     every = [timed(*one) for one in every]
     axes, says = lab.ladder_figure([], machine(*every, timed(TEXTBOOK, 1.5, threads=2)))
     rows = [[text.get_text() for text in one.get_yticklabels()] for one in axes.figure.axes]
-    assert rows == [[TEXTBOOK, "fused optimizer", "compiled epoch", lab.FLOOR], [TEXTBOOK, lab.LAST]]
-    assert "compiled epoch 0.250 s, x 8.00" in says and f"{lab.LAST} 0.02 to 0.1 s, x 55 to 270" in says
+    assert rows == [[TEXTBOOK, "two workers", "fused optimizer", "compiled epoch", lab.FLOOR], [TEXTBOOK, lab.LAST]]
+    assert "two workers 2.00 s; " in says and "compiled epoch 0.250 s, x 8.00" in says  # no difference, no ratio
+    assert f"{lab.LAST} 0.02 to 0.1 s, x 55 to 270" in says
     assert "2 threads" not in says and "pinned" not in says
     both = machine(*every, timed(TEXTBOOK, 1.5, threads=2), timed(TEXTBOOK, 1.0, "cuda"), name="NVIDIA T4", load=0.6)
     says = lab.ladder_figure([both]).says  # one thread is no fair opponent of a GPU

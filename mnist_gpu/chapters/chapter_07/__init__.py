@@ -21,8 +21,8 @@ from mnist_gpu.measuring.section import ROUNDS, Section, comparisons
 from mnist_gpu.measuring.timing import Comparison, compare_all, interval
 
 # The rungs that tell the story, for a figure that is seen at a glance.
-FEW = (TEXTBOOK, "tensors in memory", PLAIN, "compiled epoch", "WebGPU, a submission an epoch")
 LAST, FLOOR = "CUDA graph of an epoch", "the floor: products alone"
+FEW = (TEXTBOOK, "tensors in memory", PLAIN, "compiled epoch", "WebGPU, a submission an epoch", LAST)
 
 
 def all_ladders(device: torch.device, *, steps: int | None = None, **options) -> Iterator[Timed | Skipped]:
@@ -34,10 +34,9 @@ def all_ladders(device: torch.device, *, steps: int | None = None, **options) ->
 
 
 def pairs(times: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
-    """Every rung with the textbook; the plain loop and the fastest rung with the floor."""
-    floor = quickest(times, FLOORS)
-    each = [(TEXTBOOK, name) for name in (*(n for n in times if n not in FLOORS), floor)]
-    return [*each, (PLAIN, floor), (fastest_rung(times), floor)]
+    """Every rung, and the floor, with the textbook; the plain loop and the fastest rung with the floor."""
+    names, floor = [name for name in times if name not in FLOORS], quickest(times, FLOORS)
+    return [*((TEXTBOOK, name) for name in (*names, floor)), (PLAIN, floor), (fastest_rung(times), floor)]
 
 
 def summary(results: Results, device: str) -> list[str]:
@@ -61,7 +60,7 @@ def against_base(measured: Iterable[Timed]) -> list[Comparison]:
 def _dots(kind: str, label: str, measured: Sequence[Timed]) -> Series:
     """The rungs of one side, all of the reader's and a few of others, and the fastest products."""
     timed = {m.name: m.per_epoch() for m in measured}
-    names = [r.name for r in RUNGS] if kind == drawing.OWN else [*FEW, LAST]
+    names = [r.name for r in RUNGS if kind == drawing.OWN or r.name in FEW]
     times = {name: timed[name] for name in names if name in timed}
     if floor := quickest(timed, FLOORS):
         times[FLOOR] = timed[floor]
@@ -87,10 +86,9 @@ def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Dr
     for side, measured in sides.items():
         panels["On a CPU" if measured[0].device == "cpu" else "On a GPU"].append(_dots(*side, measured))
     for label, found in predicted_ladders([r for r, _ in every]):
-        names = [name for name in (*FEW, LAST) if name in found]
-        gains_of = [found[name].gain_over(found[TEXTBOOK].middle) for name in names[1:]]
-        notes = ["", *(f", x {span(gain)}" for gain in gains_of)]
-        notes = [f"{span(found[name])} s{note}" for name, note in zip(names, notes, strict=True)]
+        names, base = [name for name in FEW if name in found], found[TEXTBOOK].middle
+        notes = [f"{span(found[name])} s, x {span(found[name].gain_over(base))}" for name in names]
+        notes[0] = f"{span(found[TEXTBOOK])} s"
         ends = zip(*(found[name] for name in names), strict=True)
         panels["On a GPU"].append(Series(label, drawing.PREDICTED, names, [None] * len(names), *ends, notes))
     return drawing.dots(panels, unit="seconds per epoch", order=[*(r.name for r in RUNGS), FLOOR])

@@ -58,8 +58,8 @@ def fresh(step: Callable) -> Callable:
 def own_rung(answer: Callable) -> str:
     """Proves the training; then times it beside the plain loop and the floor. Undecided if no difference is shown."""
     device, proof = pick_device(), same_training(answer)
-    sides = {name: Training(*make(device, 128)) for name, make in ((PLAIN, plain), (YOURS, answer))}
-    sides = {name: partial(train_part, training, STEPS) for name, training in sides.items()}
+    made = {PLAIN: plain(device, 128), YOURS: Training(*answer(device, 128))}
+    sides = {name: partial(train_part, training, STEPS) for name, training in made.items()}
     times = alternate(sides | floors(device, 128, STEPS), device=device)
     gain, floor = compare(times, PLAIN, YOURS), quickest(times, FLOORS)
     score, before = (compare(times, name, floor).ratio for name in (YOURS, PLAIN))
