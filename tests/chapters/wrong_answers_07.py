@@ -1,5 +1,7 @@
 """Wrong answers to chapter 07's exercises, each with a part of the hint that it gets."""
 
+import itertools
+
 import torch
 from wrong import WrongAnswers
 
@@ -43,6 +45,7 @@ wrong.value("07.1", "a detached tensor", changed(lambda step, all: (lambda *b: s
 full = changed(lambda step, batches: (step, [batch for batch in batches if len(batch[1]) == 128]))
 same = torch.zeros(())
 wrong.value("07.3", "468 steps instead of 469", full)
+wrong.value("07.3", "470 steps instead of 469", changed(lambda step, batches: (step, itertools.cycle(batches))))
 wrong.value("07.3", "The first loss is right, and the second is not", untrained)
 wrong.value("07.3", "it has trained a copy", lambda d, h: rung(d, h)._replace(model=make_model(h, device=d)))
 wrong.value("07.3", "every step gives the same tensor", changed(lambda s, all: (lambda *b: same.copy_(s(*b)), all)))
