@@ -39,13 +39,14 @@ def agree(dtype, limit):
     return lambda one, other: (one(dtype) - other(dtype)).abs().max() <= limit
 
 
-for limit, given in ((0, False), (1e-5, False), (1e-3, False), (1e3, True)):
+for limit, given in ((0, False), (1e-3, False), (1e3, True)):
     wrong.value("12.2", f"it gives {given}", agree(torch.float32, limit))
 wrong.value("12.2", "in float64: it gives False", agree(torch.float64, 0))
 wrong.value("12.2", "it gives True", agree(torch.float64, 0.1))
 
 wrong.value("12.3", "the largest 16,777,216", sum)
 wrong.value("12.3", "the first 0.1, the largest 0.1", lambda numbers: sum(sorted(numbers)))
+wrong.value("12.3", "the largest 16,777,216", lambda many: sum(sum(many[i : i + 99]) for i in range(0, len(many), 99)))
 wrong.value("12.3", "It gives a float", math.fsum)
 
 
