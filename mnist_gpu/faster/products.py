@@ -1,7 +1,4 @@
-"""The two large matrix products of a training step on a CPU: by which library, and with the weights in which layout.
-
-On one AMD EPYC MKL, PyTorch's choice, takes twice as long as oneDNN, on an Intel Xeon less. So it is measured here.
-"""
+"""The two large products of a step: which library and layout of the weights is fastest differs by processor."""
 
 import timeit
 from collections.abc import Callable

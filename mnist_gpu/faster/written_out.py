@@ -56,8 +56,7 @@ def make_written_out_step(model: MLP, *, lr: float = 0.01, momentum: float = 0.9
         # Through ReLU, with autograd's own operator: a mask would take five times as long.
         to_hidden = torch.ops.aten.threshold_backward(torch.mm(weights_2.t(), to_logits), activations, 0)
         torch.sum(to_hidden, 1, out=to_bias_1)
-        # Update: momentum = 0.9 momentum + gradient; parameter = parameter - lr momentum
-        momentum_1 = times(to_hidden, x.t()).add_(momentum_1, alpha=momentum)
+        momentum_1 = times(to_hidden, x.t()).add_(momentum_1, alpha=momentum)  # the update: gradient + 0.9 momentum
         weights_1.sub_(momentum_1, alpha=lr)
         momenta.mul_(momentum).add_(gradients)
         flat.sub_(momenta, alpha=lr)
