@@ -127,8 +127,10 @@ def bars(
     axis.xaxis.set_major_formatter("{x:,.10g}")
     if len(series) > 1 or series[0].kind != OWN:
         figure.legend(loc="outside lower left")
-    ends = ([f"{s.xs[j]} {s.text(j)} {unit}" for j in dict.fromkeys((0, len(s.xs) - 1))] for s in series)
-    return Drawn(axis, "\n".join(f"{s.label}: {', '.join(said)}." for s, said in zip(series, ends, strict=True)))
+    notes = (s.notes or [f"{s.text(j)} {unit}" for j in range(len(s.xs))] for s in series)
+    every = (", ".join(map(" ".join, zip(s.xs, each, strict=True))) for s, each in zip(series, notes, strict=True))
+    says = "\n".join(f"{s.label}: {said}." for s, said in zip(series, every, strict=True))
+    return Drawn(axis, says.replace(",\n", ", "))  # in a row's name
 
 
 def _bar(axis: plt.Axes, y: float, s: Series, j: int, look: dict) -> None:

@@ -1,29 +1,33 @@
 """Wrong answers to chapter 01's exercises, each with a part of the hint that it gets."""
 
+from functools import partial
+
 from wrong import WrongAnswers
+
+from mnist_gpu.chapters.chapter_01 import in_steps
 
 wrong = WrongAnswers()
 
 
-def steps(text):
-    def answer(operation, wait, clock):
-        does = {"o": operation, "w": wait, "c": clock}
-        start, end = [reading for step in text if (reading := does[step]()) is not None]
-        return end - start
-
-    return answer
+def never_ends(*given):
+    while True:
+        pass
 
 
-wrong.value("01.1", "it timed the asking", steps("owcoc"))
-wrong.value("01.1", "work of the warm-up was still in the queue", steps("ocowc"))
-wrong.value("01.1", "The first call of the operation is in it", steps("wcowc"))
+for hint, steps in (
+    ("it timed the asking", "owcoc"), ("work of the warm-up was still in the queue", "ocowc"),
+    ("The first call of the operation is in it", "wcowc"), ("of one call", "owcooowc"),
+):  # fmt: skip
+    wrong.value("01.1", hint, partial(in_steps, steps))
 wrong.value("01.1", "cannot be used", "owcowc")
-wrong.value("01.1", "of one call", lambda operation, wait, clock: operation() or clock())
+wrong.value("01.1", "had not ended after 3 seconds", never_ends)
 LINES = {f"size_{i} = loss.shape": 0 for i in range(5)} | {"mean = float(loss) / 128": True}
 wrong.value("01.2", "it stops: Python needs a number", LINES | {"wrong = images[logits.argmax(1) != labels]": False})
 wrong.value("01.2", "it runs: Python needs no number", LINES | {"logits = images @ weights": True})
 wrong.value("01.2", "'print(loss.item())', tried on meta", LINES | {"print(loss.item())": False})
 wrong.value("01.2", "Of six lines", {"loss.item()": True})
+wrong.value("01.2", "It had not ended", LINES | {"while True: pass": False})
+wrong.value("01.2", "must have same reduction dim", LINES | {"images @ images": True})  # stops on every device
 
 
 @wrong("01.3", "no kernel image is available")
