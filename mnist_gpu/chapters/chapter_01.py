@@ -157,12 +157,6 @@ def ceilings_here(device: torch.device) -> Results:
     return Results(environment(device), skipped(every), "", quick=True)
 
 
-def in_steps(text: str, *given: Callable) -> float:
-    """An answer that calls `operation`, `wait` and `clock` in this order: "owcowc"."""
-    start, end = [now for step in text if (now := given["owc".index(step)]()) is not None]
-    return end - start
-
-
 def played(answer: Callable, asking: int, work: int, pending: int, setup: int) -> object:
     """What an answer gives on a device whose time passes only when it is asked something; in μs."""
     at = {"now": 5000, "done": 5000 + pending, "setup": setup}  # setup: of the first call
@@ -184,9 +178,9 @@ def judged(answer: dict[str, bool]) -> str:
     if len(answer) < 6:
         raise Wrong(f"Of six lines there are {len(answer)} left.")
     for line, said in answer.items():
-        found, tensors = "runs: Python needs no number", {k: torch.rand(v, device="meta") for k, v in shapes.items()}
         try:
-            exec(line, {"torch": torch, **tensors})
+            exec(line, {"torch": torch} | {name: torch.rand(shape, device="meta") for name, shape in shapes.items()})
+            found = "runs: Python needs no number"
         except (RuntimeError, TypeError) as error:
             if "meta" not in str(error).lower():  # another mistake in it
                 raise
@@ -217,14 +211,16 @@ def picked(answer: Callable, given: list[float | None]) -> object:
 
 EXERCISES = (
     Exercise("01.1", WRITE, "A clock for work that is only asked for", compared(
-        partial(played, partial(in_steps, "owcowc")),
+        lambda asking, work, pending, setup: 1e-6 * (asking + work),
         lambda: [(*random.choices(range(5, 900), k=2), pending, 3000) for pending in (700, 0, 90, 0, 300)], run=played,
-        given=lambda asking, work, *_: f"Asking takes {asking} μs, the work {work} μs; in seconds",
-        hints=[(partial(played, partial(in_steps, text)), hint) for text, hint in (
-            ("owcoc", "When the clock was stopped, work was still in the queue: it timed the asking."),
-            ("ocowc", "When the clock was started, work of the warm-up was still in the queue."),
-            ("cowc", "The first call of the operation is in it, which sets things up."),
-        )],
+        given=lambda asking, work, *_: f"Asking takes {asking} μs, the work {work} μs; in seconds", hints=(
+            (lambda asking, *_: 1e-6 * asking,
+             "When the clock was stopped, work was still in the queue: it timed the asking."),
+            (lambda asking, work, *_: 1e-6 * (max(asking, work) + work),
+             "When the clock was started, work of the warm-up was still in the queue."),
+            (lambda asking, work, pending, setup: 1e-6 * (setup + asking + work),
+             "The first call of the operation is in it, which sets things up."),
+        ),
         why=lambda *_: "Are these seconds, of one call, between two readings of the clock?",
     )),
     Exercise("01.2", PREDICT, "Which lines wait?", partial(in_time, judged)),

@@ -26,7 +26,6 @@ class Deep(nn.Module):
 
 wrong.value("02.1", "Layers in a plain list are hidden", partial(Deep, layers=list))
 wrong.value("02.1", "are hidden", lambda *given: Deep(*given).requires_grad_(False))
-wrong.value("02.1", "is copied after it", partial(Deep, of=lambda m, x: torch.zeros(x.shape[1:]).to(x.device) + m.mean))
 wrong.value("02.1", "is a buffer", partial(Deep, keep=lambda deep, at, mean: setattr(deep, at, nn.Parameter(mean))))
 wrong.value("02.1", "would lack the mean", partial(Deep, keep=setattr, of=lambda m, x: m.mean.to(x.device)))
 wrong.value("02.1", "would lack the mean", partial(Deep, keep=partial(nn.Module.register_buffer, persistent=False)))
