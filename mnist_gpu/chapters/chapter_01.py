@@ -14,7 +14,7 @@ from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK, rungs
 from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.climb import skipped
 from mnist_gpu.measuring.drawing import OWN, PALETTE, PREDICTED, PUBLISHED, RECORDED, Drawn, Series, bars, number, span
-from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Wrong, checker, compared, in_time
+from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Wrong, checker, compared, count_of, in_time
 from mnist_gpu.measuring.prediction import Card, Figure, predicted_ladders
 from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped, Timed
 from mnist_gpu.measuring.section import Section
@@ -82,17 +82,17 @@ def picture(card: Card) -> Drawn:
     many, lanes = (int(card.get(name)) for name in ("multiprocessors", "lanes"))
     rate, transfer = f"{card.bandwidth / 1e9:,.0f} GB/s", card.get("pinned transfer")
     bus = f"bus\n{transfer / 1e9:.0f} GB/s" if transfer else "bus"
-    axis = plt.subplots(figsize=(9, 1.8))[1]
-    axis.set_axis_off()
-    for left, count, color, over, under in (
-        (0, usable_cpus(), PALETTE[5], "HOST: a CPU, {} cores", "main memory"),
-        (66, many, PALETTE[4], f"DEVICE: {card.name}, {{}} multiprocessors", f"its memory, {rate}"),
-        (132, lanes // many, PALETTE[2], "one multiprocessor: {} lanes", "its own small memory"),
+    bare = {"xlim": (-1, 188), "ylim": (-28, 7), "frame_on": False, "xticks": (), "yticks": ()}
+    axis = plt.subplots(figsize=(9, 1.9), subplot_kw=bare)[1]
+    for left, count, color, over, noun, under in (
+        (0, usable_cpus(), PALETTE[5], "HOST: a CPU, ", "core", "main memory"),
+        (66, many, PALETTE[4], f"DEVICE: {card.name}, ", "multiprocessor", f"its memory, {rate}"),
+        (132, lanes // many, PALETTE[2], "one multiprocessor: ", "lane", "its own small memory"),
     ):
-        i, columns = torch.arange(count), math.ceil(math.sqrt(3 * count))
+        i, columns = torch.arange(count), max(3, math.ceil(math.sqrt(3 * count)))
         side = 48 / columns
         axis.barh(-side * (i // columns + 0.5), 0.85 * side, 0.85 * side, left + side * (i % columns), color=color)
-        axis.text(left, 2, over.format(count))
+        axis.text(left, 2, over + count_of(count, noun))
         axis.barh(-23, 48, 6, left, facecolor="white", edgecolor="black")
         axis.text(left + 24, -23, under, ha="center", va="center")
     axis.plot([48, 66], [-23, -23], color="black", linewidth=3)

@@ -127,9 +127,9 @@ def bars(
     axis.xaxis.set_major_formatter("{x:,.10g}")
     if len(series) > 1 or series[0].kind != OWN:
         figure.legend(loc="outside lower left")
-    notes = (s.notes or [s.text(j) for j in range(len(s.xs))] for s in series)
+    notes = (s.notes or [f"{s.text(j)} {unit}" for j in range(len(s.xs))] for s in series)
     every = ("; ".join(map(" ".join, zip(s.xs, each, strict=True))) for s, each in zip(series, notes, strict=True))
-    says = "\n".join(f"{s.label}:\n    {said} ({unit})." for s, said in zip(series, every, strict=True))
+    says = "\n".join(f"{s.label}:\n    {said}." for s, said in zip(series, every, strict=True))
     return Drawn(axis, says.replace(",\n", ", "))  # of a row's name
 
 
