@@ -124,8 +124,10 @@ def bars(series: Sequence[Series], *, unit: str, title: str = "", order: Sequenc
     axis.xaxis.set_major_formatter("{x:,.10g}")
     if len(series) > 1 or series[0].kind != OWN:
         figure.legend(loc="outside lower left")
-    ends = ([f"{s.xs[j]} {s.text(j)} {unit}" for j in dict.fromkeys((0, len(s.xs) - 1))] for s in series)
-    return Drawn(axis, "\n".join(f"{s.label}: {', '.join(said)}." for s, said in zip(series, ends, strict=True)))
+    notes = (s.notes or [f"{s.text(j)} {unit}" for j in range(len(s.xs))] for s in series)
+    every = ("; ".join(map(" ".join, zip(s.xs, each, strict=True))) for s, each in zip(series, notes, strict=True))
+    says = "\n".join(f"{s.label}:\n    {said}." for s, said in zip(series, every, strict=True))
+    return Drawn(axis, says.replace(",\n", ", "))  # of a row's name
 
 
 def dots(panels: Mapping[str, Sequence[Series]], *, unit: str, order: Sequence[str]) -> Drawn:

@@ -29,7 +29,7 @@ def test_bars_have_their_values_and_a_range_goes_from_end_to_end():
     assert widths(axis) == [0.25, 0.25, 2.0, 8.0]
     assert {t.get_text() for t in axis.texts} == {"8", "2", "0.5 to 0.75", "0.25"}
     assert [t.get_text() for t in axis.get_yticklabels()] == ROWS
-    for part in ("a CPU", "textbook 8 s", "no wait per step 2 s", "predicted: T4", "0.5 to 0.75 s", "published: H100"):
+    for part in ("a CPU", "textbook 8 s", "no wait per step 2 s", "predicted: T4", "0.5 to 0.75", "published: H100"):
         assert part in says
 
 
