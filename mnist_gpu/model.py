@@ -41,24 +41,3 @@ def make_model(hidden: int = 128, seed: int = 0, device: torch.device | str = "c
 def parameter_count(hidden: int = 128) -> int:
     """Weights and biases of both layers: 101,770 for 784-128-10."""
     return (PIXELS + 1) * hidden + (hidden + 1) * CLASSES
-
-
-def step_flops(batch_size: int = 128, hidden: int = 128) -> tuple[int, int]:
-    """Floating-point operations of one training step: (forward, backward), matrix products alone.
-
-    A product of [m, k] and [k, n] counts 2 m k n. Backward has one for each layer's weight gradient, as large as in the
-    forward pass, and one for the gradient of the hidden activations, but none for the images'.
-    """
-    first, second = 2 * batch_size * PIXELS * hidden, 2 * batch_size * hidden * CLASSES
-    return first + second, first + second + second
-
-
-def step_bytes(batch_size: int = 128, hidden: int = 128) -> int:
-    """Bytes that one training step in float32 reads and writes if every operation goes to memory for its operands."""
-    images, activations, logits = batch_size * PIXELS, batch_size * hidden, batch_size * CLASSES
-    linear_1 = images + PIXELS * hidden + hidden + activations  # as many for its weights' gradient
-    linear_2 = activations + hidden * CLASSES + CLASSES + logits  # as many for both of its gradients
-    forward = linear_1 + 2 * activations + linear_2 + 2 * logits  # linear, ReLU, linear, softmax and loss
-    backward = 2 * logits + 2 * linear_2 + 3 * activations + linear_1  # a ReLU's reads two tensors and writes one
-    update = (2 + 3 + 3) * parameter_count(hidden)  # scale the momentum, add the gradient, update the parameter
-    return 4 * (forward + backward + update)

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from mnist_gpu.model import MLP, make_model, parameter_count, step_bytes, step_flops
+from mnist_gpu.measuring.operations import step_bytes, step_flops
+from mnist_gpu.model import MLP, make_model, parameter_count
 
 SIZES = [(1, 1), (96, 128), (300, 2048)]
 

@@ -6,7 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mnist_gpu.faster import products
 from mnist_gpu.faster.products import PRODUCTS, fastest_products, five_products, usable_products
-from mnist_gpu.model import step_flops
+from mnist_gpu.measuring.operations import step_flops
 from mnist_gpu.torch_private import onednn_missing
 
 HERE = [p.name for p in usable_products()]

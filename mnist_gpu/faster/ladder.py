@@ -161,7 +161,6 @@ class Rung:
     name: str
     make: Callable[..., Training]
     base: str | None
-    relieves: tuple[str, ...] = ()  # the most first: loading, launches, bytes, operations
     needs: str = ""  # of NEEDS: the type of device that it is for, where that is one
     lacks: Callable[[torch.device], str | None] = lambda device: None  # what else may be missing, as a compiler
     # Largest allowed difference of a batch's loss from the plain loop's, in nats: float32 agrees to 1e-6 until rounding
@@ -179,25 +178,25 @@ OWN_KERNELS = {"needs": "cuda", "lacks": lambda device: triton_missing()}
 WEBGPU = {"needs": "cpu", "lacks": lambda device: webgpu_missing(), "hardware": "webgpu"}  # timed beside the CPU
 RUNGS = (
     Rung("textbook", textbook, None),
-    Rung("two workers", partial(textbook, workers=2), "textbook", ("loading",)),
-    Rung("tensors in memory", partial(textbook, kind="memory"), "textbook", ("loading",)),
+    Rung("two workers", partial(textbook, workers=2), "textbook"),
+    Rung("tensors in memory", partial(textbook, kind="memory"), "textbook"),
     # None cross the bus; a pixel is one byte.
-    Rung("uint8 on the device", partial(textbook, kind="device"), "tensors in memory", ("bytes",)),
-    Rung("no wait per step", plain, "uint8 on the device", ("launches",)),  # they run ahead of the device
-    Rung("fused optimizer", partial(plain, fused=True), "no wait per step", ("bytes", "launches")),
-    Rung("compiled step", compiled_step, "fused optimizer", ("launches", "bytes"), **COMPILED),
-    Rung("bfloat16 autocast", bfloat16, "fused optimizer", ("operations",), tolerance=0.05),
-    Rung("CUDA graph of a step", graph_of_a_step, "fused optimizer", ("launches",), "cuda"),
-    Rung("CUDA graph of an epoch", graph_of_an_epoch, "CUDA graph of a step", ("launches", "loading"), "cuda"),
-    Rung("backward written out", written_out, "fused optimizer", ("launches", "bytes"), "cpu"),
-    Rung("written out, oneDNN", partial(written_out, onednn=True), "backward written out", ("operations",), "cpu",
+    Rung("uint8 on the device", partial(textbook, kind="device"), "tensors in memory"),
+    Rung("no wait per step", plain, "uint8 on the device"),  # they run ahead of the device
+    Rung("fused optimizer", partial(plain, fused=True), "no wait per step"),
+    Rung("compiled step", compiled_step, "fused optimizer", **COMPILED),
+    Rung("bfloat16 autocast", bfloat16, "fused optimizer", tolerance=0.05),
+    Rung("CUDA graph of a step", graph_of_a_step, "fused optimizer", "cuda"),
+    Rung("CUDA graph of an epoch", graph_of_an_epoch, "CUDA graph of a step", "cuda"),
+    Rung("backward written out", written_out, "fused optimizer", "cpu"),
+    Rung("written out, oneDNN", partial(written_out, onednn=True), "backward written out", "cpu",
          lambda device: onednn_missing()),
-    Rung("compiled epoch", compiled_epoch, "backward written out", ("launches", "bytes"), "cpu", **COMPILED),
-    Rung("kernels of our own", own_kernels, "no wait per step", ("launches", "bytes"), **OWN_KERNELS),
-    Rung("kernels of our own, as a CUDA graph", graph_of_own_kernels, "kernels of our own", ("launches", "bytes"),
+    Rung("compiled epoch", compiled_epoch, "backward written out", "cpu", **COMPILED),
+    Rung("kernels of our own", own_kernels, "no wait per step", **OWN_KERNELS),
+    Rung("kernels of our own, as a CUDA graph", graph_of_own_kernels, "kernels of our own",
          **OWN_KERNELS),
-    Rung("WebGPU, a submission a step", partial(webgpu_epoch, submissions="step"), None, (), **WEBGPU),
-    Rung("WebGPU, a submission an epoch", webgpu_epoch, "WebGPU, a submission a step", ("launches",), **WEBGPU),
+    Rung("WebGPU, a submission a step", partial(webgpu_epoch, submissions="step"), None, **WEBGPU),
+    Rung("WebGPU, a submission an epoch", webgpu_epoch, "WebGPU, a submission a step", **WEBGPU),
 )  # fmt: skip
 TEXTBOOK, PLAIN = "textbook", "no wait per step"
 # Measured with all of a CPU's threads, too.

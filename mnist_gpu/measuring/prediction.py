@@ -7,27 +7,23 @@ import functools
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from mnist_gpu.data import DeviceBatches
-from mnist_gpu.device import using_threads
 from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.measuring.drawing import columns, number, span
-from mnist_gpu.measuring.operations import Operation, Operations
+from mnist_gpu.measuring.operations import Operation, Operations, step_bytes, step_flops
 from mnist_gpu.measuring.results import Results
-from mnist_gpu.measuring.timing import measure
-from mnist_gpu.measuring.workloads import training_step, two_ceilings
-from mnist_gpu.model import PIXELS, make_model, step_bytes, step_flops
+from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "data" / "published"
 SHEET, MEASURED = "data sheet", "measured by others"  # the kinds of figures
 DRAWN = ("T4", "H100")  # an old card that hosted notebooks lend, and one of a data centre
-LAUNCHES, BYTES, OPERATIONS = REGIMES = ("launches", "bytes", "operations")
 
 
 class Source(NamedTuple):
@@ -100,34 +96,6 @@ def sources(figures: Iterable[Figure]) -> str:
 
 
 # The model
-
-
-class Limits(NamedTuple):
-    """What a device can do at most."""
-
-    launch: float  # seconds that it takes to start a step's operations, or a kernel
-    rate: float  # FLOP/s
-    bandwidth: float  # bytes/s
-
-    def parts(self, operations: float, moved: float) -> dict[str, float]:
-        """Seconds that each of the three would take by itself."""
-        return {LAUNCHES: self.launch, BYTES: moved / self.bandwidth, OPERATIONS: operations / self.rate}
-
-    def of_step(self, batch_size: int = 128, hidden: int = 128) -> dict[str, float]:
-        """The same of a training step."""
-        return self.parts(sum(step_flops(batch_size, hidden)), step_bytes(batch_size, hidden))
-
-
-def binding(parts: Mapping[str, float]) -> str:
-    """What takes longest: launches, bytes or operations."""
-    return max(parts, key=parts.get)
-
-
-def measured_limits(device: torch.device, threads: int = 1) -> Limits:
-    """A device's, each measured by itself: the step of the smallest network there is, a large product, a large copy."""
-    with using_threads(threads):
-        launch = measure(training_step(device, batch_size=1, hidden=1)).median
-        return Limits(launch, *two_ceilings(device))
 
 
 class Range(NamedTuple):
@@ -219,12 +187,6 @@ def kernels(*, fused: bool = False, batches: bool = False) -> Range:
     """How many kernels a GPU runs for `step_operations`: one each, or, for a product, two: its parts, and their sum."""
     names = [o.name for o in step_operations(1, 1, fused=fused, batches=batches)]
     return Range(len(names), len(names) + sum(name in ("mm", "addmm") for name in names))
-
-
-def batch_bytes(batch_size: int = 128) -> int:
-    """Bytes that making a batch from uint8 images on the device reads and writes, operation by operation."""
-    gathering, scaling, shifting = 1 + 1, 1 + 4, 4 + 4  # read and written, a pixel
-    return batch_size * (PIXELS * (gathering + scaling + shifting) + 2 * 8)
 
 
 def on_card(card: PredictedCard, batch_size: int = 128, hidden: int = 128, *, fused: bool = False) -> Range:

@@ -13,10 +13,10 @@ from mnist_gpu.chapters import chapter_05 as lab
 from mnist_gpu.measuring import workloads
 from mnist_gpu.measuring.drawing import span
 from mnist_gpu.measuring.exercises import RIGHT, judge
+from mnist_gpu.measuring.operations import step_bytes, step_flops
 from mnist_gpu.measuring.prediction import Range, predict_graph, predict_step, predictable, predicted_card
 from mnist_gpu.measuring.results import Timed
 from mnist_gpu.measuring.timing import compare
-from mnist_gpu.model import step_bytes, step_flops
 from mnist_gpu.webgpu.gpu import CHOICE, Array, adapters, the_gpu
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

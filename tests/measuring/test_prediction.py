@@ -7,15 +7,15 @@ import json
 import pytest
 import torch
 
-from mnist_gpu.data import make_batches
 from mnist_gpu.measuring import prediction as module
 from mnist_gpu.measuring.operations import Operations
-from mnist_gpu.measuring.prediction import MEASURED, SHEET, Card, Figure, Limits, PredictedCard, Range
+from mnist_gpu.measuring.prediction import MEASURED, SHEET, Card, Figure, PredictedCard, Range
 
 from mnist_gpu.measuring.prediction import kernels, named, on_card, outcomes, predict_graph, predict_step  # isort: skip
 from mnist_gpu.measuring.prediction import predictable, predicted_card, published, sources, step_operations  # isort: skip
+from mnist_gpu.measuring.operations import step_bytes, step_flops
 from mnist_gpu.measuring.results import Results, Timed
-from mnist_gpu.model import parameter_count, step_bytes, step_flops
+from mnist_gpu.model import parameter_count
 
 # A card whose kernels take 1 to 4 μs.
 EXAMPLE = PredictedCard("example", Range(1e-6, 4e-6), Range(1e12, 2e12), Range(1e11, 3e11))
@@ -54,20 +54,6 @@ def test_figures_are_chosen_by_card_quantity_and_kind_and_their_sources_listed_o
     assert named("P100").get("lanes") is None  # what nobody published
     memory = published(quantity="memory")
     assert all(sources(memory).count(f.source.url) == 1 for f in memory) and "T4, " in sources(memory)
-
-
-def test_what_binds_is_what_takes_longest_by_itself():
-    limits = Limits(launch=2.0, rate=10.0, bandwidth=4.0)
-    assert limits.parts(operations=30.0, moved=4.0) == {"launches": 2.0, "bytes": 1.0, "operations": 3.0}
-    assert tuple(module.binding(limits.parts(*work)) for work in ((1, 1), (1, 80), (80, 1))) == module.REGIMES
-    assert limits.of_step(32, 64) == limits.parts(sum(step_flops(32, 64)), step_bytes(32, 64))
-
-
-def test_limits_are_measured_with_the_threads_asked_for(monkeypatch):
-    threads = []
-    monkeypatch.setattr(module, "two_ceilings", lambda device: threads.append(torch.get_num_threads()) or (5.0, 7.0))
-    found = module.measured_limits(torch.device("cpu"), 2)
-    assert threads == [2] and found[1:] == (5.0, 7.0) and 0 < found.launch < 1 and torch.get_num_threads() == 1
 
 
 @pytest.fixture
@@ -131,8 +117,6 @@ def test_kernels_are_the_operations_of_a_step_and_a_product_may_be_two():
     assert default.high == default.low + 5  # the five products of chapter 02
     assert kernels(fused=True).low == default.low - 2  # momentum, weight update: one kernel instead of three
     assert more.low - default.low == more.high - default.high >= 4  # images and labels gathered, scaled, shifted
-    pixels = next(iter(make_batches("device")))[0].numel()  # gathered (bytes), scaled, shifted; and the labels, int64
-    assert module.batch_bytes(128) == 2 * pixels + pixels + 4 * pixels + 2 * 4 * pixels + 128 * 2 * 8
 
 
 def test_on_the_card_a_step_is_its_kernels_operations_and_bytes_overlapped_or_not():

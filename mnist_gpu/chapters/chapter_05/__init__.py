@@ -16,11 +16,12 @@ from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
 from mnist_gpu.measuring import busy, prediction
 from mnist_gpu.measuring.drawing import Drawn, columns, grid, span
+from mnist_gpu.measuring.operations import step_bytes, step_flops
 from mnist_gpu.measuring.results import Timed, side_name
 from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section
 from mnist_gpu.measuring.timing import alternate, measure
 from mnist_gpu.measuring.workloads import repeat, seconds_of, thread_counts, training_step, webgpu_call
-from mnist_gpu.model import make_model, step_bytes, step_flops
+from mnist_gpu.model import make_model
 from mnist_gpu.webgpu.gpu import Call, source, the_gpu, webgpu_missing
 
 CPU, WEBGPU = torch.device("cpu"), SimpleNamespace(type="webgpu")  # which is no device of PyTorch's
