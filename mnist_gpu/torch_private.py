@@ -12,11 +12,6 @@ def scan(*arguments):
     return scan(*arguments)
 
 
-def mark_static_address(tensor: torch.Tensor) -> None:
-    """A CUDA graph that torch.compile makes then reads `tensor` in place, and does not copy it first (seen in 2.14)."""
-    torch._dynamo.mark_static_address(tensor)
-
-
 def onednn_missing() -> str | None:
     """That this build has no oneDNN, or not the operator of `onednn_product`; None if it has both."""
     there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -18,7 +18,7 @@ from recorded import record_on_the_cpu
 
 from mnist_gpu.data import CHECKSUMS, data_root, load_mnist
 from mnist_gpu.device import accelerator
-from mnist_gpu.faster.with_triton import CHOICE
+from mnist_gpu.faster.with_triton import CHOICE, triton_missing
 
 # A shell that starts the tests with & makes them, and what they start, deaf to interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -38,6 +38,13 @@ collect_ignore = [] if simulated else ["on_simulated_accelerator"]
 # So do those of the kernels, in a process for which it has been said how Triton is to run them: see test_chapter_10.py.
 if CHOICE not in os.environ:
     collect_ignore.append("of_kernels")
+
+
+def pytest_collection_modifyitems(items):
+    """Chapter 10 stops in its first cell where Triton is missing."""
+    for item in items:
+        if item.path.name.startswith("10_") and (reason := triton_missing()):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_runtest_setup(item):

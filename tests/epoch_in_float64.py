@@ -1,8 +1,4 @@
-"""The same training in float64, by one process or by many.
-
-In float64 the same training by other numbers of processes agrees to about 1e-12 over a whole epoch; in float32 a ReLU
-whose input lies within rounding of zero can part them at any step.
-"""
+"""The same training in float64, where it agrees to about 1e-12 over an epoch by any number of processes."""
 
 import json
 import multiprocessing

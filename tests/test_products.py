@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -10,31 +12,15 @@ from mnist_gpu.torch_private import onednn_missing
 HERE = [p.name for p in usable_products()]
 
 
-@pytest.mark.parametrize("name", HERE)
-@pytest.mark.parametrize(("batch_size", "hidden"), [(128, 128), (3, 17), (96, 1)])
-def test_both_products_are_those_of_float64_in_the_layout_that_they_name(name, batch_size, hidden):
-    x, weights, gradient = (torch.rand(shape) for shape in ((batch_size, 784), (hidden, 784), (hidden, batch_size)))
-    expected = weights.double() @ x.t().double(), gradient.double() @ x.double()
-    p = PRODUCTS[name]
-    if p.features_first:
-        found = p.hidden(weights, x), p.gradient(gradient, x)
-    else:
-        found = p.hidden(weights.t().contiguous(), x).t(), p.gradient(gradient.t().contiguous(), x).t()
-    assert p.features_first == ("weights [H, 784]" in name)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert ours.shape == theirs.shape and torch.allclose(ours.double(), theirs, rtol=1e-5)
-
-
 def test_where_there_is_no_onednn_its_products_are_not_usable(monkeypatch):
-    plain = [name for name in PRODUCTS if name.startswith("torch.mm")]
-    monkeypatch.setattr(products, "onednn_missing", lambda: None)
-    assert [p.name for p in usable_products()] == list(PRODUCTS)
-    assert [p.name for p in usable_products("cuda")] == plain and len(plain) == 2
-    monkeypatch.undo()
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert "no oneDNN" in onednn_missing() and [p.name for p in usable_products()] == plain
+    plain = [p for name, p in PRODUCTS.items() if name.startswith("torch.mm")]
+    with monkeypatch.context() as there:
+        there.setattr(products, "onednn_missing", lambda: None)
+        assert usable_products() == list(PRODUCTS.values()) and usable_products("cuda") == plain
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.ops, "mkldnn", object())  # the library, without its operator
+    assert "no oneDNN" in onednn_missing() and usable_products() == plain
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert "no oneDNN" in onednn_missing()
 
 
@@ -53,13 +39,8 @@ def test_the_floor_is_exactly_the_matrix_products_of_a_step(monkeypatch, name):
 
 @pytest.mark.parametrize("fast", HERE)
 def test_the_fastest_is_the_one_that_takes_least_even_if_disturbed(monkeypatch, fast):
-    asked = []
-
-    def timeit(p, number):
-        asked.append(p.name)
-        return (1.0 if p.name == fast else 1.1) + 50 * (asked.count(p.name) % 2)  # every other time
-
+    asked, late = [], itertools.cycle([50.0] * len(HERE) + [0.0] * len(HERE))  # every other round
+    seconds = lambda p, number: asked.append(p.name) or (1.0 if p.name == fast else 1.1) + next(late)  # noqa: E731
     monkeypatch.setattr(products, "five_products", lambda p, hidden: p)
-    monkeypatch.setattr(products.timeit, "timeit", timeit)
-    assert fastest_products(17).name == fast
-    assert asked == HERE * 8  # in turn
+    monkeypatch.setattr(products.timeit, "timeit", seconds)
+    assert fastest_products(17).name == fast and asked == HERE * 8  # in turn

@@ -6,7 +6,8 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from mnist_gpu.measuring.exercises import MEND, Exercise, Wrong, checker, compared, same
+from mnist_gpu.measuring.exercises import MEND, Exercise, Wrong, checker, compared, in_time, same
+from mnist_gpu.measuring.operations import Operations
 from mnist_gpu.training import make_step
 
 
@@ -15,12 +16,15 @@ def moves(build: Callable) -> str:
     for widths in ((5, 3, 2), (4, 6), (17, 8, 30, 7, 2)):
         mean, images = torch.rand(widths[0]), torch.rand(7, widths[0])
         network, x = build(widths, mean), images - mean
-        if len(layers := list(network.parameters())) != 2 * len(widths) - 2:
-            raise Wrong("The mean is a buffer, not a parameter." if layers else "Layers in a plain list are not found.")
+        found = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        if len(found) != (right := 2 * len(widths) - 2) or len(list(network.parameters())) > right:
+            said = "The mean is a buffer." if found else "Layers in a plain list are hidden."
+            raise Wrong(f"An optimizer finds {len(found)} tensors to train, and the layers have {right}. {said}")
         if not any(torch.equal(tensor.flatten(), mean) for tensor in network.state_dict().values()):
             raise Wrong("A checkpoint would lack the mean: it is not in the state_dict. register_buffer puts it there.")
-        for i in range(0, len(layers), 2):
-            x = F.linear(x.relu() if i else x, *layers[i : i + 2])
+        weights, biases = ([parameter for parameter in found if parameter.dim() == d] for d in (2, 1))
+        for i, layer in enumerate(zip(weights, biases, strict=True)):
+            x = F.linear(x.relu() if i else x, *layer)
         if not same(network(images), x):
             raise Wrong(f"With widths {widths} it gives other logits than before.")
         network.to("meta")(images.to("meta"))  # raises an error where something stays behind
@@ -28,19 +32,16 @@ def moves(build: Callable) -> str:
 
 
 def ported(program: Callable) -> str:
-    """Of 02.2: on "meta" everything lies there, and no step draws on the CPU; on the CPU it trains as before."""
-    images, labels, drawn = torch.rand(187, 1, 28, 28), torch.randint(10, (187,)), set()
+    """Of 02.2: on "meta" everything lies there, and little is copied; on the CPU it trains as before."""
+    images, labels = torch.rand(187, 1, 28, 28), torch.randint(10, (187,))
     for device in ("meta", "cpu"):
         torch.default_generator.manual_seed(0)
-        try:
+        with Operations() as operations:
             model, loss = program(images, labels, torch.device(device))
-        finally:
-            torch.set_default_device(None)  # which the program may have set
         if {tensor.device.type for tensor in (*model.parameters(), loss)} != {device}:
             raise Wrong(f"Asked for {device}, it leaves the model, or the loss, on another device.")
-        drawn.add(torch.rand(()).item())  # the CPU's next random number
-    if len(drawn) == 1:
-        raise Wrong("Its noise is made on the CPU and copied, each step. Make it where it is needed: device=device.")
+        if sum(o.name == "_to_copy" for o in operations.seen) > 8:  # two parameters, three times images and labels
+            raise Wrong("More is copied than the model, images and labels: is the noise made on the CPU?")
     torch.default_generator.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
     step = make_step(model, torch.optim.SGD(model.parameters(), lr=0.1))
@@ -67,10 +68,10 @@ def gradient(at: int, x, labels, w1, b1, w2, b2, relu: Callable = torch.relu, ti
 
 
 EXERCISES = (
-    Exercise("02.1", MEND, "A network that moves as a whole", moves),
-    Exercise("02.2", MEND, "A program for any device", ported),
+    Exercise("02.1", MEND, "A network that moves as a whole", partial(in_time, moves)),
+    Exercise("02.2", MEND, "A program for any device", partial(in_time, ported)),
     Exercise("02.3", MEND, "A backward pass by hand", compared(
-        gradient, backward_passes, run=lambda answer, at, *tensors: torch.as_tensor(answer(*tensors)[at]),
+        gradient, backward_passes, run=lambda answer, at, *tensors: torch.as_tensor(in_time(answer, *tensors)[at]),
         given=lambda at, x, labels, w1, *_: f"Of {('w1', 'b1', 'w2', 'b2')[at]}, with x {list(x.shape)}", hints=(
             (partial(gradient, times=len), "That is of the sum of the images' losses, but their mean is wanted."),
             (partial(gradient, times=lambda x: 1 / len(x)), "It is averaged twice: g_logits holds the mean already."),

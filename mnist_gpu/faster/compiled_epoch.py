@@ -1,10 +1,7 @@
-"""A whole epoch as one compiled program for the CPU: what a CUDA graph of an epoch is for a GPU.
-
-torch.compile makes all that lies between two matrix products one pass over memory, and compiles the loop as well.
-"""
+"""A whole epoch as one compiled program for the CPU, in which all between two products is one pass over memory."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +23,7 @@ def training_step(products: str, data: tuple, state: tuple, index: torch.Tensor,
     data: all images, uint8 `[N, 784]`, and labels. state: the four parameters, and the momentum of each. index: `[B]`.
     """
     _, features_first, hidden, gradient = PRODUCTS[products]
-    (images, labels), parameters, momenta = data, state[:4], state[4:]
-    weights_1, bias_1, weights_2, bias_2 = parameters
+    (images, labels), (weights_1, bias_1, weights_2, bias_2), momenta = data, state[:4], state[4:]
     x = images[index].float() / 127.5 - 1  # [B, 784], mnist_gpu.data.normalize
     # x - -b, since torch.compile makes one call of x + b (addmm), which begins with a copy of b: 40 μs a step.
     activations = F.relu(hidden(weights_1, x) - -(bias_1[:, None] if features_first else bias_1))
@@ -41,11 +37,11 @@ def training_step(products: str, data: tuple, state: tuple, index: torch.Tensor,
     back = torch.where(activations > 0, back, 0.0)
     gradients = gradient(back, x), back.sum(1 if features_first else 0), torch.mm(logits, columns.t()), logits.sum(1)
     momenta = [momentum * m - g for m, g in zip(momenta, gradients, strict=True)]
-    return (*(p - lr * m for p, m in zip(parameters, momenta, strict=True)), *momenta), loss
+    return (*(p - lr * m for p, m in zip(state[:4], momenta, strict=True)), *momenta), loss
 
 
-def many_steps(products: str, data: tuple, state: tuple, batches: torch.Tensor, lr: float, momentum: float):
-    """Steps on `batches`, indices `[n, UNROLLED, B]`: updates `state` in place, and returns the losses."""
+def many_steps(products: str, data: tuple, state: tuple, batches: torch.Tensor, lr: float, momentum: float) -> tuple:
+    """Steps on `batches`, indices `[n, UNROLLED, B]`: (new state, losses)."""
 
     def body(state, few):
         losses = []
@@ -54,21 +50,12 @@ def many_steps(products: str, data: tuple, state: tuple, batches: torch.Tensor, 
             losses.append(loss)
         return state, torch.stack(losses)
 
-    after, losses = scan(body, state, batches)
-    assign(state, after)
-    return losses.flatten()
+    state, losses = scan(body, state, batches)
+    return state, losses.flatten()
 
 
-def assign(state: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
-    """Copies the values into the tensors of `state`."""
-    for tensor, value in zip(state, values, strict=True):
-        tensor.copy_(value)
-
-
-@functools.cache
-def compiled() -> Callable:
-    """`many_steps`, compiled at its first use, and once more for every other shape, product or learning rate."""
-    return torch.compile(many_steps, dynamic=False, fullgraph=True)
+# `many_steps`, compiled at its first use, and once more for every other shape, product or learning rate.
+compiled = functools.cache(lambda: torch.compile(many_steps, dynamic=False, fullgraph=True))
 
 
 class CompiledEpoch(WholeEpoch):
@@ -87,22 +74,22 @@ class CompiledEpoch(WholeEpoch):
         self.data = batches.images.flatten(1), batches.labels
         weights, *others = (p.detach() for p in model.parameters())
         turned = weights if self.products.features_first else weights.t()
-        # Row by row: scan refuses a state whose strides differ from those that a step returns. clone, since
-        # contiguous() keeps the strides of a [784, 1] that is transposed.
+        # Row by row, or scan refuses its strides. contiguous() would keep those of a [784, 1] that is transposed.
         turned = turned.clone(memory_format=torch.contiguous_format)
         model.hidden.weight.data = turned if self.products.features_first else turned.t()
         self.state = (turned, *others, *map(torch.zeros_like, (turned, *others)))
 
     @torch.no_grad()
     def run(self, drawn: Sequence[torch.Tensor]) -> torch.Tensor:
-        size, name = self.order.batch_size, self.products.name
+        size, name, state, losses = self.order.batch_size, self.products.name, self.state, []
         full = sum(len(index) == size for index in drawn) // UNROLLED * UNROLLED  # the others run uncompiled
-        losses = []
         if full:
             batches = torch.stack(drawn[:full]).view(-1, UNROLLED, size)
-            losses.append(compiled()(name, self.data, self.state, batches, *self.settings))
+            state, found = compiled()(name, self.data, state, batches, *self.settings)
+            losses.append(found)
         for index in drawn[full:]:
-            after, loss = training_step(name, self.data, self.state, index, *self.settings)
-            assign(self.state, after)
+            state, loss = training_step(name, self.data, state, index, *self.settings)
             losses.append(loss[None])
+        for tensor, value in zip(self.state, state, strict=True):
+            tensor.copy_(value)
         return torch.cat(losses)

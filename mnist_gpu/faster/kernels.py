@@ -1,7 +1,6 @@
-"""The training step as kernels of our own, written in Triton; importing it raises ImportError where Triton is missing.
+"""The training step as kernels of our own, in Triton; importing it raises ImportError where Triton is missing.
 
-Many programs run a kernel at once. Each computes from its number which elements are its own: a block, whose size is a
-power of two. Data has any size, so a mask says which elements of a block exist.
+Many programs run a kernel at once, each on a block of elements. Its size is a power of two; a mask says which exist.
 """
 
 from collections.abc import Callable
@@ -10,16 +9,14 @@ import torch
 
 from mnist_gpu.checks import positive
 from mnist_gpu.data import DeviceBatches
-from mnist_gpu.faster.with_triton import choose, interpreted, kernel_device
+from mnist_gpu.faster.with_triton import imported, interpreted, kernel_device
 from mnist_gpu.faster.written_out import in_one_tensor, need_float32
-from mnist_gpu.model import CLASSES, MLP, PIXELS
+from mnist_gpu.model import MLP, PIXELS
 
-choose()
-import triton  # noqa: E402
-import triton.language as tl  # noqa: E402
+triton, tl = imported()
 
-# How a product is cut: the side of a tile, at most, and how many programs there should be. With 32 x 32 the hidden
-# layer would have 16, on cards with 40 to 132 multiprocessors. The interpreter likes few large operations.
+# How a product is cut: a tile's side, at most, and how many programs there should be, on cards with 40 to 132
+# multiprocessors: with 32 x 32 the hidden layer would have 16. The interpreter likes few large operations.
 TILING = (128, 1) if interpreted() else (32, 64)
 
 
@@ -59,16 +56,10 @@ def product_kernel(
     total = tl.zeros((TILE_M, TILE_N), dtype=tl.float32)
     for start in range(0, k, TILE_K):
         inner = start + tl.arange(0, TILE_K)
-        a_tile = tl.load(
-            a + row[:, None] * a_row + inner[None, :] * a_column,
-            mask=(row[:, None] < m) & (inner[None, :] < k),
-            other=0.0,  # beyond k both tiles are 0, which adds nothing
-        )
-        b_tile = tl.load(
-            b + inner[:, None] * b_row + column[None, :] * b_column,
-            mask=(inner[:, None] < k) & (column[None, :] < n),
-            other=0.0,
-        )
+        a_inside, b_inside = (row[:, None] < m) & (inner[None, :] < k), (inner[:, None] < k) & (column[None, :] < n)
+        # Beyond k both tiles are 0, which adds nothing.
+        a_tile = tl.load(a + row[:, None] * a_row + inner[None, :] * a_column, mask=a_inside, other=0.0)
+        b_tile = tl.load(b + inner[:, None] * b_row + column[None, :] * b_column, mask=b_inside, other=0.0)
         # "ieee", because the default rounds both operands to TF32's 11 bits on cards that have it.
         total = tl.dot(a_tile, b_tile, total, input_precision="ieee")
     if bias is not None:
@@ -83,7 +74,7 @@ def product_kernel(
 
 
 @triton.jit
-def cross_entropy_kernel(logits, labels, losses, gradient, n, classes, BLOCK: tl.constexpr):
+def cross_entropy_kernel(logits, labels, loss, grad, n, classes, BLOCK: tl.constexpr):
     """One row a program: its loss / n, and the gradient of that by its logits, (softmax - 1 at the label) / n."""
     row = tl.program_id(0)
     j = tl.arange(0, BLOCK)
@@ -93,8 +84,9 @@ def cross_entropy_kernel(logits, labels, losses, gradient, n, classes, BLOCK: tl
     e = tl.exp(x)
     total = tl.sum(e, 0)
     right = j == tl.load(labels + row)
-    tl.store(losses + row, (tl.log(total) - tl.sum(tl.where(right, x, 0.0), 0)) / n)
-    tl.store(gradient + row * classes + j, (e / total - right.to(tl.float32)) / n, mask=inside)
+    tl.store(loss + row, (tl.log(total) - tl.sum(tl.where(right, x, 0.0), 0)) / n)
+    to_logits = (e / total - right.to(tl.float32)) / n
+    tl.store(grad + row * classes + j, to_logits, mask=inside)
 
 
 @triton.jit
@@ -129,16 +121,15 @@ def gather_normalize(images: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def product(a, b, out, *, bias=None, gate=None, relu=False, tiling: tuple[int, int] | None = None) -> torch.Tensor:
     """out = a @ b, `[m, k]` and `[k, n]` to `[m, n]`, float32; see product_kernel for what may follow.
 
-    a and b may be transposed views. A tile's side is never below 16, the least that tl.dot takes on a GPU.
+    a and b may be transposed views. A tile's side is 16 at least, as tl.dot wants it on a GPU.
     """
     (m, k), n, (side, programs) = a.shape, b.shape[1], tiling or TILING
     tile_m, tile_n, tile_k = (max(16, min(side, triton.next_power_of_2(size))) for size in (m, n, k))
     while triton.cdiv(m, tile_m) * triton.cdiv(n, tile_n) < programs and max(tile_m, tile_n) > 16:
         tile_m, tile_n = (tile_m // 2, tile_n) if tile_m >= tile_n else (tile_m, tile_n // 2)
-    product_kernel[(triton.cdiv(m, tile_m), triton.cdiv(n, tile_n))](
-        a, b, bias, gate, out, m, n, k, *a.stride(), *b.stride(),
-        RELU=relu, TILE_M=tile_m, TILE_N=tile_n, TILE_K=tile_k,
-    )  # fmt: skip
+    grid = triton.cdiv(m, tile_m), triton.cdiv(n, tile_n)
+    tiles = {"TILE_M": tile_m, "TILE_N": tile_n, "TILE_K": tile_k}
+    product_kernel[grid](a, b, bias, gate, out, m, n, k, *a.stride(), *b.stride(), RELU=relu, **tiles)
     return out
 
 
@@ -177,6 +168,24 @@ def _check(images: torch.Tensor, labels: torch.Tensor, device: torch.device) -> 
             raise ValueError(f"given {found}, but images or labels must be {wanted}: one label an image")
 
 
+def forward_and_backward(x, labels, weights, gradients):
+    """The mean loss, `[1]`, of images `[B, 784]`, in nine launches. Writes the gradients of the weights and biases."""
+    weights_1, bias_1, weights_2, bias_2 = weights
+    to_weights_1, to_bias_1, to_weights_2, to_bias_2 = gradients
+    sizes = (len(bias_1), len(bias_2), 1, len(bias_2), len(bias_1))
+    empty = (x.new_empty(len(x), size) for size in sizes)
+    activations, logits, losses, to_logits, to_hidden = empty
+    product(x, weights_1.t(), activations, bias=bias_1, relu=True)
+    product(activations, weights_2.t(), logits, bias=bias_2)
+    cross_entropy(logits, labels, losses, to_logits)
+    product(to_logits.t(), activations, to_weights_2)
+    column_sums(to_logits, to_bias_2)
+    product(to_logits, weights_2, to_hidden, gate=activations)
+    product(to_hidden.t(), x, to_weights_1)
+    column_sums(to_hidden, to_bias_1)
+    return column_sums(losses, x.new_empty(1))
+
+
 def make_kernel_step(model: MLP, *, lr: float = 0.01, momentum: float = 0.9) -> Callable:
     """SGD's step on `model`, in place, under the step contract (see mnist_gpu.training), in ten launches of kernels.
 
@@ -185,10 +194,10 @@ def make_kernel_step(model: MLP, *, lr: float = 0.01, momentum: float = 0.9) -> 
     """
     positive(lr=lr)
     need_float32(model, kernel_device().type)
-    hidden, device, parameters = model.hidden.out_features, model.hidden.weight.device, list(model.parameters())
-    flat, (weights_1, bias_1, weights_2, bias_2) = in_one_tensor(parameters)
+    device, parameters = model.hidden.weight.device, list(model.parameters())
+    flat, weights = in_one_tensor(parameters)
     flat_momenta, momenta = in_one_tensor(map(torch.zeros_like, parameters))
-    to_flat, (to_weights_1, to_bias_1, to_weights_2, to_bias_2) = in_one_tensor(map(torch.zeros_like, parameters))
+    flat_gradients, gradients = in_one_tensor(map(torch.zeros_like, parameters))
     optimizer = torch.optim.SGD(parameters, lr=lr, momentum=momentum)
     for parameter, velocity in zip(parameters, momenta, strict=True):
         optimizer.state[parameter]["momentum_buffer"] = velocity
@@ -196,21 +205,9 @@ def make_kernel_step(model: MLP, *, lr: float = 0.01, momentum: float = 0.9) -> 
     @torch.no_grad()
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         _check(images, labels, device)
-        sizes = (hidden, CLASSES, 1, CLASSES, hidden)
-        activations, logits, losses, to_logits, to_hidden = (torch.empty(len(labels), s, device=device) for s in sizes)
         x, labels = images.reshape(-1, PIXELS).contiguous(), labels.contiguous()
-
-        product(x, weights_1.t(), activations, bias=bias_1, relu=True)
-        product(activations, weights_2.t(), logits, bias=bias_2)
-        cross_entropy(logits, labels, losses, to_logits)
-        loss = column_sums(losses, torch.empty(1, device=device))
-
-        product(to_logits.t(), activations, to_weights_2)
-        column_sums(to_logits, to_bias_2)
-        product(to_logits, weights_2, to_hidden, gate=activations)
-        product(to_hidden.t(), x, to_weights_1)
-        column_sums(to_hidden, to_bias_1)
-        sgd(flat, flat_momenta, to_flat, lr, momentum)
+        loss = forward_and_backward(x, labels, weights, gradients)
+        sgd(flat, flat_momenta, flat_gradients, lr, momentum)
         return loss.view(())
 
     step.optimizer = optimizer

@@ -20,16 +20,15 @@ from torch.func import functional_call, grad_and_value
 from mnist_gpu.data import load_mnist, make_batches
 from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.graphs import EpochGraph, capture
-from mnist_gpu.faster.prefetch import Prefetched
 from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
 from mnist_gpu.faster.with_triton import triton_missing
 from mnist_gpu.faster.written_out import make_written_out_step
 from mnist_gpu.model import make_model
-from mnist_gpu.torch_private import mark_static_address, onednn_missing
+from mnist_gpu.torch_private import onednn_missing
 from mnist_gpu.training import make_step
 from mnist_gpu.webgpu.gpu import the_gpu, webgpu_missing
 
-# torch.compile recommends TF32 on cards that have it: here both precisions are measured.
+# torch.compile recommends TF32 on cards that have it: the course computes in float32, or says otherwise.
 warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
 
 
@@ -59,26 +58,17 @@ def waiting(step: Callable) -> Callable:
 
 def textbook(device, hidden=128, kind="dataloader", **loading):
     model = make_model(hidden, device=device)
-    return Training(model, waiting(make_step(model, sgd(model))), make_batches(kind, device=device, **loading))
-
-
-def prefetched(device, hidden=128):
-    model, step, batches = textbook(device, hidden, "memory", pin_memory=True)
-    return Training(model, step, Prefetched(batches, device))
+    step = waiting(make_step(model, sgd(model)))
+    return Training(model, step, make_batches(kind, device=device, **loading))
 
 
 def plain(device, hidden=128, **options):
     model = make_model(hidden, device=device)
-    return Training(model, make_step(model, sgd(model, **options)), make_batches("device", device=device))
-
-
-def compiled_model(device, hidden=128):
-    model = make_model(hidden, device=device)
-    step = make_step(torch.compile(model), sgd(model, fused=True))
+    step = make_step(model, sgd(model, **options))
     return Training(model, step, make_batches("device", device=device))
 
 
-def compiled_step(device, hidden=128, **options):
+def compiled_step(device, hidden=128):
     model = make_model(hidden, device=device)
     weights = {name: p.detach() for name, p in model.named_parameters()}
     momenta = {name: torch.zeros_like(w) for name, w in weights.items()}
@@ -86,47 +76,21 @@ def compiled_step(device, hidden=128, **options):
     def loss_of(weights, images, labels):
         return F.cross_entropy(functional_call(model, weights, (images,)), labels)
 
-    @torch.compile(**options)
+    @torch.compile
     def step(images, labels):  # a call of loss.backward() would end the compiled graph; torch.func has none
         gradients, loss = grad_and_value(loss_of)(weights, images, labels)
         for name, gradient in gradients.items():
-            momenta[name].mul_(0.9).add_(gradient)
-            weights[name].sub_(momenta[name], alpha=0.01)
+            weights[name].sub_(momenta[name].mul_(0.9).add_(gradient), alpha=0.01)
         return loss
 
-    for tensor in (*weights.values(), *momenta.values()):  # or a CUDA graph of the step would first copy them
-        mark_static_address(tensor)
     return Training(model, step, make_batches("device", device=device))
-
-
-def compiled_graph(device, hidden=128):
-    model, replayed, batches = compiled_step(device, hidden, mode="reduce-overhead")
-
-    def step(images, labels):
-        torch.compiler.cudagraph_mark_step_begin()  # the memory of the last loss may be used again from here on,
-        return replayed(images, labels).clone()  # so a copy of it is handed out
-
-    return Training(model, step, batches)
 
 
 def bfloat16(device, hidden=128):
     model = make_model(hidden, device=device)
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16)
-    return Training(model, make_step(model, sgd(model, fused=True), autocast), make_batches("device", device=device))
-
-
-def tf32(device, hidden=128):
-    model, plain_step, batches = plain(device, hidden, fused=True)
-
-    def step(images, labels):
-        before = torch.backends.cuda.matmul.fp32_precision
-        torch.backends.cuda.matmul.fp32_precision = "tf32"  # only here: it is a setting of the whole program
-        try:
-            return plain_step(images, labels)
-        finally:
-            torch.backends.cuda.matmul.fp32_precision = before
-
-    return Training(model, step, batches)
+    step = make_step(model, sgd(model, fused=True), autocast)
+    return Training(model, step, make_batches("device", device=device))
 
 
 def graph_of_a_step(device, hidden=128):
@@ -139,7 +103,8 @@ def graph_of_a_step(device, hidden=128):
 def graph_of_an_epoch(device, hidden=128):
     model = make_model(hidden, device=device)
     optimizer = sgd(model, fused=True)
-    epoch = EpochGraph(make_step(model, optimizer), model, optimizer, make_batches("device", device=device))
+    step, batches = make_step(model, optimizer), make_batches("device", device=device)
+    epoch = EpochGraph(step, model, optimizer, batches)
     return Training(model, epoch.step, epoch)
 
 
@@ -171,8 +136,8 @@ def graph_of_own_kernels(device, hidden=128):
 
 def webgpu_epoch(device, hidden=128, submissions="epoch"):
     model = make_model(hidden)
-    optimizer = sgd(model)
-    epoch = WebGPUEpoch(the_gpu(), model, optimizer, make_batches("device"), submissions)
+    optimizer, batches = sgd(model), make_batches("device")
+    epoch = WebGPUEpoch(the_gpu(), model, optimizer, batches, submissions)
     return Training(model, epoch.step, epoch)
 
 
@@ -186,17 +151,7 @@ def _compiler_missing(device: torch.device) -> str | None:
     return None if device.type == "mps" else f"torch.compile generates no code for {device.type}"
 
 
-# Where a rung can run: what a device must be, and what is said of one that is not.
-NEEDS = {
-    "": (lambda device: True, ""),
-    "cpu": (lambda device: device.type == "cpu", "is written for the CPU"),
-    "gpu": (lambda device: device.type not in ("cpu", "mps"), "needs a GPU with memory and streams of its own"),
-    "cuda": (lambda device: device.type == "cuda", "needs an NVIDIA GPU"),
-    "ampere": (
-        lambda device: device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0),
-        "needs an NVIDIA GPU of compute capability 8.0 or higher",
-    ),
-}
+NEEDS = {"cpu": "is written for the CPU", "cuda": "needs an NVIDIA GPU"}  # what is said of other devices
 
 
 @dataclass(frozen=True)
@@ -207,7 +162,7 @@ class Rung:
     make: Callable[..., Training]
     base: str | None
     relieves: tuple[str, ...] = ()  # the most first: loading, launches, bytes, operations
-    needs: str = ""  # of NEEDS
+    needs: str = ""  # of NEEDS: the type of device that it is for, where that is one
     lacks: Callable[[torch.device], str | None] = lambda device: None  # what else may be missing, as a compiler
     # Largest allowed difference of a batch's loss from the plain loop's, in nats: float32 agrees to 1e-6 until rounding
     # decides on a ReLU, then to 5e-3.
@@ -216,8 +171,7 @@ class Rung:
 
     def missing(self, device: torch.device) -> str | None:
         """Why it cannot run on this device, or None."""
-        runs, refusal = NEEDS[self.needs]
-        return self.lacks(device) if runs(device) else refusal
+        return self.lacks(device) if self.needs in ("", device.type) else NEEDS[self.needs]
 
 
 COMPILED = {"lacks": _compiler_missing}
@@ -226,19 +180,13 @@ WEBGPU = {"needs": "cpu", "lacks": lambda device: webgpu_missing(), "hardware": 
 RUNGS = (
     Rung("textbook", textbook, None),
     Rung("two workers", partial(textbook, workers=2), "textbook", ("loading",)),
-    Rung("pinned memory", partial(textbook, workers=2, pin_memory=True), "two workers", ("bytes",)),  # over the bus
     Rung("tensors in memory", partial(textbook, kind="memory"), "textbook", ("loading",)),
-    # Over the bus: hidden behind the step.
-    Rung("prefetch on a side stream", prefetched, "tensors in memory", ("bytes",), "gpu"),
     # None cross the bus; a pixel is one byte.
     Rung("uint8 on the device", partial(textbook, kind="device"), "tensors in memory", ("bytes",)),
     Rung("no wait per step", plain, "uint8 on the device", ("launches",)),  # they run ahead of the device
     Rung("fused optimizer", partial(plain, fused=True), "no wait per step", ("bytes", "launches")),
-    Rung("compiled model", compiled_model, "fused optimizer", ("bytes", "launches"), **COMPILED),
     Rung("compiled step", compiled_step, "fused optimizer", ("launches", "bytes"), **COMPILED),
     Rung("bfloat16 autocast", bfloat16, "fused optimizer", ("operations",), tolerance=0.05),
-    Rung("TF32", tf32, "fused optimizer", ("operations",), "ampere"),
-    Rung("compiled step, reduce-overhead", compiled_graph, "compiled step", ("launches",), "cuda", **COMPILED),
     Rung("CUDA graph of a step", graph_of_a_step, "fused optimizer", ("launches",), "cuda"),
     Rung("CUDA graph of an epoch", graph_of_an_epoch, "CUDA graph of a step", ("launches", "loading"), "cuda"),
     Rung("backward written out", written_out, "fused optimizer", ("launches", "bytes"), "cpu"),
@@ -254,7 +202,7 @@ RUNGS = (
 TEXTBOOK, PLAIN = "textbook", "no wait per step"
 # Measured with all of a CPU's threads, too.
 ALL_THREADS = (TEXTBOOK, PLAIN, "fused optimizer", "backward written out", "written out, oneDNN", "compiled epoch")
-WIDE = ("fused optimizer", "bfloat16 autocast", "TF32")  # the rungs of reduced precision, also on a wide network
+WIDE = ("fused optimizer", "bfloat16 autocast")  # reduced precision is also measured on a wide network
 
 
 def rungs(names: Iterable[str] | None = None) -> list[Rung]:

@@ -1,7 +1,4 @@
-"""The two large matrix products of a training step on a CPU: by which library, and with the weights in which layout.
-
-On one AMD EPYC MKL, PyTorch's choice, takes twice as long as oneDNN, on an Intel Xeon less. So it is measured here.
-"""
+"""The two large products of a step: which library and layout of the weights is fastest differs by processor."""
 
 import timeit
 from collections.abc import Callable
@@ -23,29 +20,27 @@ class Products(NamedTuple):
 
 
 # torch.compile would copy a transposed operand for it first. An operator of our own transposes inside.
-COMPILABLE = "mnist_gpu::onednn_product"
+NAME = "mnist_gpu::onednn_product"
 if not hasattr(torch.ops.mnist_gpu, "onednn_product"):  # or reloading this module would define it twice
-    schema = "(Tensor a, Tensor b, bool a_transposed=False, bool b_transposed=False) -> Tensor"
-    torch.library.define(COMPILABLE, schema)
+    torch.library.define(NAME, "(Tensor a, Tensor b, bool a_transposed=False, bool b_transposed=False) -> Tensor")
 
-    @torch.library.impl(COMPILABLE, "CPU")
+    @torch.library.impl(NAME, "CPU")
     def _onednn_product(a, b, a_transposed=False, b_transposed=False):
         return onednn_product(a.t() if a_transposed else a, b if b_transposed else b.t())
 
-    @torch.library.register_fake(COMPILABLE)
+    @torch.library.register_fake(NAME)
     def _shape_of_product(a, b, a_transposed=False, b_transposed=False):
         return a.new_empty(a.shape[a_transposed], b.shape[not b_transposed])
 
 
 _onednn = torch.ops.mnist_gpu.onednn_product  # `a @ b`, with either operand transposed first
 
-EVERY = (
+PRODUCTS = {products.name: products for products in (
     Products("torch.mm, weights [H, 784]", True, lambda w, x: torch.mm(w, x.t()), torch.mm),
     Products("torch.mm, weights [784, H]", False, lambda w, x: torch.mm(x, w), lambda g, x: torch.mm(x.t(), g)),
     Products("oneDNN, weights [H, 784]", True, lambda w, x: _onednn(w, x, b_transposed=True), _onednn),
     Products("oneDNN, weights [784, H]", False, lambda w, x: _onednn(x, w), lambda g, x: _onednn(x, g, True)),
-)
-PRODUCTS = {products.name: products for products in EVERY}
+)}  # fmt: skip
 
 
 def usable_products(device: torch.device | str = "cpu") -> list[Products]:
@@ -56,7 +51,7 @@ def usable_products(device: torch.device | str = "cpu") -> list[Products]:
 
 def five_products(products: Products, batch_size: int = 128, hidden: int = 128, device="cpu") -> Callable[[], None]:
     """All matrix products of one training step and nothing else, on random numbers: the floor under every step."""
-    shapes, first = ((hidden, PIXELS), (hidden, batch_size)), products.features_first
+    first, shapes = products.features_first, ((hidden, PIXELS), (hidden, batch_size))
     weights_1, activations = (torch.rand(shape if first else shape[::-1], device=device) for shape in shapes)
     shapes = (batch_size, PIXELS), (10, batch_size), (10, hidden)
     x, logits, weights_2 = (torch.rand(shape, device=device) for shape in shapes)
@@ -76,5 +71,5 @@ def fastest_products(hidden: int = 128) -> Products:
     """The fastest on this CPU with the threads that are set, by a measurement of a third of a second."""
     sides = {p: five_products(p, hidden=hidden) for p in usable_products()}
     # In turn, and the least of each: warming up, and what another program takes meanwhile, only add to a time.
-    rounds = [{p: timeit.timeit(five, number=20) for p, five in sides.items()} for _ in range(8)]
-    return min(sides, key=lambda p: min(times[p] for times in rounds))
+    times = [(timeit.timeit(five, number=20), p.name) for _ in range(8) for p, five in sides.items()]
+    return PRODUCTS[min(times)[1]]

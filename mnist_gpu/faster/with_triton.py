@@ -5,7 +5,6 @@ A process interprets all kernels (in Python, on the CPU) or compiles all; that i
 
 import os
 from importlib.util import find_spec
-from types import SimpleNamespace
 
 import torch
 
@@ -22,40 +21,28 @@ def triton_missing() -> str | None:
 def choose() -> None:
     """Before Triton is imported: the interpreter where there is no NVIDIA GPU. ImportError says that it is missing."""
     if reason := triton_missing():
-        raise ImportError(reason)
+        raise ImportError(f"{reason}. Elsewhere, read the stored results; or run it in WSL or in a hosted notebook.")
     if not (found := accelerator()) or found.type != "cuda":
         os.environ.setdefault(CHOICE, "1")
 
 
-def interpreted() -> bool:
-    """Whether this process interprets kernels. Imports Triton."""
-    choose()
-    import triton
-
-    return not isinstance(triton.language.sum, triton.JITFunction)
-
-
-def kernel_device() -> torch.device:
-    """Where this process's kernels find their tensors; the CPU where there are no kernels."""
-    return torch.device("cpu" if triton_missing() or interpreted() else "cuda")
-
-
 def imported() -> tuple:
-    """triton and triton.language, or stand-ins where they are missing: a cell with a kernel runs, the kernel cannot."""
-    if triton_missing():
-        return SimpleNamespace(jit=lambda function: function), SimpleNamespace(constexpr=None)
+    """triton and triton.language."""
     choose()
-    import triton
     import triton.language
 
     return triton, triton.language
 
 
-def how() -> str:
-    """A sentence on how kernels run in this process."""
-    if reason := triton_missing():
-        return f"No kernel can run here: {reason}. Read the stored results instead of running the other cells."
-    return f"Triton {'interprets kernels here, on the CPU' if interpreted() else 'compiles kernels for this GPU'}."
+def interpreted() -> bool:
+    """Whether this process interprets kernels. Imports Triton."""
+    triton, tl = imported()
+    return not isinstance(tl.sum, triton.JITFunction)
+
+
+def kernel_device() -> torch.device:
+    """Where this process's kernels find their tensors; the CPU where there are no kernels."""
+    return torch.device("cpu" if triton_missing() or interpreted() else "cuda")
 
 
 def environment(*, interpret: bool) -> dict[str, str]:

@@ -36,42 +36,30 @@ def make_written_out_step(model: MLP, *, lr: float = 0.01, momentum: float = 0.9
     need_float32(model)
     if onednn and (reason := onednn_missing()):
         raise ValueError(reason)
-    weights_1 = model.hidden.weight.detach()  # [H, 784], the model's own memory
-    rest = [model.hidden.bias, model.output.weight, model.output.bias]
-    flat, (bias_1, *layer_2) = in_one_tensor(rest)
-    gradient_flat, (gradient_bias_1, *gradient_layer_2) = in_one_tensor(map(torch.zeros_like, rest))
-    momentum_1, momentum_flat = torch.zeros_like(weights_1), torch.zeros_like(flat)
+    times = onednn_product if onednn else lambda a, b: torch.mm(a, b.t())  # a @ b.t()
+    weights_1, rest = model.hidden.weight.detach(), [model.hidden.bias, *model.output.parameters()]
+    flat, (bias_1, weights_2, bias_2) = in_one_tensor(rest)
+    gradients, (to_bias_1, to_weights_2, to_bias_2) = in_one_tensor(map(torch.zeros_like, rest))
+    momentum_1, momenta = torch.zeros_like(weights_1), torch.zeros_like(flat)
 
     @torch.no_grad()
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         nonlocal momentum_1
-        x = images.view(len(labels), -1)  # [B, 784]
-        product = onednn_product(weights_1, x) if onednn else torch.mm(weights_1, x.t())
-        activations = product.add_(bias_1[:, None]).relu_()  # [H, B]
-        loss, gradient = second_layer(activations, labels, layer_2, gradient_layer_2)
+        x, n = images.view(len(labels), -1), len(labels)  # [B, 784]
+        activations = times(weights_1, x).add_(bias_1[:, None]).relu_()  # [H, B]
+        log_p = torch.log_softmax(torch.addmm(bias_2[:, None], weights_2, activations), 0)  # [10, B]
+        loss = F.nll_loss(log_p.t(), labels)
+        # Backward: the gradient of the mean cross-entropy by the logits is (p - 1 at the label) / B.
+        to_logits = log_p.exp_().mul_(1 / n).scatter_add_(0, labels[None], torch.full((1, n), -1 / n))
+        torch.mm(to_logits, activations.t(), out=to_weights_2)
+        torch.sum(to_logits, 1, out=to_bias_2)
         # Through ReLU, with autograd's own operator: a mask would take five times as long.
-        gradient = torch.ops.aten.threshold_backward(gradient, activations, 0)
-        torch.sum(gradient, 1, out=gradient_bias_1)
-        # update: momentum = 0.9 momentum + gradient; parameter = parameter - lr momentum
-        if onednn:
-            momentum_1 = onednn_product(gradient, x.t()).add_(momentum_1, alpha=momentum)
-        else:
-            torch.addmm(momentum_1, gradient, x, beta=momentum, out=momentum_1)  # both in one call
+        to_hidden = torch.ops.aten.threshold_backward(torch.mm(weights_2.t(), to_logits), activations, 0)
+        torch.sum(to_hidden, 1, out=to_bias_1)
+        momentum_1 = times(to_hidden, x.t()).add_(momentum_1, alpha=momentum)  # the update: gradient + 0.9 momentum
         weights_1.sub_(momentum_1, alpha=lr)
-        momentum_flat.mul_(momentum).add_(gradient_flat)
-        flat.sub_(momentum_flat, alpha=lr)
+        momenta.mul_(momentum).add_(gradients)
+        flat.sub_(momenta, alpha=lr)
         return loss
 
     return step
-
-
-def second_layer(activations, labels, parameters, gradients) -> tuple[torch.Tensor, torch.Tensor]:
-    """From activations `[H, B]` to the loss, and back to their gradient. Writes the gradients of weights and bias."""
-    (weights, bias), (gradient_weights, gradient_bias), n = parameters, gradients, len(labels)
-    log_p = torch.log_softmax(torch.addmm(bias[:, None], weights, activations), 0)  # [10, B]
-    loss = F.nll_loss(log_p.t(), labels)
-    # The gradient of the mean cross-entropy by the logits is (p - 1 at the label) / B.
-    gradient = log_p.exp_().mul_(1 / n).scatter_add_(0, labels[None], torch.full((1, n), -1 / n))
-    torch.mm(gradient, activations.t(), out=gradient_weights)
-    torch.sum(gradient, 1, out=gradient_bias)
-    return loss, torch.mm(weights.t(), gradient)

@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -20,51 +21,97 @@ from mnist_gpu.measuring.workloads import repeat, train_part
 
 # The matrix products of an epoch and nothing else, by every library and layout: the fastest is the floor.
 FLOORS = {f"products alone, {name}": products for name, products in PRODUCTS.items()}
+ROUNDING = 1e-4  # nats: more than two programs differ by in their first steps, less than another update does
+CAUSES = (  # by the first step whose loss differs
+    "The first loss differs already: by the weights, the images, their pixels (-1 to 1), or the loss.",
+    "The first loss is right, and the second is not: look at the first update, and at the second batch.",
+    "The first update is right, later ones are not: look at the momentum, at gradients that add up, and at the order.",
+)
+
+
+def floors(device: torch.device, hidden: int, steps: int) -> dict[str, Callable]:
+    """The products alone of so many steps, by every library and layout that the device has."""
+    found = {}
+    for products in usable_products(device):
+        five = five_products(products, 128, hidden, device)
+        cuda = device.type == "cuda"  # one by one, launching them takes longer than an epoch in a graph
+        found[f"products alone, {products.name}"] = record(five, calls=steps) if cuda else partial(repeat, five, steps)
+    return found
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    """All parameters in one tensor, a copy."""
+    return torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+
+
+class AnotherTraining(ValueError):
+    """The losses or weights are not the plain loop's. The text says how, and where to look."""
 
 
 class Climb:
     """Rungs of the ladder on one device, for `steps` steps (None: a whole epoch) and with so many threads of the CPU.
 
-    Every rung starts from the same weights and order, so the losses of its first pass must be those of the plain loop.
+    Every rung starts from the same weights and order, so its first pass must have the losses and weights of the plain
+    loop's.
     """
 
     def __init__(self, device: torch.device, hidden: int = 128, steps: int | None = None, threads: int = 1):
         self.device, self.hidden, self.steps, self.threads = device, hidden, steps, threads
         self.count = steps or math.ceil(TRAIN_IMAGES / 128)
         with using_threads(threads):
-            self.expected = train_part(plain(device, hidden), steps).losses
+            self.plain = plain(device, hidden)
+            start = weights(self.plain.model)
+            self.expected = train_part(self.plain, steps).losses
+        self.trained = weights(self.plain.model)
+        self.moved = (self.trained - start).norm()
         self.reached: dict[str, tuple[Training, float, dict]] = {}  # its first pass in seconds, and the proof
 
     def reach(self, rung: Rung, make: Callable[..., Training] | None = None, **options) -> Skipped | None:
         """The first pass of a rung, made by `make` or its own function; returns why it does not count, if so."""
-        reason = rung.missing(self.device) or self._first_pass(rung, make or rung.make, options)
-        return Skipped("ladder", rung.name, rung.hardware or self.device.type, reason) if reason else None
+        if not (reason := rung.missing(self.device)):
+            try:
+                with using_threads(self.threads):
+                    training = (make or rung.make)(self.device, self.hidden, **options)
+                    start = time.perf_counter()
+                    difference = self.prove(training, rung.tolerance)
+                    seconds = time.perf_counter() - start
+                self.reached[rung.name] = training, seconds, self._proof(training, difference, rung.tolerance)
+                return None
+            except AnotherTraining as other:
+                reason = str(other)
+            except Exception as error:  # torch.compile raises many kinds. A rung that fails is named, and not fatal.
+                reason = f"failed: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+        return Skipped("ladder", rung.name, rung.hardware or self.device.type, reason)
 
-    def _first_pass(self, rung: Rung, make: Callable[..., Training], options: dict) -> str | None:
-        try:
-            with using_threads(self.threads):
-                training = make(self.device, self.hidden, **options)
-                start = time.perf_counter()
-                losses = train_part(training, self.steps).losses
-                seconds = time.perf_counter() - start
-        except Exception as error:  # torch.compile raises many kinds. A rung that fails is named, and not fatal.
-            return f"failed: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+    def prove(self, training: Training, tolerance: float = 0.02) -> float:
+        """A first pass: by how much its losses differ from the plain loop's at most. May raise AnotherTraining."""
+        losses = train_part(training, self.steps or self.count + 1).losses
+        if len(losses) != len(self.expected):
+            raise AnotherTraining(f"is another training: of {len(losses)} steps instead of {len(self.expected)}")
         differences = [abs(a - b) for a, b in zip(losses, self.expected, strict=True)]
-        if not all(d <= rung.tolerance for d in differences):  # as for NaN, too
-            return f"is another training: its losses differ by {max(differences):.2g}, more than {rung.tolerance}"
-        proof = {"largest_loss_difference": max(differences), "tolerance": rung.tolerance}
+        if not all(d <= tolerance for d in differences):  # as for NaN, too
+            first = next(i for i, d in enumerate(differences) if not d <= ROUNDING)
+            worst = f"is another training: its losses differ by {max(differences):.2g}, more than {tolerance}"
+            raise AnotherTraining(f"{worst}, beginning with step {first + 1}. {CAUSES[min(first, 2)]}")
+        if not (weights(training.model) - self.trained).norm() < 0.5 * self.moved:  # more than any rounding does
+            raise AnotherTraining("has the right losses, but its model not the weights: it has trained a copy")
+        return max(differences)
+
+    @staticmethod
+    def _proof(training: Training, difference: float, tolerance: float) -> dict:
+        proof = {"largest_loss_difference": difference, "tolerance": tolerance}
         if products := getattr(training.batches, "products", None):  # which a compiled epoch has chosen
             proof["products"] = products.name
         if gpu := getattr(training.batches, "gpu", None):  # which is none of PyTorch's devices
             proof["hardware"] = gpu.name
-        self.reached[rung.name] = training, seconds, proof
-        return None
+        return proof
 
     def show(self, name: str, make: Callable[..., Training] | None = None, **options) -> None:
         """Reaches the rung called `name` and says what its first pass gave, or why it has none."""
         (rung,) = rungs([name])
         if failed := self.reach(rung, make, **options):
-            print(f"{name}: {failed.reason.rstrip('.')}.")
+            if rung.needs in ("", self.device.type):  # nothing is said of what other devices have
+                print(f"{name}: {failed.reason.rstrip('.')}.")
         else:
             _, seconds, proof = self.reached[name]
             differ = f"losses differ by at most {proof['largest_loss_difference']:.0e}"
@@ -72,18 +119,10 @@ class Climb:
 
     def measure(self, *, floor: bool = True, rounds: int = 10, progress: Callable = iter) -> Iterator[Timed]:
         """The rungs reached, and, for the floor, the products alone, in turn."""
-        sides = {}
-        for name, (training, _, _) in self.reached.items():
-            sides[name] = lambda training=training: train_part(training, self.steps)
+        sides = {name: partial(train_part, training, self.steps) for name, (training, _, _) in self.reached.items()}
         if self.steps:  # workers that were broken off prepare a few batches more: not in the next side's time
-            sides["pause"] = lambda: time.sleep(0.1)
-        for name, products in FLOORS.items():
-            if floor and products in usable_products(self.device):
-                five = five_products(products, 128, self.hidden, self.device)
-                if self.device.type == "cuda":  # one by one, launching them takes longer than an epoch in a graph
-                    sides[name] = record(five, calls=self.count)
-                else:
-                    sides[name] = lambda five=five: repeat(five, self.count)
+            sides["pause"] = partial(time.sleep, 0.1)
+        sides |= floors(self.device, self.hidden, self.count) if floor else {}
         sizes = {"batch_size": 128, "hidden": self.hidden}
         work = {"images": 128 * self.steps if self.steps else TRAIN_IMAGES, "steps": self.count}
         options = {"rounds": rounds, "warmup": 0, "device": self.device, "progress": progress}
@@ -114,8 +153,8 @@ def quickest(times: Mapping[str, Sequence[float]], names: Iterable[str]) -> str 
 
 
 def fastest_rung(times: Mapping[str, Sequence[float]]) -> str | None:
-    """The fastest rung in float32, whose floor are float32 products."""
-    return quickest(times, [r.name for r in RUNGS if r.name not in WIDE[1:]])
+    """The fastest rung in float32 by PyTorch, whose floor are its float32 products."""
+    return quickest(times, [r.name for r in RUNGS if r.name not in WIDE[1:] and not r.hardware])
 
 
 def gains(measured: Iterable[Timed]) -> dict[str, Comparison]:
@@ -146,8 +185,6 @@ def ladder_table(measured: Sequence[Timed]) -> None:
         differ = f"{m.proof['largest_loss_difference']:.0e}"
         rows.append((m.name, *known(m.per_epoch()), times.get(m.name, "-"), extra(m), differ))
     print(columns(["rung", "s per epoch", "interval", "speed-up", "first use", "losses"], rows))
-    print("speed-up: over the textbook. first use: what it costs once, beyond a later use. losses: largest difference")
-    print("from the plain loop's, in nats. '-': no difference shown.")
 
 
 def skipped(measured: Iterable[Timed | Skipped]) -> list[Timed]:

@@ -100,9 +100,7 @@ def span(found: Sequence[float], per: float = 1.0) -> str:
     return " to ".join(f"{x / per:.2g}" if x / per < 100 else f"{float(f'{x / per:.2g}'):,.0f}" for x in found)
 
 
-def bars(
-    series: Sequence[Series], *, unit: str, title: str = "", log: bool = False, order: Sequence[str] = ()
-) -> Drawn:
+def bars(series: Sequence[Series], *, unit: str, title: str = "", order: Sequence[str] = ()) -> Drawn:
     """Horizontal bars, a group a row, in the `order` of the rows' names; without it, in the one in which they come.
 
     An interval is a black line at the bar's end; a range without a value is a bar from its one end to the other.
@@ -122,13 +120,46 @@ def bars(
     axis.set_yticks(middles, rows)
     axis.set_ylim(y - 0.8, -0.8)
     axis.grid(axis="y", visible=False)
-    axis.set(xlabel=f"{unit} (logarithmic)" if log else unit, title=title)
-    axis.set(**{"xscale": "log", "xlim": (min(ends) / 3, max(ends) * 6)} if log else {"xlim": (0, max(ends) * 1.25)})
+    axis.set(xlabel=unit, title=title, xlim=(0, max(ends) * 1.25))
     axis.xaxis.set_major_formatter("{x:,.10g}")
     if len(series) > 1 or series[0].kind != OWN:
         figure.legend(loc="outside lower left")
-    ends = ([f"{s.xs[j]} {s.text(j)} {unit}" for j in dict.fromkeys((0, len(s.xs) - 1))] for s in series)
-    return Drawn(axis, "\n".join(f"{s.label}: {', '.join(said)}." for s, said in zip(series, ends, strict=True)))
+    notes = (s.notes or [f"{s.text(j)} {unit}" for j in range(len(s.xs))] for s in series)
+    every = ("; ".join(map(" ".join, zip(s.xs, each, strict=True))) for s, each in zip(series, notes, strict=True))
+    says = "\n".join(f"{s.label}:\n    {said}." for s, said in zip(series, every, strict=True))
+    return Drawn(axis, says.replace(",\n", ", "))  # of a row's name
+
+
+def dots(panels: Mapping[str, Sequence[Series]], *, unit: str, order: Sequence[str]) -> Drawn:
+    """For values too far apart for bars: a dot in each row, on a logarithmic axis that all panels share.
+
+    A range without a value is a line between two dots. Rows are in the `order` of their names; empty panels left out.
+    """
+    panels = {title: series for title, series in panels.items() if series}
+    rows = [[row for row in order if any(row in s.xs for s in series)] for series in panels.values()]
+    heights = [len(r) * (1 + len(s)) for r, s in zip(rows, panels.values(), strict=True)]
+    figure, axes = plt.subplots(len(panels), sharex=True, squeeze=False, height_ratios=heights)
+    figure.set_size_inches(8, 1.7 + 0.14 * sum(heights))
+    every, says = [s for series in panels.values() for s in series], []
+    for axis, title, names in zip(axes[:, 0], panels, rows, strict=True):
+        for i, s in enumerate(panels[title]):
+            down = (i + 0.5) / len(panels[title]) - 0.5  # from the middle of a row
+            look, notes = s.line(every.index(s)) | {"linewidth": 1.5}, s.notes or [*map(s.text, range(len(s.xs)))]
+            says.append(f"{s.label}: {'; '.join(map(' '.join, zip(s.xs, notes, strict=True)))} ({unit}).")
+            for j, row in enumerate(s.xs):
+                y, (low, high) = names.index(row) + 0.8 * down, s.ends(j)
+                at = [low, high] if s.ys[j] is None else [s.ys[j]]
+                axis.plot([low, high], [y, y], **look | {"marker": ""})
+                axis.plot(at, [y] * len(at), label=None if j else s.label, **look | {"linestyle": ""})
+                place = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+                axis.annotate(notes[j], (high, y), (7, 0), **place)
+        axis.set_yticks(range(len(names)), names)
+        axis.set_ylim(len(names) - 0.4, -0.6)
+        axis.set(xscale="log", title=title)
+    axis.set(xlabel=f"{unit} (logarithmic)", xlim=(axis.get_xlim()[0], axis.get_xlim()[1] * 4))
+    axis.xaxis.set_major_formatter("{x:,.10g}")
+    figure.legend(loc="outside lower left")
+    return Drawn(axis, "\n".join(says))
 
 
 def _bar(axis: plt.Axes, y: float, s: Series, j: int, look: dict) -> None:

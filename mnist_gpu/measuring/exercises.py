@@ -229,6 +229,8 @@ def judge(exercise: Exercise, answer: object, seed: int = 0) -> Verdict:
 
 def _stopped(error: Exception, answer: object) -> str:
     """An error in the answer, with its line; or in the check, which could not use what the answer gave."""
+    if isinstance(error, TimeoutError):  # of in_time
+        return str(error).capitalize()
     text = f"{type(error).__name__}: {error}"
     file = getattr(getattr(answer, "__code__", None), "co_filename", None)
     if lines := [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]:

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -10,7 +9,7 @@ import numpy
 import torch
 
 from mnist_gpu.data import DeviceBatches, load_mnist
-from mnist_gpu.device import synchronize, usable_cpus, using_threads
+from mnist_gpu.device import usable_cpus, using_threads
 from mnist_gpu.faster.ladder import Training, sgd
 from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.measuring.timing import alternate, measure
@@ -50,17 +49,6 @@ def repeat(function: Callable[[], object], count: int, threads: int | None = Non
 def seconds_of(function: Callable[[], object], device: torch.device) -> float:
     """A rough time of one call, warm, to choose how often to repeat it."""
     return min(alternate({"it": function}, rounds=2, warmup=2, device=device)["it"])
-
-
-def launch_seconds(function: Callable[[], object], device: torch.device, repeats: int = 10) -> list[float]:
-    """How long calls of `function` take to return, which on a GPU is before their work is done; in seconds."""
-    seconds = []
-    for _ in range(repeats):
-        synchronize(device)
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return seconds
 
 
 def webgpu_call(gpu: Gpu, size: int = 0, mebibytes: int = 0) -> Call:

@@ -16,6 +16,7 @@ import nbformat
 import pytest
 
 from mnist_gpu.faster.with_triton import CHOICE
+from mnist_gpu.measuring.drawing import Drawn
 from mnist_gpu.measuring.exercises import RIGHT, UNANSWERED, WRONG, judge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,7 +135,7 @@ def test_a_wrong_answer_gets_its_hint(wrong, monkeypatch):
     assert found.status == WRONG and wrong.hint in found.text, found.text
     if found.draw:
         drawn = []
-        monkeypatch.setattr(plt, "show", lambda: drawn.append(plt.gcf()))
+        monkeypatch.setattr(Drawn, "show", lambda self: drawn.append(self))
         found.draw()
-        assert drawn and drawn[0].axes[0].has_data()
+        assert drawn and drawn[0].axes.has_data()
         plt.close("all")

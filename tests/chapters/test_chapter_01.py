@@ -33,7 +33,7 @@ def test_products_and_copies_are_measured_with_one_thread_and_all_and_no_tensor_
         return {id(o) for o in gc.get_objects() if type(o) is torch.Tensor}
 
     monkeypatch.setattr(workloads, "usable_cpus", lambda: 2)
-    monkeypatch.setattr(lab, "webgpu_missing", lambda: "none")
+    monkeypatch.setattr(lab, "own_gpu", lambda device: None)
     used, measure = [], lab.measure
     monkeypatch.setattr(
         lab, "measure", lambda *a, **options: used.append(torch.get_num_threads()) or measure(*a, **options)
@@ -48,16 +48,8 @@ def test_products_and_copies_are_measured_with_one_thread_and_all_and_no_tensor_
         assert [(m.name, m.parameters, m.per_call) for m in found if m.threads == threads] == [
             ("matrix product", {"size": 8}, {"flop": 1024}),
             ("matrix product", {"size": 16}, {"flop": 8192}),
-            ("launch", {"size": 16}, {}),
             ("copy", {"mebibytes": 1}, {"bytes": 2 * 2**20}),
         ]
-
-
-@pytest.mark.gpu
-def test_on_the_gpu_transfers_are_measured_too(gpu):
-    names = {m.name for m in lab.measure_ceilings(gpu, sizes=(64,), mebibytes=(1,), seconds=0.001)}
-    transfers = {"transfer, pageable", "transfer, pinned"} if gpu.type in ("cuda", "xpu") else set()
-    assert names == {"matrix product", "copy", "launch"} | transfers
 
 
 def test_the_ceilings_are_the_fastest_product_and_the_fastest_of_the_largest_copies():
@@ -75,8 +67,7 @@ def test_a_ceiling_stands_beside_published_ones_as_multiples_of_the_cpus_best():
     source = Source("A table", "https://example.org", "2026-01-31")
     axes, says = lab.rates("copy", mine, [other], [Figure("A100", "memory", 2e12, SHEET, source)])
     assert [text.get_text() for text in axes.texts] == ["x 1", "x 10", "x 5", "x 500"]
-    cpu, _, recorded, sheet = says.splitlines()
-    assert "CPU with 2 threads: 4 GB/s" in cpu and "recorded 2026" in recorded and "A100: 2,000 GB/s" in sheet
+    assert all(part in says for part in ("CPU with 2 threads, 4 GB/s x 1;", "recorded 2026", "A100, 2,000 GB/s x 500"))
 
 
 @pytest.mark.parametrize(("device", "rows"), [(CPU, 4), (torch.device("cuda"), 2)])
@@ -86,12 +77,12 @@ def test_the_payoff_is_drawn_with_predicted_cards_where_no_gpu_was_measured(devi
     timed = [Timed("ladder", n, device, 1, [s] * 7, {}, {"images": 60_000}) for n, device, s in sides]
     axes, says = lab.factors(timed, device)
     assert [text.get_text() for text in axes.texts][:2] == ["x 1", "x 3"] and len(axes.texts) == rows
-    assert says.count("predicted: ") == rows - 2
+    assert ("T4 x " in says) == (rows == 4)
 
 
 def test_a_gpus_picture_says_what_is_published_of_it():
     axes, says = lab.picture(named("H100"))
-    assert len(axes.collections[1].get_offsets()) == 132 and "3,350 GB/s" in says and "bus, 56 GB/s" in says
+    assert len(axes.containers[2]) == 132 and "3,350 GB/s" in says and "bus, 56 GB/s" in says
     assert "bus, " not in lab.picture(named("T4")).says  # nothing is published of it
 
 
@@ -104,8 +95,7 @@ def test_through_webgpu_products_and_copies_are_right_and_measured_after_the_cpu
     (a, b, product), (copied, copy) = ([array.read() for array in call.arrays] for call in calls)
     assert numpy.allclose(product.reshape(65, 65), a.reshape(65, 65) @ b.reshape(65, 65), rtol=1e-4)
     assert (copied == copy).all() and copy.size == 2**19
-    monkeypatch.setattr(lab, "webgpu_missing", lambda: None)
-    monkeypatch.setattr(lab, "the_gpu", lambda: gpu)
+    monkeypatch.setattr(lab, "own_gpu", lambda device: gpu)
     little = {"sizes": (8, 65), "mebibytes": (1,), "seconds": 0.001}
     *_, small, large, copy = lab.measure_ceilings(CPU, **little)
     assert small.device == copy.device == "webgpu" and large.proof == {"hardware": gpu.name}

@@ -1,34 +1,35 @@
 """Wrong answers to chapter 01's exercises, each with a part of the hint that it gets."""
 
+from functools import partial
+
 from wrong import WrongAnswers
 
 wrong = WrongAnswers()
 
 
-def steps(text):
-    def answer(operation, wait, clock):
-        does = {"o": operation, "w": wait, "c": clock}
-        start, end = [reading for step in text if (reading := does[step]()) is not None]
-        return end - start
-
-    return answer
+def steps(text, *given):
+    start, end = [now for step in text if (now := given["owc".index(step)]()) is not None]
+    return end - start
 
 
-wrong.value("01.1", "it timed the asking", steps("owcoc"))
-wrong.value("01.1", "work of the warm-up was still in the queue", steps("ocowc"))
-wrong.value("01.1", "The first call of the operation is in it", steps("wcowc"))
+def never_ends(*given):
+    while True:
+        pass
+
+
+wrong("01.1", "it timed the asking")(partial(steps, "owcoc"))
+wrong("01.1", "work of the warm-up was still in the queue")(partial(steps, "ocowc"))
+wrong("01.1", "The first call of the operation is in it")(partial(steps, "wcowc"))
+wrong("01.1", "of one call")(partial(steps, "owcooowc"))
+wrong("01.1", "had not ended after 3 seconds")(never_ends)
 wrong.value("01.1", "cannot be used", "owcowc")
-wrong.value("01.1", "of one call", lambda operation, wait, clock: operation() or clock())
 LINES = {f"size_{i} = loss.shape": 0 for i in range(5)} | {"mean = float(loss) / 128": True}
 wrong.value("01.2", "it stops: Python needs a number", LINES | {"wrong = images[logits.argmax(1) != labels]": False})
 wrong.value("01.2", "it runs: Python needs no number", LINES | {"logits = images @ weights": True})
 wrong.value("01.2", "'print(loss.item())', tried on meta", LINES | {"print(loss.item())": False})
 wrong.value("01.2", "Of six lines", {"loss.item()": True})
-
-
-@wrong("01.3", "no kernel image is available")
-def catches_nothing(devices, compute):
-    return next((device for device in devices if compute(device) == 64**3), "cpu")
+wrong.value("01.2", "It had not ended", LINES | {"while True: pass": False})
+wrong.value("01.2", "must have same reduction dim", LINES | {"images @ images": True})  # stops on every device
 
 
 def sum_of(device, compute):
@@ -39,16 +40,17 @@ def sum_of(device, compute):
         return None
 
 
-@wrong("01.3", "Is the number looked at that it gives?")
-def believes_every_number(devices, compute):
-    return next((device for device in devices if sum_of(device, compute)), "cpu")
+def first(found, good=(64**3,), otherwise="cpu"):
+    return next((device for device, given in found if given in good), otherwise)
 
 
-@wrong("01.3", "Its error was caught, but what then?")
-def takes_the_one_that_stops(devices, compute):
-    return next((device for device in devices if sum_of(device, compute) in (None, 64**3)), "cpu")
+def all_of(devices, compute):
+    return [(device, sum_of(device, compute)) for device in devices]
 
 
-@wrong("01.3", "it gives None, but should give 'cpu'")
-def forgets_the_cpu(devices, compute):
-    return next((device for device in devices if sum_of(device, compute) == 64**3), None)
+wrong("01.3", "no kernel image is available")(lambda devices, compute: first((d, compute(d)) for d in devices))
+wrong("01.3", "Is the number looked at that it gives?")(
+    lambda *given: next((device for device, found in all_of(*given) if found), "cpu")
+)
+wrong("01.3", "Its error was caught, but what then?")(lambda *given: first(all_of(*given), (None, 64**3)))
+wrong("01.3", "it gives None, but should give 'cpu'")(lambda *given: first(all_of(*given), otherwise=None))

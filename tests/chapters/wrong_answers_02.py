@@ -24,7 +24,8 @@ class Deep(nn.Module):
         return self.layers[-1](x)
 
 
-wrong.value("02.1", "in a plain list", partial(Deep, layers=list))
+wrong.value("02.1", "Layers in a plain list are hidden", partial(Deep, layers=list))
+wrong.value("02.1", "are hidden", lambda *given: Deep(*given).requires_grad_(False))
 wrong.value("02.1", "is a buffer", partial(Deep, keep=lambda deep, at, mean: setattr(deep, at, nn.Parameter(mean))))
 wrong.value("02.1", "would lack the mean", partial(Deep, keep=setattr, of=lambda m, x: m.mean.to(x.device)))
 wrong.value("02.1", "would lack the mean", partial(Deep, keep=partial(nn.Module.register_buffer, persistent=False)))
@@ -48,7 +49,7 @@ def trained(images, labels, device, *, model=None, x=None, y=None, noise=None, l
 wrong.value("02.2", "leaves the model", lambda images, labels, device: trained(images, labels, "cpu"))
 for options in ({"model": "cpu"}, {"x": "cpu"}, {"y": "cpu"}, {"noise": "cpu"}):
     wrong.value("02.2", "expected device", partial(trained, **options))
-wrong.value("02.2", "made on the CPU and copied", partial(trained, noise="copied"))
+wrong.value("02.2", "noise made on the CPU", partial(trained, noise="copied"))
 wrong.value("02.2", "before it was", partial(trained, lr=0.05))
 wrong.value("02.2", "meta tensors", partial(trained, gives=torch.Tensor.item))
 

@@ -1,5 +1,9 @@
 """Wrong answers to chapter 03's exercises, each with a part of its hint."""
 
+from functools import partial
+from itertools import islice
+from random import choice, randrange, sample
+
 import torch
 from wrong import WrongAnswers
 
@@ -32,7 +36,7 @@ def mean_in_the_loop(files, labels, decode):
 
 
 wrong("03.1", "mean of all")(lambda f, y, decode: [(x - x.mean(), y[i]) for i, x in enumerate(stacked(f, decode))])
-wrong("03.1", "other labels")(lambda f, y, decode: [(x, -y[i]) for i, x in enumerate(stacked(f, decode))])
+wrong("03.1", "and its label")(lambda f, y, decode: [(x, -y[i]) for i, x in enumerate(stacked(f, decode))])
 wrong("03.2", "wanted are -1 and 1")(lambda images, labels, index: (images[index, None] / 255, labels[index]))
 wrong("03.2", "should be [5, 1, 28, 28]")(lambda x, labels, index: (normalize(x)[index, 0], labels[index]))
 wrong("03.2", "torch.float64")(lambda images, labels, index: (normalize(images)[index].double(), labels[index]))
@@ -42,18 +46,23 @@ by_a_reciprocal = torch.arange(256).mul(2 / 255) - 1
 wrong("03.2", "Divide once")(lambda x, y, index: (by_a_reciprocal.to(x.device)[x[index, None].int()], y[index]))
 
 
-def in_pieces(stream, room, last=True, mix=torch.randperm):
+def shuffled(stream, room, pick=randrange, last=True):
     waiting = []
     for item in stream:
         waiting.append(item)
-        if len(waiting) == room:
-            yield from (waiting[i] for i in mix(room))
-            waiting = []
-    yield from waiting if last else []
+        if len(waiting) > room:
+            yield waiting.pop(pick(len(waiting)))
+    while waiting and last:
+        yield waiting.pop(pick(len(waiting)))
 
 
-wrong("03.3", "39 items wait")(lambda stream, room: in_pieces(list(stream), room))
-wrong("03.3", "it gives 20, in 20")(lambda stream, room: in_pieces(stream, room, last=False))
-wrong("03.3", "Only 1 of 40")(lambda stream, room: in_pieces(stream, room, mix=range))
-wrong("03.3", "Only 1 of 3")(in_pieces)
-wrong("03.3", "in 41 pieces")(lambda stream, room: (x for item in stream for x in (item, item)))
+@wrong("03.3", "keep the room full")
+def in_pieces(stream, room):
+    while piece := list(islice(stream, room)):
+        yield from sample(piece, len(piece))
+
+
+wrong("03.3", "no more fit")(lambda stream, room: shuffled(list(stream), room))
+wrong("03.3", "it gives 32, in 32")(partial(shuffled, last=False))
+wrong("03.3", "item 0 comes first 400 times")(partial(shuffled, pick=lambda n: 0))
+wrong("03.3", "too often")(partial(shuffled, pick=lambda n: choice((0, randrange(n)))))

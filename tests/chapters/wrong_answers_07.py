@@ -1,5 +1,7 @@
 """Wrong answers to chapter 07's exercises, each with a part of the hint that it gets."""
 
+import itertools
+
 import torch
 from wrong import WrongAnswers
 
@@ -18,11 +20,6 @@ def rung(device, hidden, *, weights=0, lr=0.01, momentum=0.9):
     return Training(model, step, make_batches("device", device=device))
 
 
-wrong.value("07.1", "The first loss differs already", lambda d, h: rung(d, h, weights=1))
-wrong.value("07.1", "The first loss is right, and the second is not", lambda d, h: rung(d, h, lr=0.1))
-wrong.value("07.1", "look at the momentum", lambda d, h: rung(d, h, momentum=0))
-
-
 def changed(change):
     """The plain rung with another step or other batches: `change` gets both, and gives both."""
 
@@ -33,10 +30,26 @@ def changed(change):
     return answer
 
 
-full = changed(lambda step, batches: (step, [batch for batch in batches if len(batch[1]) == 128]))
-wrong.value("07.1", "468 steps instead of 469", full)
+def untrained(device, hidden):
+    """The loss is another model's than the optimizer's."""
+    twin = make_model(hidden, device=device)
+    return rung(device, hidden)._replace(step=make_step(twin, torch.optim.SGD(make_model().parameters(), lr=0.01)))
+
+
+wrong.value("07.1", "The first loss differs already", lambda d, h: rung(d, h, weights=1))
+wrong.value("07.1", "The first loss is right, and the second is not", lambda d, h: rung(d, h, lr=0.1))
+wrong.value("07.1", "look at the momentum", lambda d, h: rung(d, h, momentum=0))
 wrong.value("07.1", "a detached tensor", changed(lambda step, all: (lambda *b: step(*b).requires_grad_(), all)))
-wrong.value("07.1", "it has trained a copy", lambda d, h: rung(d, h)._replace(model=make_model(h, device=d)))
+wrong.value("07.1", "a detached tensor", changed(lambda step, all: (lambda *b: step(*b).item(), all)))
+
+full = changed(lambda step, batches: (step, [batch for batch in batches if len(batch[1]) == 128]))
+same = torch.zeros(())
+wrong.value("07.3", "468 steps instead of 469", full)
+wrong.value("07.3", "470 steps instead of 469", changed(lambda step, batches: (step, itertools.cycle(batches))))
+wrong.value("07.3", "The first loss is right, and the second is not", untrained)
+wrong.value("07.3", "it has trained a copy", lambda d, h: rung(d, h)._replace(model=make_model(h, device=d)))
+wrong.value("07.3", "every step gives the same tensor", changed(lambda s, all: (lambda *b: same.copy_(s(*b)), all)))
+wrong.value("07.3", "its second is another training", changed(lambda step, batches: (step, list(batches))))
 
 
 def recorded(*, copied=2, own=True, plainly=True, replays=1, fresh=True, again=False, by_step=False):
@@ -61,11 +74,11 @@ def recorded(*, copied=2, own=True, plainly=True, replays=1, fresh=True, again=F
     return answer
 
 
-wrong.value("07.2", "before it has recorded anything", lambda step, record, images, labels: step)
+wrong.value("07.2", "It has recorded 0 times", lambda step, record, images, labels: step)
 wrong.value("07.2", "images or labels of another batch", recorded(copied=1))
 wrong.value("07.2", "tensors of its own", recorded(own=False))
-wrong.value("07.2", "that needs the plain step", recorded(plainly=False))
+wrong.value("07.2", "another batch, or size", recorded(plainly=False))
 wrong.value("07.2", "was trained on 2 times", recorded(replays=2))
 wrong.value("07.2", "all losses are the last one", recorded(fresh=False))
-wrong.value("07.2", "It records a second time", recorded(again=True))
+wrong.value("07.2", "It has recorded 2 times", recorded(again=True))
 wrong.value("07.2", "took the plain step: replay it", recorded(by_step=True))

@@ -21,17 +21,30 @@ def widths(axis):
     return sorted(round(p.get_width(), 6) for p in axis.patches)
 
 
-@pytest.mark.parametrize("log", [False, True])
-def test_bars_have_their_values_and_a_range_goes_from_end_to_end(log):
+def test_bars_have_their_values_and_a_range_goes_from_end_to_end():
     mine = Series("a CPU", OWN, ROWS, [8.0, 2.0], [7.0, 1.5], [9.0, 2.5])
     predicted = Series("T4", PREDICTED, ROWS[1:], [None], [0.5], [0.75])
     sheet = Series("H100", PUBLISHED, ROWS[1:], [0.25])
-    axis, says = drawing.bars([mine, predicted, sheet], unit="s", log=log)
+    axis, says = drawing.bars([mine, predicted, sheet], unit="s")
     assert widths(axis) == [0.25, 0.25, 2.0, 8.0]
     assert {t.get_text() for t in axis.texts} == {"8", "2", "0.5 to 0.75", "0.25"}
     assert [t.get_text() for t in axis.get_yticklabels()] == ROWS
-    for part in ("a CPU", "textbook 8 s", "no wait per step 2 s", "predicted: T4", "0.5 to 0.75 s", "published: H100"):
+    for part in ("a CPU", "textbook 8 s", "no wait per step 2 s", "predicted: T4", "0.5 to 0.75", "published: H100"):
         assert part in says
+
+
+def test_dots_stand_in_panels_with_the_same_axis_and_say_every_value():
+    mine = Series("a CPU", OWN, ROWS, [8.0, 2.0], [7.0, 1.5], [9.0, 2.5], ["8 s", "2 s, x 4"])
+    predicted = Series("T4", PREDICTED, ROWS[1:], [None], [0.5], [0.75])
+    axis, says = drawing.dots({"CPU": [mine], "none": [], "GPU": [predicted]}, unit="s an epoch", order=ROWS[::-1])
+    cpu, gpu = axis.figure.axes
+    assert [t.get_text() for t in cpu.get_yticklabels()] == ROWS[::-1] and cpu.get_xlim() == gpu.get_xlim()
+    at = [
+        sorted(x for line in one.lines if line.get_linestyle() == "None" for x in line.get_xdata())
+        for one in (cpu, gpu)
+    ]
+    assert at == [[2.0, 8.0], [0.5, 0.75]] and gpu.get_xscale() == "log"
+    assert "textbook 8 s; no wait per step 2 s, x 4" in says and "no wait per step 0.5 to 0.75 (s an epoch)" in says
 
 
 def test_every_kind_of_number_looks_different_and_is_called_what_it_is():

@@ -1,4 +1,4 @@
-"""Checks of chapter 07's exercises: a rung that proves its training, and a recorded step."""
+"""Checks of chapter 07's exercises: a rung scored by its distance to the floor, a recorded step, a rung mended."""
 
 import copy
 import random
@@ -10,88 +10,65 @@ import torch
 
 from mnist_gpu.device import pick_device
 from mnist_gpu.faster.ladder import Training, plain, sgd
-from mnist_gpu.faster.products import PRODUCTS, five_products
-from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Wrong, checker, compared
-from mnist_gpu.measuring.timing import alternate, compare_all
-from mnist_gpu.measuring.workloads import repeat, train_part
+from mnist_gpu.measuring.climb import FLOORS, AnotherTraining, Climb, floors, quickest
+from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Undecided, Wrong, checker, compared, in_time
+from mnist_gpu.measuring.timing import alternate, compare
+from mnist_gpu.measuring.workloads import train_part
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step
 
-STEPS = 24
-TOLERANCE = 0.02  # nats, as of the ladder's rungs in float32
-ROUNDING = 1e-4  # nats: more than two programs differ by in their first steps, less than another update does
-PAIRS = (("the plain loop", "your rung"), ("your rung", "the products alone"))
-CAUSES = (  # by the first step whose loss differs
-    "The first loss differs already: by the weights, the images, their pixels (-1 to 1), or the loss.",
-    "The first loss is right, and the second is not: look at the first update, and at the second batch.",
-    "The first update is right, later ones are not: look at the momentum, at gradients that add up, and at the order.",
-)
+STEPS, SECONDS, TOLERANCE = 24, 90, 0.02  # nats, as of the ladder's rungs in float32
+PLAIN, YOURS = "the plain loop", "your rung"
+
+
+def same_training(answer: Callable) -> str:
+    """Proves some steps at the ladder's width, and a whole epoch at a small one, with its last, smaller batch."""
+    differences = []
+    for width, steps in ((128, STEPS), (random.randrange(20, 60), None)):
+        climb = Climb(pick_device(), width, steps)
+        training = Training(*answer(climb.device, width))
+        try:
+            proved = in_time(climb.prove, training._replace(step=fresh(training.step)), seconds=SECONDS)
+        except (AnotherTraining, TimeoutError) as found:
+            raise Wrong(f"At width {width} it {str(found).removeprefix('it ')}") from None
+        if not steps:
+            later = [train_part(one).losses for one in (training, climb.plain)]
+            if not all(abs(a - b) <= TOLERANCE for a, b in zip(*later, strict=True)):
+                raise Wrong("Its first epoch is right, and its second is another training: look at the order.")
+        differences.append(proved)
+    return f"The losses differ by at most {max(differences):.0e}."
+
+
+def fresh(step: Callable) -> Callable:
+    """The step. Raises Wrong for a loss that is no fresh, detached tensor."""
+    given = []
+
+    def checked(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        loss = step(images, labels)
+        if not isinstance(loss, torch.Tensor) or loss.requires_grad:
+            raise Wrong("A step gives a detached tensor, loss.detach(): a number waits, and a graph keeps its memory.")
+        if given and loss.data_ptr() == given[-1].data_ptr():
+            raise Wrong("In the end all losses are the last one: every step gives the same tensor.")
+        given.append(loss)
+        return loss
+
+    return checked
 
 
 def own_rung(answer: Callable) -> str:
-    """Proves its losses and weights, once for a whole epoch with its last batch; then times it, beside the floor."""
-    device = pick_device()
-    worst = max(_difference(answer, device, 128, STEPS), _difference(answer, device, random.randrange(20, 60), None))
-    floor = partial(repeat, five_products(PRODUCTS["torch.mm, weights [H, 784]"], device=device), STEPS)
-    sides = {"the plain loop": plain(device), "your rung": Training(*answer(device, 128))}
-    sides = {name: partial(train_part, training, STEPS) for name, training in sides.items()}
-    found = compare_all(alternate(sides | {"the products alone": floor}, device=device), PAIRS)
-    return " ".join([f"The losses differ by at most {worst:.0e}.", *map(str, found)])
-
-
-def _difference(answer: Callable, device: torch.device, hidden: int, steps: int | None) -> float:
-    """By how much its losses differ from the plain loop's at most. Raises Wrong where it is another training."""
-    its, mine = answer(device, hidden), plain(device, hidden)
-
-    def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        loss = its[1](images, labels)
-        if not isinstance(loss, torch.Tensor) or loss.requires_grad:
-            raise Wrong("A step gives a detached tensor, loss.detach(): a number waits, and a graph keeps its memory.")
-        return loss
-
-    expected = train_part(mine, steps).losses
-    losses = train_part(Training(its[0], step, its[2]), steps or len(expected) + 1).losses
-    if len(losses) != len(expected):
-        raise Wrong(f"Its epoch has {len(losses)} steps instead of {len(expected)}, the last with 96 images.")
-    differences = [abs(a - b) for a, b in zip(losses, expected, strict=True)]
-    if not all(d <= TOLERANCE for d in differences):  # as for NaN, too
-        first = next(i for i, d in enumerate(differences) if not d <= ROUNDING)
-        worst = f"its losses differ by up to {max(differences):.2g}, beginning with step {first + 1}"
-        raise Wrong(f"At width {hidden} it is another training: {worst}. {CAUSES[min(first, 2)]}")
-    trained = zip(its[0].parameters(), mine.model.parameters(), strict=True)
-    if not all(torch.allclose(a, b, atol=TOLERANCE) for a, b in trained):
-        raise Wrong("Its losses are right, but not the weights of the model that it gives: it has trained a copy.")
-    return max(differences)
-
-
-class Recording:
-    """Stands in for a CUDA graph: a replay is the step itself. Raises Wrong where a graph would do something else."""
-
-    def __init__(self, plain_step: Callable):
-        self.plain_step, self.trained, self.at, self.batch = plain_step, 0, None, None
-
-    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        if not self.at:
-            raise Wrong("It trains before it has recorded anything: record once, and then replay.")
-        if len(images) == len(self.at[0]):
-            raise Wrong("A batch as large as the recorded one took the plain step: replay it.")
-        self.trained += 1
-        return self.plain_step(images, labels)
-
-    def record(self, step: Callable, images: torch.Tensor, labels: torch.Tensor) -> tuple[Callable, torch.Tensor]:
-        if self.at:
-            raise Wrong("It records a second time. Recording costs more than a step: once is enough, before the first.")
-        self.at, self.loss = (images, labels), torch.full((), torch.nan, device=images.device)
-        return self.replay, self.loss
-
-    def replay(self) -> None:
-        if len(self.batch[1]) != len(self.at[1]):
-            sizes = f"The recording is of {len(self.at[1])} images, the batch of {len(self.batch[1])}"
-            raise Wrong(f"{sizes}: that needs the plain step.")
-        if not all(map(torch.equal, self.batch, self.at)):
-            raise Wrong("It is trained on images or labels of another batch: the recorded tensors still have those.")
-        self.trained += 1
-        self.loss.copy_(self.plain_step(*self.at))
+    """Proves the training; then times it beside the plain loop and the floor. Undecided if no difference is shown."""
+    device, proof = pick_device(), same_training(answer)
+    made = {PLAIN: plain(device, 128), YOURS: Training(*answer(device, 128))}
+    sides = {name: partial(train_part, training, STEPS) for name, training in made.items()}
+    times = alternate(sides | floors(device, 128, STEPS), device=device)
+    gain, floor = compare(times, PLAIN, YOURS), quickest(times, FLOORS)
+    score, before = (compare(times, name, floor).ratio for name in (YOURS, PLAIN))
+    said = f"It takes {score:.2f} times as long as the products alone, the plain loop {before:.2f} times. {gain}"
+    if not gain.differs:
+        raise Undecided(f"nothing can be claimed. {proof} {said}")
+    if gain.ratio < 1:
+        raise Wrong(f"{said} So it is further from the floor.")
+    return f"{proof} Score: {score:.2f}. {said}"
 
 
 def plain_losses(batches: Sequence[tuple]) -> torch.Tensor:
@@ -100,22 +77,45 @@ def plain_losses(batches: Sequence[tuple]) -> torch.Tensor:
 
 
 def recorded_losses(answer: Callable, batches: Sequence[tuple]) -> torch.Tensor:
-    """The losses of the answer's step. Raises Wrong where a graph would do something else."""
+    """The losses of the answer's step, whose replay is the step itself. Raises Wrong where a graph would do else."""
     model = make_model(16, device=batches[0][0].device)
-    recording = Recording(make_step(model, sgd(model)))
-    losses, given = [], copy.deepcopy(batches)
-    step = answer(recording.step, recording.record, *given[0])
-    for batch, recording.batch in zip(given, batches, strict=True):
-        recording.trained = 0
-        losses.append(step(*batch))
-        if recording.trained != 1:
-            raise Wrong(f"A batch of {len(batch[0])} images was trained on {recording.trained} times.")
+    true_step, recorded, done, losses = make_step(model, sgd(model)), [], [], []
+
+    def step(*batch: torch.Tensor) -> torch.Tensor:
+        done.append((False, *batch))
+        return true_step(*batch)
+
+    def record(_: Callable, *at: torch.Tensor) -> tuple[Callable, torch.Tensor]:
+        recorded.append(len(at[0]))
+        loss = torch.full((), torch.nan, device=at[0].device)
+
+        def replay() -> None:
+            done.append((True, *(tensor.clone() for tensor in at)))
+            loss.copy_(true_step(*at))
+
+        return replay, loss
+
+    given = copy.deepcopy(batches)
+    mine = answer(step, record, *given[0])
+    for batch, whole in zip(given, batches, strict=True):
+        done.clear()
+        losses.append(mine(*batch))
+        if len(recorded) != 1:
+            raise Wrong(f"It has recorded {len(recorded)} times. Recording costs more than a step: record once.")
+        if len(done) != 1:
+            raise Wrong(f"A batch of {len(batch[0])} images was trained on {len(done)} times.")
+        replayed, *used = done[0]
+        if not all(map(torch.equal, used, whole)):
+            raise Wrong(
+                "It was trained on images or labels of another batch, or size: the recorded tensors have those."
+            )
+        if not replayed and len(used[0]) == recorded[0]:
+            raise Wrong("A batch as large as the recorded one took the plain step: replay it.")
     if not all(map(torch.equal, chain(*given), chain(*batches))):
         raise Wrong("The first batch has changed: a recording needs tensors of its own to copy the others into.")
-    found = torch.stack(losses)
     if len({loss.data_ptr() for loss in losses}) < len(losses):
         raise Wrong("In the end all losses are the last one: every replay leaves its loss in the same tensor.")
-    return found
+    return torch.stack(losses)
 
 
 def several_sizes() -> Iterator[tuple]:
@@ -129,8 +129,9 @@ def several_sizes() -> Iterator[tuple]:
 EXERCISES = (
     Exercise("07.1", WRITE, "A rung of your own", own_rung),
     Exercise("07.2", MEND, "A recorded step", compared(
-        plain_losses, several_sizes, run=recorded_losses,
+        plain_losses, several_sizes, run=partial(in_time, recorded_losses),
         given=lambda batches: f"Batches of {', '.join(str(len(labels)) for _, labels in batches)} images",
     )),
+    Exercise("07.3", MEND, "A rung that is too fast", same_training),
 )  # fmt: skip
 check = checker(EXERCISES)

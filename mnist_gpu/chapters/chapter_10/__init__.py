@@ -4,9 +4,4 @@
 from mnist_gpu.chapters.chapter_10.exercises import EXERCISES, check
 from mnist_gpu.chapters.chapter_10.compiled import assembly
 from mnist_gpu.chapters.chapter_10.watched import touched, watch
-from mnist_gpu.faster.ladder import PLAIN
-from mnist_gpu.faster.with_triton import how, imported, kernel_device, triton_missing
-from mnist_gpu.measuring.climb import ladder_table, measure_ladder, skipped
-from mnist_gpu.measuring.drawing import columns
-from mnist_gpu.measuring.prediction import batch_bytes
-from mnist_gpu.measuring.prediction import kernels as count_kernels
+from mnist_gpu.faster.with_triton import imported, interpreted, kernel_device

@@ -1,134 +1,92 @@
-"""The puzzles: kernels with a line or two missing, and what checks them.
+"""Kernels to mend, and their check: interpreted and watched on several sizes, most no multiple of a block; compiled."""
 
-A kernel is interpreted and watched on several sizes, most of them no multiple of its block; then it is compiled.
-"""
-
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 
 from mnist_gpu.chapters.chapter_10.compiled import assembly
-from mnist_gpu.chapters.chapter_10.watched import UNDEFINED, interpreter, touched
-from mnist_gpu.faster.with_triton import interpreted, kernel_device, triton_missing
-from mnist_gpu.measuring.exercises import WRITE, Exercise, Undecided, Wrong, checker, compared, same
+from mnist_gpu.chapters.chapter_10.watched import Watched, interpreting, touched, watch
+from mnist_gpu.measuring.exercises import MEND, Exercise, Wrong, checker, difference, same
 
-BLOCK, LEAST = 4, 16  # small, so that a picture shows every element; and the least that tl.dot takes on a GPU
-MASKED = (
-    "What is masked, and has no `other`, can be anything on a GPU (here it is NaN or 1e15): name what it counts as."
-)
+BLOCK = 4  # small, so that a picture shows every element
 
 
-@dataclass(frozen=True)
-class Puzzle:
-    """Called with a kernel, checks it (see mnist_gpu.measuring.exercises.Exercise)."""
+class Broken(NamedTuple):
+    """What a kernel is to do."""
 
-    arguments: Callable[..., dict]  # of one of the sizes; random, with an empty `out`
+    title: str
+    launch: Callable[..., tuple]  # of one of the sizes: the grid, and arguments, random, with an empty `out`
     sizes: Sequence[tuple]
-    grid: Callable[[dict, int], tuple[int, ...]]  # of the arguments and the block
     right: Callable[[dict], torch.Tensor]  # what has to be in `out`
-    hints: Sequence[tuple[Callable[[dict], torch.Tensor], str]]  # what may be there instead, and the hint
-    outside: str  # the hint where it touches what does not exist
-    race: str = "Two programs write the same element: does each begin at one of its own? On a GPU they run together."
+    hint: str
+    launches: Sequence[dict] = ({},)  # what each of several launches gets besides
 
-    def __call__(self, kernel) -> str:
-        if reason := triton_missing():
-            raise Undecided(f"not checked. No kernel can run here: {reason}.")
-        with interpreter() as watch:
-            seen = None  # what the kernel did on the last size
 
-            def run(kernel, arguments: dict) -> torch.Tensor:
-                nonlocal seen
-                seen = watch(kernel, self.grid(arguments, BLOCK), arguments | {"BLOCK": BLOCK})
-                out = seen.results["out"]
-                for wrong, hint in (
-                    (seen.error, f"The kernel stops: {seen.error}."),
-                    (seen.outside(), self.outside),
-                    (seen.races("out"), self.race),
-                    (out.isnan().any() or (out == UNDEFINED[1]).any(), MASKED),
-                ):
-                    if wrong:
-                        raise Wrong(f"{given(arguments)}: {hint}", draw)
-                return out
-
-            def draw(*_) -> None:
-                panels = [(tensor, "written" if tensor == "out" else "read") for tensor in seen.results]
-                touched(seen, panels).show()
-
-            options = {"hints": self.hints, "run": run, "then": self.compiled, "draw": draw}
-            return compared(self.right, self.inputs, given=given, **options)(kernel)
-
-    def inputs(self) -> list[tuple[dict]]:
-        return [(self.arguments(*size),) for size in self.sizes]
-
-    def compiled(self, kernel) -> str:
-        """Compiles a kernel that the interpreter finds right, for a card; and runs it, if there is a GPU."""
+def mended(name: str, kernel) -> str:
+    """The check of an exercise, given a kernel (see mnist_gpu.measuring.exercises.Exercise)."""
+    if wrong := interpreting(tried, kernel, name):
+        raise Wrong(wrong[0], lambda: touched(wrong[1]).show())
+    broken = BROKEN[name]
+    for more in broken.launches:
         try:
-            assembly(kernel, self.inputs()[0][0] | {"BLOCK": LEAST}, ["H100"])
+            assembly(kernel, broken.launch(*broken.sizes[0])[1] | more | {"BLOCK": 16}, ["H100"])
         except RuntimeError as error:
-            raise Wrong(f"The interpreter takes it, but the compiler does not: {error}") from None
-        for (arguments,) in [] if interpreted() else self.inputs():
-            there = {name: a.to(kernel_device()) if torch.is_tensor(a) else a for name, a in arguments.items()}
-            kernel[self.grid(arguments, LEAST)](**there, BLOCK=LEAST)
-            if not same(there["out"].cpu(), self.right(arguments)):
-                raise Wrong("The interpreter finds it right, but compiled for this GPU it computes something else.")
-        return f"Tried on {len(self.sizes)} sizes, and compiled."
+            raise Wrong(f"The interpreter takes it, but the compiler does not. {error}") from None
+    return f"Tried on {len(broken.sizes)} sizes, and compiled."
 
 
-def given(arguments: dict) -> str:
-    """The sizes of an input, in words."""
-    shapes = (f"{name} {list(a.shape)}" for name, a in arguments.items() if torch.is_tensor(a))
-    return f"With {', '.join(shapes)}, and blocks of {BLOCK}"
+def tried(kernel, name: str) -> tuple[str, Watched] | None:
+    """The kernel on all sizes: what is wrong with the first that it does wrong, if there is one, and what it did."""
+    broken = BROKEN[name]
+    for size in broken.sizes:
+        grid, arguments = broken.launch(*size)
+        given = ", ".join(f"{name} {list(a.shape)}" for name, a in arguments.items() if torch.is_tensor(a))
+        right = broken.right(arguments)
+        for more in broken.launches:
+            seen = watch(kernel, grid, arguments | more | {"BLOCK": BLOCK})
+            arguments |= seen.results
+            if said := seen.wrong():
+                break
+        if said or not same(out := seen.results["out"], right):
+            said = f"{said or difference(out, right) + '.'} {broken.hint}"
+            return f"With {given}, in blocks of {BLOCK}: {said}", seen
 
 
-greatest = Puzzle(
-    # All are below 0, some as far as float32 goes, so that only -inf lies below them.
-    lambda m, n, scale: {"a": (-1 - torch.rand(m, n)) * scale, "out": torch.zeros(m), "n": n},
-    sizes=((3, 10, 1.0), (1, 3, 1.7e38), (5, 1, 1.0), (2, 9, 1.7e38)),
-    grid=lambda a, block: (len(a["a"]),),
-    right=lambda a: a["a"].amax(1),
-    hints=(
-        (lambda a: a["a"].amax(1).clamp(min=0.0), "A 0 takes part: what counts as less than all? best begins there."),
-        (lambda a: a["a"][:, :BLOCK].amax(1), "That is the greatest of the first block: the loop must go on."),
-    ),
-    outside="The last block of a row is not full, and behind its end the next row begins: mask by the column.",
+def blocks(n: int) -> int:
+    return -(-n // BLOCK)
+
+
+scaled = Broken(
+    "A kernel that leaves its row",
+    lambda m, n: ((m, blocks(n)), {"a": torch.randn(m, n), "scale": torch.randn(m), "out": torch.zeros(m, n), "n": n}),
+    [(3, 6), (1, 3), (2, 9), (4, 8)],
+    lambda a: a["a"] * a["scale"][:, None],
+    "Behind the end of a row begins the next one. Say which elements of a block are the row's: mask by the column.",
 )
-
-counts = Puzzle(
-    lambda n: {"labels": torch.randint(0, 10, (n,)), "out": torch.zeros(10, dtype=torch.int32), "n": n},
-    sizes=((18,), (5,), (1,), (30,)),
-    grid=lambda a, block: (math.ceil(a["n"] / block),),
-    right=lambda a: a["labels"].bincount(minlength=10),
-    hints=(
-        (lambda a: a["labels"].bincount(minlength=10).clamp(max=1), "Lanes with the same label overwrite each other."),
-        (
-            lambda a: torch.cat([a["labels"], torch.zeros(-a["n"] % BLOCK).long()]).bincount(minlength=10),
-            "Masked elements are loaded as 0, and counted as zeros: adding needs the mask as well.",
-        ),
-    ),
-    outside="The last block is not full: labels that do not exist must not be counted.",
-    race="Two programs read the same count, add one each, and store it: one is lost. The interpreter, which runs one "
-    "program after another, hides it. tl.atomic_add reads, adds and stores as one.",
+counts = Broken(
+    "Counts that are lost",
+    lambda n: ((blocks(n),), {"labels": torch.randint(10, (n,)), "out": torch.zeros(10, dtype=torch.int32), "n": n}),
+    [(18,), (5,), (1,), (30,)],
+    lambda a: a["labels"].bincount(minlength=10),
+    "tl.atomic_add reads, adds and stores as one, so that no one is lost. What is masked must not be counted.",
 )
-gradient = Puzzle(
-    lambda m, n, k: {"g": torch.randn(m, n), "x": torch.randn(m, k), "out": torch.zeros(n, k), "m": m, "n": n, "k": k},
-    sizes=((6, 5, 7), (9, 3, 2), (3, 1, 5), (8, 8, 4)),
-    grid=lambda a, block: (math.ceil(a["n"] / block), math.ceil(a["k"] / block)),
-    right=lambda a: a["g"].t() @ a["x"],
-    hints=(
-        (
-            lambda a: a["g"].reshape(a["n"], a["m"]) @ a["x"],
-            "g is read as if it were [n, m]: a row has n elements.",
-        ),
-        (lambda a: a["g"].split(BLOCK)[-1].t() @ a["x"].split(BLOCK)[-1], "That is the last tile's product alone."),
-    ),
-    outside="A tile goes beyond an edge: the loop's last tile is not full along m, either.",
+transposed = Broken(
+    "Right for square matrices only",
+    lambda m, n: ((blocks(m), blocks(n)), {"a": torch.randn(m, n), "out": torch.zeros(n, m), "m": m, "n": n}),
+    [(4, 4), (5, 7), (7, 5), (1, 6), (9, 2)],
+    lambda a: a["a"].t().contiguous(),
+    "An element lies at row * stride + column. The stride is the length of a row: what is it in a, and what in out?",
 )
-
-EXERCISES = (
-    Exercise("10.1", WRITE, "The greatest of each row", greatest),
-    Exercise("10.2", WRITE, "Count the labels", counts),
-    Exercise("10.3", WRITE, "The gradient of a layer's weights", gradient),
+shares = Broken(
+    "Read before it is written",
+    lambda n: ((blocks(n),), {"x": 1 + torch.rand(n), "parts": torch.zeros(blocks(n)), "out": torch.zeros(n), "n": n}),
+    [(10,), (3,), (17,), (8,)],
+    lambda a: a["x"] / a["x"].sum(),
+    "What other programs write can be read in the next launch, which begins when this one has ended. No barrier helps.",
+    launches=({"PHASE": 0}, {"PHASE": 1}),
 )
+BROKEN = {"10.1": scaled, "10.2": counts, "10.3": transposed, "10.4": shares}
+EXERCISES = [Exercise(name, MEND, broken.title, partial(mended, name)) for name, broken in BROKEN.items()]
 check = checker(EXERCISES)

@@ -1,0 +1,148 @@
+"""Chapter 12: what a step's launches take, other libraries, and the checks of its exercises."""
+
+import copy
+import math
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mnist_gpu.data import DeviceBatches, load_mnist
+from mnist_gpu.faster.compiled_epoch import CompiledEpoch
+from mnist_gpu.faster.ladder import rungs
+from mnist_gpu.measuring.climb import extra, known
+from mnist_gpu.measuring.drawing import columns
+from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Wrong, checker, compared, count_of
+from mnist_gpu.measuring.results import Timed, compare_in_turn, recorded
+from mnist_gpu.measuring.timing import measure
+from mnist_gpu.training import make_step
+
+
+def products_of(rung: Timed) -> str:
+    """The library that a rung of the CPU multiplies with, and the layout of its weights: a name of PRODUCTS."""
+    return rung.proof.get("products", ("oneDNN" if "oneDNN" in rung.name else "torch.mm") + ", weights [H, 784]")
+
+
+def launches(rung: Timed) -> float:
+    """Seconds of a rung's step on the CPU with one image a batch and one hidden unit: nearly all of it launches."""
+    few = DeviceBatches(*(t[:64] for t in load_mnist(train=True)), batch_size=1)
+    model, step, batches = rungs([rung.name])[0].make(torch.device("cpu"), 1)
+    if isinstance(batches, CompiledEpoch):  # it is compiled with its batches
+        few = CompiledEpoch(model, few, products=products_of(rung))
+        step = few.step
+    return measure(lambda: [step(*batch) for batch in few]).median / len(few)
+
+
+def libraries(by: str = "s per epoch") -> None:
+    """Prints what benchmarks/peers has recorded of other libraries, a table a machine, in the order of a column."""
+    keys = {"s per epoch": lambda m: m.median, "first use": lambda m: m.first_use_seconds or 0.0}
+    keys |= {"test loss": lambda m: m.proof["test_loss"], "lines": lambda m: m.proof["lines_of_code"]}
+    for results in recorded():
+        rows, measured = [], sorted(results.select("peers"), key=keys[by])
+        found = {c.names[1]: c for c in compare_in_turn(measured, [("plain loop", m.name) for m in measured])}
+        for m in measured:
+            times = f"{found[m.name].times}x" if m.name in found and found[m.name].differs else "-"
+            name = ": ".join([m.name, *filter(None, [m.proof.get("rung")])])
+            rows.append((name, known(m.seconds)[0], times, extra(m), f"{keys['test loss'](m):.3f}", keys["lines"](m)))
+        if rows:
+            print(results.whose(measured[0]))
+            print(columns(["training", "s per epoch", "speed", "first use", "test loss", "lines"], rows))
+
+
+def bias_gradient(x, labels, w1, b1, w2, b2, through: Callable = F.silu, reduction: str = "mean") -> torch.Tensor:
+    """Autograd's gradient by b1; `through` has the slope that SiLU is said to have."""
+    z = x @ w1.T + b1.requires_grad_()
+    h = through(z) + (F.silu(z) - through(z)).detach()  # the value is SiLU's
+    return torch.autograd.grad(F.cross_entropy(h @ w2.T + b2, labels, reduction=reduction), b1)[0]
+
+
+def small_networks() -> Iterator[tuple]:
+    for batch, pixels, hidden, classes in [*torch.randint(3, 14, (6, 4)).tolist(), (1, 5, 4, 3), (7, 3, 1, 2)]:
+        shapes = (batch, pixels), (hidden, pixels), (hidden,), (classes, hidden), (classes,)
+        x, *weights = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
+        yield x, torch.randint(classes, (batch,)), *weights
+
+
+def program(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, momentum: float = 0.9) -> Callable:
+    """A training: called with a precision, it gives the losses of its steps."""
+
+    def losses(dtype: torch.dtype) -> torch.Tensor:
+        network = copy.deepcopy(model).to(dtype).requires_grad_()
+        step = make_step(network, torch.optim.SGD(network.parameters(), lr=0.02, momentum=momentum))
+        return torch.stack([step(*batch) for batch in zip(images.to(dtype), labels, strict=True)])
+
+    return losses
+
+
+def apart(one: Callable, other: Callable, dtype: torch.dtype) -> float:
+    """The largest difference of two trainings' losses."""
+    return float((one(dtype) - other(dtype)).abs().max())
+
+
+def pairs() -> Iterator[tuple[Callable, Callable]]:
+    """Two orders of one training, which rounding parts at a ReLU; and a training with a fault that shows less."""
+    for _ in range(3):
+        flips = False
+        while not flips:
+            batch, pixels, hidden = random.randrange(3, 9), random.randrange(150, 250), random.randrange(5, 12)
+            images, labels = 3 * torch.randn(12, batch, pixels), torch.randint(3, (12, batch))
+            model = nn.Sequential(nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, 3)).requires_grad_(False)
+            model[0].bias[0] -= model[0](images[0])[0, 0]
+            turned = copy.deepcopy(model)
+            turned[0].weight.copy_(model[0].weight.flip(1))  # adds up the pixels from the last one
+            flips = (model[:2](images[0])[0, 0] > 0) != (turned[:2](images[0].flip(1))[0, 0] > 0)
+        one, other = program(model, images, labels), program(turned, images.flip(2), labels)
+        yield from ((one, other), (other, program(model, images, labels, momentum=0.8999)))
+
+
+class Single(float):
+    """A number whose sums and differences are rounded to float32, as hardware does."""
+
+    def __add__(self, other: float) -> "Single":
+        return Single(np.float32(float(self) + float(other)))
+
+    def __sub__(self, other: float) -> "Single":
+        return self + -other
+
+    __radd__ = __add__
+
+
+def sums(answer: Callable) -> str:
+    """Of 12.3: an error is at most what adding in pairs guarantees."""
+    several, few = random.randrange(9_000, 15_000), random.randrange(1, 9)
+    with_a_large_one = [1.0] * several
+    with_a_large_one[random.randrange(several)] = 2.0**24
+    mixed = [random.uniform(-1, 1) * 10 ** random.randrange(6) for _ in range(several)]
+    for case in (mixed[:1], mixed[:few], mixed, with_a_large_one, [0.1] * several):
+        numbers = [Single(np.float32(x)) for x in case]
+        found, exact = answer(list(numbers)), math.fsum(numbers)
+        if not isinstance(found, Single):
+            raise Wrong(f"It gives a {type(found).__name__}: use + and - only, on the numbers and on their sums.")
+        most = (1 + math.log2(len(case))) * 2.0**-24 * math.fsum(map(abs, numbers))
+        if not abs(error := float(found) - exact) <= most:
+            what = f"{count_of(len(case), 'number')}, the first {numbers[0]:.3g}, the largest {max(numbers):,.9g}"
+            raise Wrong(f"Of {what}: its sum is {error:+.2g} off, but adding in pairs never by more than {most:.2g}.")
+    return "Tried on 5 sums."
+
+
+EXERCISES = (
+    Exercise("12.1", WRITE, "Back through another activation", compared(
+        bias_gradient, small_networks, run=torch.inference_mode()(lambda answer, *given: answer(*given)),
+        given=lambda x, labels, w1, *_: f"With x {list(x.shape)} and w1 {list(w1.shape)}", hints=(
+            (partial(bias_gradient, reduction="sum"), "That is of the images' sum, but the loss is their mean."),
+            (partial(bias_gradient, through=F.relu), "That is the slope of a ReLU, which SiLU only resembles."),
+            (partial(bias_gradient, through=torch.sigmoid), "That is the sigmoid's slope: SiLU is z times a sigmoid."),
+            (partial(bias_gradient, through=lambda z: z * z.sigmoid().detach()), "The sigmoid changes with z as well."),
+    ))),
+    Exercise("12.2", MEND, "Rounding or a fault?", compared(
+        lambda *two: apart(*two, torch.float64) < 1e-9, pairs, run=lambda answer, *two: bool(answer(*two)),
+        given=lambda *two: "Losses that differ by up to {:.0e} in float32 and by {:.0e} in float64".format(
+            *(apart(*two, dtype) for dtype in (torch.float32, torch.float64))),
+    )),
+    Exercise("12.3", WRITE, "A sum that loses less", sums),
+)  # fmt: skip
+check = checker(EXERCISES)

@@ -1,3 +1,0 @@
-"""Chapter 12, The last factor."""
-
-EXERCISES = ()
