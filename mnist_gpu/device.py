@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -144,12 +145,6 @@ def free_memory(cgroup: Path = CGROUP) -> int:
     return max(free, 0)
 
 
-def need_memory(needed: int, what: str) -> None:
-    """Raises MemoryError if the computer has less than `needed` bytes free, before the system ends a process for it."""
-    if needed > (free := free_memory()):
-        raise MemoryError(f"{what}: {needed / 1e9:,.1f} GB are needed, but {free / 1e9:,.1f} GB of memory are free")
-
-
 def memory_error(error: Exception) -> Exception | None:
     """The error that says whose memory ran out, or None if `error` is another. For a GPU PyTorch's own says it."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -217,9 +212,6 @@ def environment(device: torch.device | str) -> dict:
     """What a measured number depends on, as plain values: hardware, driver, versions, threads. None: there is none."""
     device = torch.device(device)
     gpu = device.type in ("cuda", "xpu")
-    torchvision = None
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        torchvision = importlib.metadata.version("torchvision")
     smi = nvidia_smi()[0] if device.type == "cuda" else []
     return {
         "device": device.type,
@@ -233,7 +225,7 @@ def environment(device: torch.device | str) -> dict:
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda,
-        "torchvision": torchvision,
+        "torchvision": importlib.metadata.version("torchvision") if find_spec("torchvision") else None,
         "python": platform.python_version(),
         "system": platform.system(),
     }

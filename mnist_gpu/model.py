@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mnist_gpu.checks import at_least_one
-from mnist_gpu.device import need_memory
+from mnist_gpu.device import free_memory
 
 PIXELS = 28 * 28
 CLASSES = 10
@@ -32,7 +32,9 @@ def make_model(hidden: int = 128, seed: int = 0, device: torch.device | str = "c
     PyTorch's global random state is left as it was. Raises MemoryError if the weights need more than is free.
     """
     at_least_one(hidden=hidden)
-    need_memory(4 * parameter_count(hidden), f"weights of a network of width {hidden}")
+    if (needed := 4 * parameter_count(hidden)) > (free := free_memory()):  # before the system ends a process for it
+        sizes = f"{needed / 1e9:,.1f} GB are needed, but {free / 1e9:,.1f} GB of memory are free"
+        raise MemoryError(f"weights of a network of width {hidden}: {sizes}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs' generators, too
         return MLP(hidden).to(device)

@@ -118,19 +118,16 @@ def amd() -> Reason | None:
     return (f"An AMD GPU is here ({cards[0]}), {not_for_it}", rocm) if cards else None
 
 
-def apple() -> Reason | None:
-    needed = "It needs macOS 14 or newer on an Apple-silicon Mac, and a Python that is not run through Rosetta."
-    built = torch.backends.mps.is_built()
-    return ("This PyTorch is built for Apple's GPU (MPS), but the GPU cannot be used.", needed) if built else None
+def apple_or_intel() -> Reason | None:
+    mac = "It needs macOS 14 or newer on an Apple-silicon Mac, and a Python that is not run through Rosetta."
+    if torch.backends.mps.is_built():
+        return "This PyTorch is built for Apple's GPU (MPS), but the GPU cannot be used.", mac
+    driver = "If an Intel GPU is here, install its driver and check that your user may use /dev/dri/render*."
+    text = "This PyTorch is built for Intel GPUs (XPU), but finds none that it can use."
+    return (text, driver) if torch.version.xpu else None
 
 
-def intel() -> Reason | None:
-    needed = "If an Intel GPU is here, install its driver and check that your user may use /dev/dri/render*."
-    built = torch.version.xpu
-    return ("This PyTorch is built for Intel GPUs (XPU), but finds none that it can use.", needed) if built else None
-
-
-MAKERS = (nvidia, amd, apple, intel)
+MAKERS = (nvidia, amd, apple_or_intel)
 
 
 def why_no_kernel(found: torch.device, failure: str) -> Reason:
