@@ -150,7 +150,7 @@ def torchvision() -> Iterator[Finding]:
         yield ok(f"torchvision {import_module('torchvision').__version__} goes with this torch.")
     except Exception as failure:  # what a torchvision of another build raises depends on where they differ
         yield note(
-            f"torchvision cannot be imported: {failure}. The textbook's data pipeline, which most chapters time, needs it.",
+            f"torchvision cannot be imported: {failure}. The textbook's pipeline, which most chapters time, needs it.",
             f"Uninstall torch and torchvision, and install both in one command, from one place: {PYTORCH}",
         )
 

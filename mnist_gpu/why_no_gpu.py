@@ -1,6 +1,6 @@
 """Why PyTorch uses no GPU here, though there may be one, and what to do: the doctor asks.
 
-A reason is two texts: what is wrong, and the remedy. The functions in `MAKERS`, by the makers of GPUs, give one or None.
+A reason is two texts: what is wrong, and the remedy. The functions in `MAKERS`, by maker, give one or None.
 """
 
 import os

@@ -176,7 +176,7 @@ def test_a_torchvision_that_cannot_be_imported_is_named_with_its_remedy(machine,
     monkeypatch.setattr(doctor, "import_module", lambda name: fail("operator torchvision::nms does not exist"))
     findings = diagnose()
     assert_says(
-        findings[2], "note", ["torchvision::nms does not exist", "data pipeline"], ["Uninstall", "in one command"]
+        findings[2], "note", ["torchvision::nms does not exist", "pipeline"], ["Uninstall", "in one command"]
     )
     assert works(findings)  # the default pipeline needs none
 
