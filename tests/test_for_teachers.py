@@ -51,6 +51,16 @@ def test_the_guide_answers_every_guess_of_a_chapter(number):
     assert len(re.findall(r"^- ", answers, re.MULTILINE)) == len(asked)
 
 
+def test_every_term_of_the_glossary_is_linked_from_the_chapter_that_it_names():
+    text = (NOTEBOOKS / "glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^## (.+)\n\n[^#]*?\(\[chapter (\d\d)\]\((.+?)\)\)", text, re.MULTILINE)
+    assert len(terms) == text.count("\n## ") and {number for _, number, _ in terms} == CHAPTERS.keys()
+    for term, number, file in terms:
+        assert file == CHAPTERS[number].name
+        address = re.sub(r"[^\w -]", "", term.lower()).replace(" ", "-")
+        assert f"](glossary.md#{address})" in CHAPTERS[number].read_text(encoding="utf-8"), term
+
+
 def test_the_pages_commands_are_understood():
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     commands = re.findall(r"-m mnist_gpu (\w+)([^#`|'\n]*)", text)
