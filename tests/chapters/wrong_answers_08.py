@@ -38,7 +38,7 @@ def tile(m, n, k, tiles, shared, multiprocessors, *, copies=2, fills=True, bytes
 
 
 wrong.value("08.3", "Two tiles have to fit", lambda *given: tile(*given, copies=0))
-wrong.value("08.3", "have no workgroup", lambda *given: tile(*given, fills=False))
+wrong.value("08.3", "have no block", lambda *given: tile(*given, fills=False))
 wrong.value("08.3", "largest need not fetch the fewest", lambda *given: tile(*given, bytes_of=lambda t: -t))
 wrong.value("08.3", "gives 32, but should give 8", lambda m, n, k, *given: tile(m, n, 10**9, *given))
 wrong.value("08.3", "but should give None", lambda *given: tile(*given) or 8)

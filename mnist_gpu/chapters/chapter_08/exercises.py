@@ -58,7 +58,7 @@ def products() -> Iterator[tuple]:
     yield 64, 64, 64, [16, 8], 100, 1  # nothing fits
     yield 64, 5, 128, [16, 8], 10**5, 1  # equally many bytes
     yield 64, 64, 5, [32, 8], 10**5, 1  # as many, with whole tiles at the end of k
-    yield 64, 64, 64, [32, 16], 10**5, 16  # just enough workgroups, and as few bytes as memory allows
+    yield 64, 64, 64, [32, 16], 10**5, 16  # just enough blocks, and as few bytes as memory allows
 
 
 def tile_of(m, n, k, tiles, shared, multiprocessors, *, fits=True, fills=True, largest=False) -> int | None:
@@ -98,7 +98,7 @@ EXERCISES = (
         f"of shared memory, {count_of(sms, 'multiprocessor')}",
         hints=(
             (partial(tile_of, fits=False), "Two tiles have to fit into the shared memory at once."),
-            (partial(tile_of, fills=False), "Some multiprocessors have no workgroup."),
+            (partial(tile_of, fills=False), "Some multiprocessors have no block."),
             (partial(tile_of, largest=True), "Tiles at the edges are whole, so the largest need not fetch the fewest."),
         ),
     )),
