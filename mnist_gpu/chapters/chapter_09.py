@@ -56,6 +56,7 @@ def _in_parts(answer: Callable) -> str:
             (right + 1, "What was in .grad before is still in it."),
             (each[-1], "Only the last part's gradient is left. What resets the others?"),
             (sum(each), "The means of all parts are added up."),
+            (right * n, "It is the gradient of the images' sum, not of their mean."),
             (sum(each) / parts, "The parts' means count the same, whatever their size."),
         )
         for p in weights:
@@ -66,7 +67,8 @@ def _in_parts(answer: Callable) -> str:
         if max(turns, default=0) > -(-n // parts) or any(turns[1::2]) or len(turns) % 2:
             got = f"{n} images, parts: {parts}. The model got {turns} images, where 0 is a backward pass."
             raise Wrong(f"{got} So the activations of more than a part are kept at once.")
-        if not same(found := parameters_to_vector([p.grad for p in weights]), right):
+        found = parameters_to_vector([torch.zeros_like(p) if p.grad is None else p.grad for p in weights])
+        if not same(found, right):
             hint = next((hint for other, hint in hints if same(found, other)), "It is another gradient.")
             raise Wrong(f"{n} images, parts: {parts}. {hint}")
     return "It is the gradient of the whole batch, whatever the parts."

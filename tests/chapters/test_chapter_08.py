@@ -28,9 +28,7 @@ def test_a_card_is_full_once_its_schedulers_have_warps_to_change_between():
     assert share(card, 132) == pytest.approx(50) and share(card, 264) == share(card, 528) == pytest.approx(100)
     assert share(card, 265) == pytest.approx(100 * 265 / 396)  # one multiprocessor has three workgroups
     assert defined("inside-fill", "share_of_peak", threads=32)(card, 132) == pytest.approx(100 / 16)
-    share = defined(
-        "inside-fill", "share_of_peak", threads=288
-    )  # nine warps, so one scheduler has three, of two cycles
+    share = defined("inside-fill", "share_of_peak", threads=288)  # nine warps: a scheduler has three, of two cycles
     assert share(lab.named("A100"), 108) == pytest.approx(75)
 
 

@@ -19,6 +19,8 @@ wrong.value("09.1", "in .grad before is still in it", weighted(lambda some, imag
 wrong.value("09.1", "Only the last part's gradient", weighted(lambda *_: 1, lambda model, _: model.zero_grad()))
 wrong.value("09.1", "means of all parts are added up", weighted(lambda *_: 1))
 wrong.value("09.1", "count the same", weighted(lambda some, images, parts: 1 / parts))
+wrong.value("09.1", "sum, not of their mean", weighted(lambda some, *_: some))
+wrong.value("09.1", "another gradient", lambda model, *_: model.zero_grad())
 wrong.value("09.1", "[12, 0]", lambda model, images, labels, _: F.cross_entropy(model(images), labels).backward())
 wrong.value("09.1", "than a part", lambda model, images, _, parts: [model(i) for i in images.tensor_split(parts)])
 

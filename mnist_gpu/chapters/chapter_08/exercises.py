@@ -19,9 +19,9 @@ def read_by(answer: Callable, threads: int, count: int) -> str:
     seen, pieces = Counter(), 0
     for step in range(math.ceil(count / threads)):
         for first in range(0, threads, WARP):
-            found = [plain(answer(thread, step, threads, count)) for thread in range(first, first + WARP)]
-            found = [i for i in found if i is not None]
-            if outside := [i for i in found if not 0 <= i < count]:
+            found = [answer(thread, step, threads, count) for thread in range(first, first + WARP)]
+            found = [plain(i.item() if isinstance(i, torch.Tensor) else i) for i in found if i is not None]
+            if outside := [i for i in found if i not in range(count)]:
                 return f"number {outside[0]}, where the last is {count - 1}"
             seen.update(found)
             pieces += len({i // PIECE for i in found})
@@ -41,7 +41,8 @@ def loops() -> Iterator[tuple[int, int]]:
 def sides() -> Iterator[tuple[torch.Tensor, list[int]]]:
     """The side that each lane takes, and what each side costs."""
     for n in (100, 5 * WARP, WARP + 1, WARP, WARP - 1, 1, random.randrange(200, 400)):
-        costs = [random.randrange(2, 50) for _ in range(random.randrange(3, 6))]
+        costs = [random.randrange(2, 50) for _ in range(random.randrange(2, 5))]
+        costs.append(costs[0])  # two sides may cost the same
         yield torch.randint(len(costs), (n // 20 + 1,)).repeat_interleave(20)[:n], costs  # neighbours often agree
         yield torch.randint(len(costs), (n,)), costs
         yield torch.full((n,), random.randrange(len(costs))), costs
@@ -56,7 +57,8 @@ def products() -> Iterator[tuple]:
         yield *(random.randrange(1, 1000) for _ in range(3)), tiles, shared, random.choice((1, 2, 20, 50, 132))
     yield 64, 64, 64, [16, 8], 100, 1  # nothing fits
     yield 64, 5, 128, [16, 8], 10**5, 1  # equally many bytes
-    yield 64, 64, 64, [32, 16], 10**5, 16  # just enough workgroups, and as few bytes as memory allows
+    yield 64, 64, 5, [32, 8], 10**5, 1  # as many, with whole tiles at the end of k
+    yield 64, 64, 64, [32, 16], 10**5, 16  # just enough blocks, and as few bytes as memory allows
 
 
 def tile_of(m, n, k, tiles, shared, multiprocessors, *, fits=True, fills=True, largest=False) -> int | None:
@@ -85,8 +87,10 @@ EXERCISES = (
             (lambda side, costs: [sum(costs[s] for s in warp) for warp in side.split(WARP)], "Count it once a warp."),
             (lambda side, costs: [max(costs[s] for s in warp) for warp in side.split(WARP)], "Its sides add up."),
             (lambda side, costs: [sum(costs) for _ in side.split(WARP)], "A side that no lane takes is left out."),
+            (lambda side, costs: [sum({costs[s] for s in w}) for w in side.split(WARP)], "Sides may cost the same."),
         ),
-        why=lambda side, costs, found: "There is one number for each warp, also for one that is not full.",
+        why=lambda side, costs, found: "There is one number for each warp, also for one that is not full."
+        * (len(found) != math.ceil(len(side) / WARP)),
     )),
     Exercise("08.3", WRITE, "A tile's size", compared(
         tile_of, products, run=in_time,
@@ -94,8 +98,8 @@ EXERCISES = (
         f"of shared memory, {count_of(sms, 'multiprocessor')}",
         hints=(
             (partial(tile_of, fits=False), "Two tiles have to fit into the shared memory at once."),
-            (partial(tile_of, fills=False), "Some multiprocessors have no workgroup."),
-            (partial(tile_of, largest=True), "The largest need not move the fewest: tiles at the edges are whole."),
+            (partial(tile_of, fills=False), "Some multiprocessors have no block."),
+            (partial(tile_of, largest=True), "Tiles at the edges are whole, so the largest need not fetch the fewest."),
         ),
     )),
 )  # fmt: skip
