@@ -61,3 +61,12 @@ def test_a_branch_takes_sides_in_runs(gpu, n, run, k):
     expected = numpy.where(numpy.arange(n) // run % 2 == 0, one, other)
     numpy.testing.assert_allclose(out.read(), expected, rtol=1e-5, atol=1e-6)
     assert guarded.intact()
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_a_reduction(gpu, n):
+    guarded, a = Guarded(gpu), numbers(n)
+    source, sums = guarded.array(a), guarded.array(groups(n, 256))
+    gpu.run([Call(gpu.kernel("sum"), (source, sums), (groups(n, 256),), (n,))])
+    numpy.testing.assert_allclose(sums.read().sum(), a.sum(), rtol=1e-4, atol=1e-4)
+    assert guarded.intact()
