@@ -15,7 +15,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -61,13 +60,12 @@ def compared(
     right: Callable, inputs: Callable[[], Iterable[tuple]], *, given: Callable[..., str],
     hints: Sequence[tuple[Callable, str]] = (), why: Callable[..., str | None] = lambda *_: None,
     run: Callable = lambda answer, *arguments: answer(*arguments),
-    then: Callable[[Callable], str] | None = None, draw: Callable | None = None,
 ) -> Callable[[object], str]:  # fmt: skip
     """A check that gives the answer and the reference `right` the same `inputs`, tuples of arguments.
 
     Of a wrong answer it says which arguments were `given`, and the first of the `hints` whose reference gives what the
-    answer gives; where none does, `why`, which gets the arguments and what was found, as `draw` does, which shows it.
-    `run` calls an answer for which a call is not enough; `then` says more of a right one.
+    answer gives; where none does, `why`, which gets the arguments and what was found. `run` calls an answer for which
+    a call is not enough.
     """
 
     def check(answer: object) -> str:
@@ -83,9 +81,8 @@ def compared(
             others = ((instead(*copy.deepcopy(arguments)), hint) for instead, hint in hints)
             fitting = (hint for other, hint in others if same(found, other) and not same(other, expected))
             said = next(fitting, None) or why(*arguments, found) or ""
-            picture = partial(draw, *arguments, found) if draw else None
-            raise Wrong(f"{given(*arguments)}: {difference(found, expected)}. {said}".rstrip(), picture)
-        return then(answer) if then else f"Tried on {count_of(len(every), 'input')}."
+            raise Wrong(f"{given(*arguments)}: {difference(found, expected)}. {said}".rstrip())
+        return f"Tried on {count_of(len(every), 'input')}."
 
     return check
 
@@ -146,10 +143,9 @@ def same(found: object, expected: object) -> bool:
         return alike and all(map(same, found, expected))
     if bool in (type(found), type(expected)) or not isinstance(expected, int | float):
         return type(found) is type(expected) and found == expected
-    close = (
-        isinstance(expected, float) and isinstance(found, int | float) and math.isclose(found, expected, rel_tol=1e-6)
-    )
-    return close or found == expected
+    if isinstance(expected, float) and isinstance(found, int | float):
+        return math.isclose(found, expected, rel_tol=1e-6)
+    return found == expected
 
 
 def difference(found: object, expected: object) -> str:

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy
@@ -17,21 +17,17 @@ from mnist_gpu.model import make_model
 from mnist_gpu.training import Epoch, make_step, train
 from mnist_gpu.webgpu.gpu import Call, Gpu
 
+_load = functools.cache(load_mnist)  # it takes a fifth of a second; a map of 16 cells and three sides asks 48 times
+
 
 def thread_counts(device: torch.device) -> list[int]:
     """On a CPU one thread and all usable ones, since the work decides which is faster; on a GPU one, to feed it."""
     return sorted({1, usable_cpus()}) if device.type == "cpu" else [1]
 
 
-@functools.cache
-def _training_set() -> tuple[torch.Tensor, torch.Tensor]:
-    """Unpacked once, which takes a fifth of a second; a map of 16 cells and three sides asks for it 48 times."""
-    return load_mnist(train=True)
-
-
 def training_step(device: torch.device, batch_size: int, hidden: int) -> Callable[[], object]:
     """The plain step on one batch of real images that is already on the device, as a function without arguments."""
-    images, labels = _training_set()
+    images, labels = _load(train=True)
     index = torch.arange(batch_size) % len(images)
     batch = next(iter(DeviceBatches(images[index], labels[index], batch_size, seed=None, device=device)))
     model = make_model(hidden, device=device)
@@ -71,11 +67,6 @@ def two_ceilings(device: torch.device) -> tuple[float, float]:
     out = torch.empty_like(large)
     product, copy = measure(partial(torch.mm, a, b)), measure(partial(out.copy_, large))
     return 2 * n**3 / product.median, 2 * large.nbytes / copy.median
-
-
-def endless(batches: Iterable) -> Iterator:
-    """Pass after pass over the same batches."""
-    return itertools.chain.from_iterable(itertools.repeat(batches))
 
 
 class First:
