@@ -233,7 +233,6 @@ EXERCISES = (
             (lambda a, b: agreed(sorted(a), sorted(b)[::-1]), "The i-th time of a belongs to the i-th of b: a pair."),
         ],
         why=lambda *_: 'If 1 lies in the interval, it is "neither": two medians always differ, and claim nothing yet.',
-        run=in_time,
     )),
     Exercise("05.2", MEND, "A comparison that favours one side", compared(
         lambda ratio, rounds: "",

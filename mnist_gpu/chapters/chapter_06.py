@@ -12,7 +12,7 @@ from mnist_gpu.data import make_batches
 from mnist_gpu.faster.ladder import plain, textbook
 from mnist_gpu.measuring import drawing
 from mnist_gpu.measuring.drawing import CAUSES, OWN, Drawn, Series, lines, number, stacked
-from mnist_gpu.measuring.exercises import PREDICT, WRITE, Exercise, checker, compared, in_time
+from mnist_gpu.measuring.exercises import PREDICT, WRITE, Exercise, checker, compared
 from mnist_gpu.measuring.results import Timed
 from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section
 from mnist_gpu.measuring.timing import in_turn
@@ -194,15 +194,15 @@ def programs() -> Iterator[tuple[dict[str, float], dict[str, float]]]:
 
 EXERCISES = (
     Exercise("06.1", WRITE, "Which cause is missing in the account?", compared(
-        missing, accounts, why=about_account, run=in_time,
+        missing, accounts, why=about_account,
         given=lambda whole, parts, _, noise: f"{whole:.1f} μs, {', '.join(parts)} found, noise {noise:.1f}",
     )),
     Exercise("06.2", PREDICT, "From which batch on is arithmetic the limit?", compared(
-        smallest_batch, layers, why=about_batch, run=in_time,
+        smallest_batch, layers, why=about_batch,
         given=lambda *layer: "{} inputs, {} outputs, a ridge at {} operations per byte".format(*layer),
     )),
     Exercise("06.3", WRITE, "Which cause to remove first?", compared(
-        first_to_remove, programs, run=in_time,
+        first_to_remove, programs,
         why=lambda *_: "Of the side that takes longer, the largest cause; the time now, over the time without it.",
         given=lambda *sides: "; ".join(", ".join(f"{name} {us:.1f}" for name, us in side.items()) for side in sides),
         hints=(

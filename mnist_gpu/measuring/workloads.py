@@ -57,16 +57,23 @@ def webgpu_call(gpu: Gpu, size: int = 0, mebibytes: int = 0) -> Call:
     return Call(gpu.kernel("copy"), arrays, (1024, mebibytes))
 
 
+def torch_call(device: torch.device, size: int = 0, mebibytes: int = 0) -> Callable[[], object]:
+    """The same by PyTorch, as a function without arguments."""
+    if size:
+        a, b, out = torch.rand(3, size, size, device=device)
+        return partial(torch.mm, a, b, out=out)
+    there = torch.ones(mebibytes * 2**18, device=device)  # 2^18 numbers of 4 bytes
+    return partial(torch.empty_like(there).copy_, there)
+
+
 def two_ceilings(device: torch.device) -> tuple[float, float]:
     """A device's two limits, with the threads that are set: FLOP/s of a large product, bytes/s of a copy of 256 MiB."""
     for n in (1024, 2048, 4096, 8192, 16_384):  # until launching is a small part
-        a, b = torch.rand(2, n, n, device=device)
-        if seconds_of(partial(torch.mm, a, b), device) >= 0.002:
+        product = torch_call(device, size=n)
+        if seconds_of(product, device) >= 0.002:
             break
-    large = torch.rand(64 * 2**20, device=device)  # larger than any processor's caches but a server's
-    out = torch.empty_like(large)
-    product, copy = measure(partial(torch.mm, a, b)), measure(partial(out.copy_, large))
-    return 2 * n**3 / product.median, 2 * large.nbytes / copy.median
+    copy = torch_call(device, mebibytes=256)  # larger than any processor's caches but a server's
+    return 2 * n**3 / measure(product).median, 2 * 2**28 / measure(copy).median
 
 
 class First:
