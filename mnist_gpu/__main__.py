@@ -4,7 +4,6 @@ import argparse
 import inspect
 import io
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from typing import get_args
 
@@ -32,18 +31,14 @@ def parser(chosen: str | None = None) -> argparse.ArgumentParser:
             run = getattr(import_module(f"mnist_gpu.{module}"), function)
             p.set_defaults(run=run)
             for parameter in inspect.signature(run).parameters.values():
-                add_option(p.add_argument, parameter)
+                # Annotated[its type, what it is for, what else argparse is to know]
+                kind, help, *more = get_args(parameter.annotation)
+                kind = (*get_args(kind), kind)[0]  # of `Path | None`, too
+                options = {"action": "store_true"} if kind is bool else {"type": kind}
+                options |= more[0] if more else {}
+                option = parameter.name if "nargs" in options else "--" + parameter.name.replace("_", "-")
+                p.add_argument(option, help=help, default=parameter.default, **options)
     return top
-
-
-def add_option(add: Callable, parameter: inspect.Parameter) -> None:
-    """Adds the option of a parameter: Annotated[its type, what it is for, what else argparse is to know]."""
-    kind, help, *more = get_args(parameter.annotation)
-    kind = (*get_args(kind), kind)[0]  # of `Path | None`, too
-    options = {"action": "store_true"} if kind is bool else {"type": kind}
-    options |= more[0] if more else {}
-    name = parameter.name if "nargs" in options else "--" + parameter.name.replace("_", "-")
-    add(name, help=help, default=parameter.default, **options)
 
 
 def main(arguments: list[str] | None = None) -> int:

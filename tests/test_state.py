@@ -14,8 +14,7 @@ import torch
 
 from mnist_gpu import benchmark
 from mnist_gpu.benchmark import SECTIONS
-from mnist_gpu.chapters import chapter_03, chapter_07
-from mnist_gpu.chapters.chapter_06 import account
+from mnist_gpu.chapters import chapter_03, chapter_06, chapter_07
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.device import using_threads
 from mnist_gpu.faster import ladder
@@ -64,7 +63,7 @@ def little(monkeypatch, mnist):
     def few(kind, device="cpu", **loading):
         return DeviceBatches(mnist[0][:1280], mnist[1][:1280], device=device)
 
-    for module in (account, chapter_03, ladder):
+    for module in (chapter_03, chapter_06, ladder):
         monkeypatch.setattr(module, "make_batches", few)
     eager = [rung for rung in RUNGS if not rung.name.startswith("compiled")]
     monkeypatch.setattr(climb, "rungs", lambda names: [r for r in eager if names is None or r.name in names])

@@ -19,7 +19,7 @@ from mnist_gpu.measuring.prediction import Card, Figure, predicted_ladders
 from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped, Timed
 from mnist_gpu.measuring.section import Section
 from mnist_gpu.measuring.timing import measure
-from mnist_gpu.measuring.workloads import thread_counts, webgpu_call
+from mnist_gpu.measuring.workloads import thread_counts, torch_call, webgpu_call
 from mnist_gpu.webgpu.gpu import Gpu, WebGPUError, the_gpu, webgpu_missing
 
 CPU = torch.device("cpu")
@@ -107,7 +107,7 @@ def measure_ceilings(device, *, sizes=SIZES, mebibytes=MEBIBYTES, seconds=0.2) -
     for threads in thread_counts(device):
         for name, parameters, per_call in work(sizes, mebibytes):
             with using_threads(threads):  # a call holds its tensors, and goes when it is measured
-                times = measure(call(device, **parameters), min_seconds=seconds).times
+                times = measure(torch_call(device, **parameters), min_seconds=seconds).times
             yield Timed("ceilings", name, device.type, threads, list(times), parameters, per_call)
     try:
         if gpu := own_gpu(device):
@@ -126,14 +126,6 @@ def work(sizes: Sequence[int], mebibytes: Sequence[int]) -> list[tuple[str, dict
     """What is measured: its name, its parameters, and what a call does: FLOP, or bytes that are read and written."""
     products = [("matrix product", {"size": n}, {"flop": 2 * n**3}) for n in sizes]
     return products + [("copy", {"mebibytes": mib}, {"bytes": mib * 2**21}) for mib in mebibytes]
-
-
-def call(device: torch.device, size: int = 0, mebibytes: int = 0) -> Callable[[], object]:
-    if size:
-        a, b, out = torch.rand(3, size, size, device=device)
-        return partial(torch.mm, a, b, out=out)
-    there = torch.ones(mebibytes * 2**18, device=device)  # 2^18 numbers of 4 bytes
-    return partial(torch.empty_like(there).copy_, there)
 
 
 def highest(results: Results, name: str, **side) -> Timed | None:

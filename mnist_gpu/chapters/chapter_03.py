@@ -1,5 +1,6 @@
 """Chapter 03, the data pipeline: what batches cost, section "pipelines" of the benchmark; its figures and exercises."""
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -10,17 +11,15 @@ import torch
 
 from mnist_gpu.data import PIPELINES, DeviceBatches, make_batches
 from mnist_gpu.device import pick_device
-from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.drawing import OWN, PUBLISHED, Drawn, Series, bars
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Wrong, checker, in_time, same
 from mnist_gpu.measuring.operations import Operations
 from mnist_gpu.measuring.results import Timed
 from mnist_gpu.measuring.section import ROUNDS, Section, comparisons
 from mnist_gpu.measuring.timing import alternate, compare_all, in_turn
-from mnist_gpu.measuring.workloads import endless, repeat, seconds_of
+from mnist_gpu.measuring.workloads import repeat, seconds_of
 
 
-@watched
 def measure_pipelines(device, sides=None, *, batches=100, rounds=10, step: Callable | None = None, progress=iter):
     """Times so many batches of 128 from every pipeline, or from `sides`, on one thread; `step`, if given, gets each."""
     if sides is None:
@@ -32,7 +31,8 @@ def measure_pipelines(device, sides=None, *, batches=100, rounds=10, step: Calla
 
     parts = {}
     for name, side in sides.items():  # with a pause, or workers would prepare those in the next side's time
-        parts |= {name: one_part(endless(side)), f"after {name}": partial(time.sleep, 0.05)}
+        endless = itertools.chain.from_iterable(itertools.repeat(side))
+        parts |= {name: one_part(endless), f"after {name}": partial(time.sleep, 0.05)}
     for name, seconds in in_turn(parts, threads=1, rounds=rounds, device=device, progress=progress):
         if name in sides:
             yield Timed("pipelines", name, device.type, 1, seconds, {"batch_size": 128}, {"images": 128 * batches})

@@ -37,13 +37,9 @@ class WebGPUEpoch(WholeEpoch):
         if self.size > MOST_WORKGROUPS:
             raise ValueError(f"batch_size is {self.size}, but {gpu.name} takes at most {MOST_WORKGROUPS} images a step")
         self.gpu, self.model, self.optimizer, self.submissions = gpu, model, optimizer, submissions
-        self.width, self.arrays = model.hidden.out_features, {}
-
-    def _prepare(self) -> None:
-        """Everything that stays in the GPU's memory from pass to pass."""
-        new, size, width = self.gpu.array, self.size, self.width
-        rest = width + CLASSES * width + CLASSES
-        self.arrays = {
+        new, size, width = gpu.array, self.size, model.hidden.out_features
+        self.width, rest = width, width + CLASSES * width + CLASSES
+        self.arrays = {  # that stay in the GPU's memory from pass to pass
             "images": new(self.batches.images.cpu().numpy()),
             "labels": new(self.batches.labels.cpu().numpy().astype(numpy.uint32)),
             "order": new(numpy.zeros(self.order.n, numpy.uint32)), "losses": new(len(self)),
@@ -72,8 +68,6 @@ class WebGPUEpoch(WholeEpoch):
 
     @torch.no_grad()
     def run(self, drawn: Sequence[torch.Tensor]) -> torch.Tensor:
-        if not self.arrays:
-            self._prepare()
         a, parameters = self.arrays, list(self.model.parameters())
         momenta = [self.optimizer.state[p].get("momentum_buffer") for p in parameters]
         momenta = [torch.zeros_like(p) if m is None else m for p, m in zip(parameters, momenta, strict=True)]

@@ -9,7 +9,6 @@ hollow; recorded ones are dashed and hatched, published ones grey and dotted.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -45,8 +44,7 @@ class Drawn(NamedTuple):
         print(self.says)
 
 
-@dataclass(frozen=True)
-class Series:
+class Series(NamedTuple):
     """A curve, or one bar in each of some rows.
 
     `xs` are numbers (of a curve) or rows' names (of bars); `lows` and `highs` the ends of intervals or of a predicted
@@ -100,7 +98,7 @@ def span(found: Sequence[float], per: float = 1.0) -> str:
     return " to ".join(f"{x / per:.2g}" if x / per < 100 else f"{float(f'{x / per:.2g}'):,.0f}" for x in found)
 
 
-def bars(series: Sequence[Series], *, unit: str, title: str = "", order: Sequence[str] = ()) -> Drawn:
+def bars(series: Sequence[Series], *, unit: str, order: Sequence[str] = ()) -> Drawn:
     """Horizontal bars, a group a row, in the `order` of the rows' names; without it, in the one in which they come.
 
     An interval is a black line at the bar's end; a range without a value is a bar from its one end to the other.
@@ -108,10 +106,17 @@ def bars(series: Sequence[Series], *, unit: str, title: str = "", order: Sequenc
     rows = list(dict.fromkeys(row for s in series for row in s.xs))
     rows, middles, y = [row for row in order if row in rows] or rows, [], 0.0
     figure, axis = plt.subplots()
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # or another line would cross it
+    place = {"textcoords": "offset points", "va": "center", "fontsize": 8, "bbox": box}
     for row in rows:
-        inside = [(i, s) for i, s in enumerate(series) if row in s.xs]
-        for i, s in inside:
-            _bar(axis, y, s, s.xs.index(row), s.bar(i))
+        inside = [(i, s, s.xs.index(row)) for i, s in enumerate(series) if row in s.xs]
+        for i, s, j in inside:
+            low, high = s.ends(j)
+            left, right = (low, high) if s.ys[j] is None else (0, s.ys[j])
+            axis.barh(y, right - left, left=left, label=None if j else s.label, **s.bar(i))
+            if s.ys[j] is not None:
+                axis.plot([low, high], [y, y], color="black", linewidth=2)
+            axis.annotate(s.notes[j] if s.notes else s.text(j), (high, y), (5, 0), **place)
             y += 1
         middles.append(y - (1 + len(inside)) / 2)
         y += 0.8
@@ -120,14 +125,15 @@ def bars(series: Sequence[Series], *, unit: str, title: str = "", order: Sequenc
     axis.set_yticks(middles, rows)
     axis.set_ylim(y - 0.8, -0.8)
     axis.grid(axis="y", visible=False)
-    axis.set(xlabel=unit, title=title, xlim=(0, max(ends) * 1.25))
+    axis.set(xlabel=unit, xlim=(0, max(ends) * 1.25))
     axis.xaxis.set_major_formatter("{x:,.10g}")
     if len(series) > 1 or series[0].kind != OWN:
         figure.legend(loc="outside lower left")
-    notes = (s.notes or [f"{s.text(j)} {unit}" for j in range(len(s.xs))] for s in series)
-    every = ("; ".join(map(" ".join, zip(s.xs, each, strict=True))) for s, each in zip(series, notes, strict=True))
-    says = "\n".join(f"{s.label}:\n    {said}." for s, said in zip(series, every, strict=True))
-    return Drawn(axis, says.replace(",\n", ", "))  # of a row's name
+    says = []
+    for s in series:
+        notes = s.notes or [f"{s.text(j)} {unit}" for j in range(len(s.xs))]
+        says.append(f"{s.label}:\n    {'; '.join(map(' '.join, zip(s.xs, notes, strict=True)))}.")
+    return Drawn(axis, "\n".join(says).replace(",\n", ", "))  # of a row's name
 
 
 def dots(panels: Mapping[str, Sequence[Series]], *, unit: str, order: Sequence[str]) -> Drawn:
@@ -160,18 +166,6 @@ def dots(panels: Mapping[str, Sequence[Series]], *, unit: str, order: Sequence[s
     axis.xaxis.set_major_formatter("{x:,.10g}")
     figure.legend(loc="outside lower left")
     return Drawn(axis, "\n".join(says))
-
-
-def _bar(axis: plt.Axes, y: float, s: Series, j: int, look: dict) -> None:
-    """One bar of `bars`, with its interval and its value beside it."""
-    value, (low, high), label = s.ys[j], s.ends(j), None if j else s.label
-    left, right = (low, high) if value is None else (0, value)
-    axis.barh(y, right - left, left=left, label=label, **look)
-    if value is not None:
-        axis.plot([low, high], [y, y], color="black", linewidth=2)
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # or another line would cross it
-    place = {"textcoords": "offset points", "va": "center", "fontsize": 8, "bbox": box}
-    axis.annotate(s.notes[j] if s.notes else s.text(j), (high, y), (5, 0), **place)
 
 
 def lines(
@@ -229,21 +223,20 @@ def stacked(rows: Mapping[str, Mapping[str, float]], *, unit: str) -> Drawn:
 
 def grid(
     values: torch.Tensor, texts: Sequence[Sequence[str]], *, rows: tuple[str, Sequence],
-    columns: tuple[str, Sequence], title: str, label: str, around: float | None = None,
+    columns: tuple[str, Sequence], title: str, label: str, signed: bool = False,
 ) -> Drawn:  # fmt: skip
     """A table `[R, C]` whose cells are coloured by their values and hold their texts. `rows`, `columns`: (what, names).
 
-    With `around` colours change side there, and both sides reach equally far; without, they go from 0 up.
+    With `signed` colours change side at 0, and both sides reach equally far; without, they go from 0 up.
     """
-    centre = around or 0.0
-    limit = float((values - centre).abs().max()) or 1.0
-    look = {"cmap": "Blues", "vmin": 0} if around is None else {"cmap": "PuOr_r", "vmin": centre - limit}
+    limit = float(values.abs().max()) or 1.0
+    look = {"cmap": "PuOr_r", "vmin": -limit} if signed else {"cmap": "Blues", "vmin": 0}
     figure, axis = plt.subplots(figsize=(1.6 + 0.9 * len(columns[1]), 1.1 + 0.5 * len(rows[1])))
-    picture = axis.imshow(values.double().numpy(), aspect="auto", vmax=centre + limit, **look)
+    picture = axis.imshow(values.double().numpy(), aspect="auto", vmax=limit, **look)
     for i, row in enumerate(texts):
         for j, text in enumerate(row):
-            dark = abs(values[i, j] - centre) > 0.6 * limit
-            axis.text(j, i, text, ha="center", va="center", color="white" if dark else "black", fontsize=9)
+            color = "white" if abs(values[i, j]) > 0.6 * limit else "black"
+            axis.text(j, i, text, ha="center", va="center", color=color, fontsize=9)
     axis.set_xticks(range(len(columns[1])), columns[1])
     axis.set_yticks(range(len(rows[1])), rows[1])
     axis.grid(False)
@@ -253,13 +246,10 @@ def grid(
     return Drawn(axis, f"The largest: {texts[i][j]}, at {rows[0]} {rows[1][i]}, {columns[0]} {columns[1][j]}.")
 
 
-def timeline(
-    events: Sequence[tuple[str, str, float, float, int]], *, named: int, colors: Mapping[str, str] | None = None
-) -> Drawn:
-    """What ran when: events (row, name, start, end, depth), in seconds, deeper ones drawn below.
+def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: int, colors: Mapping[str, str]) -> Drawn:
+    """What ran when: events (row, name, start, end, depth), in seconds, in their name's colour, deeper ones below.
 
-    The `named` longest are numbered, and the numbers explained by the sentence. `colors` are of names; all others are
-    grey then.
+    The `named` longest are numbered, and the numbers explained by the sentence.
     """
     least = sorted((e[3] - e[2] for e in events), reverse=True)[:named][-1]
     depths, offsets, at, longest = {}, {}, 0.0, {}
@@ -272,12 +262,10 @@ def timeline(
     axis = plt.subplots(figsize=(9, 1.2 + 0.28 * at))[1]
     start, names = min(e[2] for e in events), list(longest)
     for row, name, begin, end, depth in events:
-        usual = PALETTE[names.index(name) % 6] if name in names and colors is None else "lightgrey"
-        color = (colors or {}).get(name, usual)
         left, width, y = (begin - start) * 1e6, (end - begin) * 1e6, offsets[row] + depth
-        axis.barh(y, width, left=left, height=0.85, color=color, edgecolor="white", linewidth=0.3)
+        axis.barh(y, width, left=left, height=0.85, color=colors[name], edgecolor="white", linewidth=0.3)
         if end - begin >= least:
-            place = {"ha": "center", "va": "center", "fontsize": 7, "color": "white" if colors else "black"}
+            place = {"ha": "center", "va": "center", "fontsize": 7, "color": "white"}
             axis.text(left + width / 2, y, str(names.index(name) + 1), **place)
     axis.set_yticks([offset + (depths[row] - 1) / 2 for row, offset in offsets.items()], list(offsets))
     axis.invert_yaxis()

@@ -14,8 +14,6 @@ import textwrap
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -47,47 +45,13 @@ class Verdict(NamedTuple):
     draw: Callable[[], object] | None = None
 
 
-@dataclass(frozen=True)
-class Exercise:
+class Exercise(NamedTuple):
     """`check` gets the answer. It returns a sentence on what was tried, or raises Wrong or Undecided."""
 
     name: str  # "03.2"
     kind: str  # WRITE, PREDICT or MEND
     title: str
     check: Callable[[object], str]
-
-
-def compared(
-    right: Callable, inputs: Callable[[], Iterable[tuple]], *, given: Callable[..., str],
-    hints: Sequence[tuple[Callable, str]] = (), why: Callable[..., str | None] = lambda *_: None,
-    run: Callable = lambda answer, *arguments: answer(*arguments),
-    then: Callable[[Callable], str] | None = None, draw: Callable | None = None,
-) -> Callable[[object], str]:  # fmt: skip
-    """A check that gives the answer and the reference `right` the same `inputs`, tuples of arguments.
-
-    Of a wrong answer it says which arguments were `given`, and the first of the `hints` whose reference gives what the
-    answer gives; where none does, `why`, which gets the arguments and what was found, as `draw` does, which shows it.
-    `run` calls an answer for which a call is not enough; `then` says more of a right one.
-    """
-
-    def check(answer: object) -> str:
-        every = list(inputs())
-        for arguments in every:
-            expected = right(*copy.deepcopy(arguments))
-            try:
-                found = plain(run(answer, *copy.deepcopy(arguments)))
-            except TimeoutError as late:
-                raise Wrong(f"{given(*arguments)}: {late}") from None
-            if same(found, expected):
-                continue
-            others = ((instead(*copy.deepcopy(arguments)), hint) for instead, hint in hints)
-            fitting = (hint for other, hint in others if same(found, other) and not same(other, expected))
-            said = next(fitting, None) or why(*arguments, found) or ""
-            picture = partial(draw, *arguments, found) if draw else None
-            raise Wrong(f"{given(*arguments)}: {difference(found, expected)}. {said}".rstrip(), picture)
-        return then(answer) if then else f"Tried on {count_of(len(every), 'input')}."
-
-    return check
 
 
 def in_time(answer: Callable, *arguments, seconds: float = 3.0) -> object:
@@ -115,6 +79,37 @@ def in_time(answer: Callable, *arguments, seconds: float = 3.0) -> object:
     if "error" in found:
         raise found["error"]
     return found["value"]
+
+
+def compared(
+    right: Callable, inputs: Callable[[], Iterable[tuple]], *, given: Callable[..., str],
+    hints: Sequence[tuple[Callable, str]] = (), why: Callable[..., str | None] = lambda *_: None,
+    run: Callable = in_time,
+) -> Callable[[object], str]:  # fmt: skip
+    """A check that gives the answer and the reference `right` the same `inputs`, tuples of arguments.
+
+    Of a wrong answer it says which arguments were `given`, and the first of the `hints` whose reference gives what the
+    answer gives; where none does, `why`, which gets the arguments and what was found. `run` calls the answer where
+    a call, in time, is not enough.
+    """
+
+    def check(answer: object) -> str:
+        every = list(inputs())
+        for arguments in every:
+            expected = right(*copy.deepcopy(arguments))
+            try:
+                found = plain(run(answer, *copy.deepcopy(arguments)))
+            except TimeoutError as late:
+                raise Wrong(f"{given(*arguments)}: {late}") from None
+            if same(found, expected):
+                continue
+            others = ((instead(*copy.deepcopy(arguments)), hint) for instead, hint in hints)
+            fitting = (hint for other, hint in others if same(found, other) and not same(other, expected))
+            said = next(fitting, None) or why(*arguments, found) or ""
+            raise Wrong(f"{given(*arguments)}: {difference(found, expected)}. {said}".rstrip())
+        return f"Tried on {count_of(len(every), 'input')}."
+
+    return check
 
 
 def plain(value: object) -> object:
@@ -146,10 +141,9 @@ def same(found: object, expected: object) -> bool:
         return alike and all(map(same, found, expected))
     if bool in (type(found), type(expected)) or not isinstance(expected, int | float):
         return type(found) is type(expected) and found == expected
-    close = (
-        isinstance(expected, float) and isinstance(found, int | float) and math.isclose(found, expected, rel_tol=1e-6)
-    )
-    return close or found == expected
+    if isinstance(expected, float) and isinstance(found, int | float):
+        return math.isclose(found, expected, rel_tol=1e-6)
+    return found == expected
 
 
 def difference(found: object, expected: object) -> str:

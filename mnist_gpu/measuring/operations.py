@@ -29,15 +29,7 @@ class Operations(TorchDispatchMode):
             written = args[0] if result is None else result  # in place on a list of tensors: nothing is returned
             tensors = [t for t in tree_leaves((args, kwargs, written)) if isinstance(t, torch.Tensor)]
             self.seen.append(Operation(operation._opname, sum(t.nbytes for t in tensors), operation.is_view))
-            self.noted(result)
         return result
-
-    def noted(self, result: object) -> None:
-        """Gets what an operation has given: for a class of its own."""
-
-    def fetches(self) -> int:
-        """How often a number was fetched from a tensor, for which Python waits until the device has computed it."""
-        return sum(o.name == "_local_scalar_dense" for o in self.seen)
 
 
 def step_flops(batch_size: int = 128, hidden: int = 128) -> tuple[int, int]:

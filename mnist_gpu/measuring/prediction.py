@@ -16,7 +16,7 @@ import torch
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.measuring.drawing import columns, number, span
-from mnist_gpu.measuring.operations import Operation, Operations, step_bytes, step_flops
+from mnist_gpu.measuring.operations import Operations, step_bytes, step_flops
 from mnist_gpu.measuring.results import Results
 from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step
@@ -26,14 +26,6 @@ SHEET, MEASURED = "data sheet", "measured by others"  # the kinds of figures
 DRAWN = ("T4", "H100")  # an old card that hosted notebooks lend, and one of a data centre
 
 
-class Source(NamedTuple):
-    """Where a figure was read."""
-
-    title: str
-    url: str
-    date: str  # ISO, of the version that was read
-
-
 class Figure(NamedTuple):
     """One published figure of one card."""
 
@@ -41,7 +33,7 @@ class Figure(NamedTuple):
     quantity: str
     value: float  # in the quantity's unit
     kind: str  # SHEET or MEASURED
-    source: Source
+    source: tuple[str, str, str]  # where it was read: title, address, date (ISO, of the version that was read)
 
 
 class Card(NamedTuple):
@@ -66,7 +58,7 @@ class Card(NamedTuple):
 def cards() -> dict[str, Card]:
     """All cards of cards.json, by name."""
     content = json.loads((PUBLISHED / "cards.json").read_text(encoding="utf-8"))
-    sources = {name: Source(**fields) for name, fields in content["sources"].items()}
+    sources = {name: (s["title"], s["url"], s["date"]) for name, s in content["sources"].items()}
     found = {}
     for name, c in content["cards"].items():
         figures = [Figure(name, **f | {"source": sources[f["source"]]}) for f in c["figures"]]
@@ -81,18 +73,18 @@ def named(name: str) -> Card:
     return cards()[name]
 
 
-def published(*, card: str | None = None, quantity: str | None = None, kind: str | None = None) -> list[Figure]:
-    """The figures of one card, quantity or kind, or of all. Raises ValueError for a card that is not in the file."""
-    of = cards().values() if card is None else [named(card)]
-    return [f for c in of for f in c.figures if quantity in (None, f.quantity) and kind in (None, f.kind)]
+def published(*, quantity: str | None = None, kind: str | None = None) -> list[Figure]:
+    """The figures of all cards: of one quantity or kind, or all of them."""
+    every = (f for card in cards().values() for f in card.figures)
+    return [f for f in every if quantity in (None, f.quantity) and kind in (None, f.kind)]
 
 
 def sources(figures: Iterable[Figure]) -> str:
     """Where figures were read: of which cards, title, address, date."""
-    found: dict[Source, dict[str, None]] = {}
+    found = {}
     for f in figures:
         found.setdefault(f.source, {})[f.card] = None
-    return "\n".join(f"{', '.join(c)}: {s.title}, {s.date}\n    {s.url}" for s, c in found.items())
+    return "\n".join(f"{', '.join(c)}: {title}, {date}\n    {url}" for (title, url, date), c in found.items())
 
 
 # The model
@@ -161,31 +153,26 @@ def predicted_card(name: str) -> PredictedCard:
 def figures_for(card: str) -> list[Figure]:
     """The published figures that a prediction for this card rests on, others' among them where nobody measured it."""
     rates = [f for quantity in ("float32", "copy") for f in _measured(card, quantity)]
-    sheet = [f for f in published(card=card, kind=SHEET) if f.quantity in ("float32", "memory")]
+    sheet = [f for f in named(card).figures if f.kind == SHEET and f.quantity in ("float32", "memory")]
     return sheet + rates + _launching()
 
 
 @functools.cache
-def step_operations(batch_size=128, hidden=128, *, fused: bool = False, batches: bool = False) -> list[Operation]:
-    """The operations of a training step, run here in their order; with `batches`, first those that make its batch.
+def kernels(*, fused: bool = False, batches: bool = False) -> Range:
+    """How many kernels a GPU runs for a training step, counted on a small one here; with `batches`, also for its batch.
 
-    The optimizer is the one that PyTorch takes on a GPU by default (foreach), or, with `fused`, that of a CUDA graph.
+    One for each operation, or, for a product, two: its parts, and their sum. The optimizer is the one that PyTorch
+    takes on a GPU by default (foreach), or, with `fused`, that of a CUDA graph.
     """
-    images = torch.zeros(2 * batch_size, 28, 28, dtype=torch.uint8)
-    made = iter(DeviceBatches(images, torch.zeros(2 * batch_size, dtype=torch.int64), batch_size))
-    model = make_model(hidden)
+    made = iter(DeviceBatches(torch.zeros(2, 28, 28, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), 1))
+    model = make_model(1)
     step = make_step(model, sgd(model, fused=True) if fused else sgd(model, foreach=True))
     step(*next(made))  # which makes the momentum
     with Operations() as found:
         batch = next(made)
         begin = 0 if batches else len(found.seen)
         step(*batch)
-    return [o for o in found.seen[begin:] if not o.is_view]
-
-
-def kernels(*, fused: bool = False, batches: bool = False) -> Range:
-    """How many kernels a GPU runs for `step_operations`: one each, or, for a product, two: its parts, and their sum."""
-    names = [o.name for o in step_operations(1, 1, fused=fused, batches=batches)]
+    names = [o.name for o in found.seen[begin:] if not o.is_view]
     return Range(len(names), len(names) + sum(name in ("mm", "addmm") for name in names))
 
 
@@ -209,9 +196,8 @@ def predict_step(card: PredictedCard, launch: float, batch_size: int = 128, hidd
     return Range(max(asked.low, least), asked.high + most)  # both at the same time, or one after the other
 
 
-def predict_graph(card: PredictedCard, batch_size: int = 128, hidden: int = 128) -> Range:
-    """Seconds of a training step on the card as a CUDA graph: the host has nothing to do but to start it."""
-    return on_card(card, batch_size, hidden, fused=True)
+# Seconds of a training step on the card as a CUDA graph: the host has nothing to do but to start it.
+predict_graph = functools.partial(on_card, fused=True)
 
 
 # What was written down before a card was measured

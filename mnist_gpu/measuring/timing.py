@@ -1,8 +1,8 @@
 """Measuring how long things take, and saying only what the measurement allows.
 
-Short operations are timed by themselves (`measure`), in the form of torch.utils.benchmark. Whole pieces of a training
-are timed in turn, A B A B ... (`alternate`), so that a machine that slows down slows both sides, and compared pair by
-pair (`compare`). Both notice other processes that keep the CPUs busy meanwhile (mnist_gpu.measuring.busy).
+Short operations are timed by themselves (`measure`). Whole pieces of a training are timed in turn, A B A B ...
+(`alternate`), so that a machine that slows down slows both sides, and compared pair by pair (`compare`). Both notice
+other processes that keep the CPUs busy meanwhile (mnist_gpu.measuring.busy).
 """
 
 import logging
@@ -10,27 +10,26 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
 
-# torch.utils.benchmark imports the extension builder, which warns where a CUDA compiler is installed but no GPU is.
+from mnist_gpu.checks import at_least_one
+from mnist_gpu.device import accelerator, synchronize, using_threads
+from mnist_gpu.measuring.busy import watching
+
+# The extension builder, which PyTorch's own timer imports, warns where a CUDA compiler is installed but no GPU is.
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-from torch.utils.benchmark import Measurement, TaskSpec  # noqa: E402
-
-from mnist_gpu.checks import at_least_one  # noqa: E402
-from mnist_gpu.device import accelerator, synchronize, using_threads  # noqa: E402
-from mnist_gpu.measuring.busy import watching  # noqa: E402
-
 BLOCKS = 10  # of a short operation: as many values as an interval needs to leave out the largest and the smallest
 CONFIDENCE = 0.95
 
 
-def measure(function: Callable[[], object], *, min_seconds: float = 0.2) -> Measurement:
+def measure(function: Callable[[], object], *, min_seconds: float = 0.2) -> SimpleNamespace:
     """Times a short operation, warm, in BLOCKS blocks of as many calls as take about `min_seconds` together.
 
     The device is waited for at both ends of a block, so its calls share the waiting. Of the result, `.times` has the
-    seconds per call of every block, `.median` and `.iqr` their median and interquartile range.
+    seconds per call of every block, `.median` their median.
     """
 
     # Not torch's Timer.blocked_autorange: it lengthens its blocks until the cost of waiting vanishes, which on a GPU
@@ -47,8 +46,8 @@ def measure(function: Callable[[], object], *, min_seconds: float = 0.2) -> Meas
     with watching():
         block(2)  # to warm up
         calls = max(1, round(min_seconds / BLOCKS / block(1)))
-        times = [block(calls) for _ in range(BLOCKS)]
-    return Measurement(calls, times, TaskSpec("function()", setup="", num_threads=torch.get_num_threads()))
+        times = [block(calls) / calls for _ in range(BLOCKS)]
+    return SimpleNamespace(times=times, median=statistics.median(times))
 
 
 def in_turn(
@@ -110,8 +109,7 @@ def fewest_pairs(of: int = 1) -> int:
     return math.ceil(math.log2(2 * of / (1 - CONFIDENCE)) - 1e-9)
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """Two sides timed in turn, compared pair by pair. A ratio above 1 means that the first takes longer."""
 
     names: tuple[str, str]

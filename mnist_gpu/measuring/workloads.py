@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy
@@ -17,21 +17,17 @@ from mnist_gpu.model import make_model
 from mnist_gpu.training import Epoch, make_step, train
 from mnist_gpu.webgpu.gpu import Call, Gpu
 
+_load = functools.cache(load_mnist)  # it takes a fifth of a second; a map of 16 cells and three sides asks 48 times
+
 
 def thread_counts(device: torch.device) -> list[int]:
     """On a CPU one thread and all usable ones, since the work decides which is faster; on a GPU one, to feed it."""
     return sorted({1, usable_cpus()}) if device.type == "cpu" else [1]
 
 
-@functools.cache
-def _training_set() -> tuple[torch.Tensor, torch.Tensor]:
-    """Unpacked once, which takes a fifth of a second; a map of 16 cells and three sides asks for it 48 times."""
-    return load_mnist(train=True)
-
-
 def training_step(device: torch.device, batch_size: int, hidden: int) -> Callable[[], object]:
     """The plain step on one batch of real images that is already on the device, as a function without arguments."""
-    images, labels = _training_set()
+    images, labels = _load(train=True)
     index = torch.arange(batch_size) % len(images)
     batch = next(iter(DeviceBatches(images[index], labels[index], batch_size, seed=None, device=device)))
     model = make_model(hidden, device=device)
@@ -61,21 +57,23 @@ def webgpu_call(gpu: Gpu, size: int = 0, mebibytes: int = 0) -> Call:
     return Call(gpu.kernel("copy"), arrays, (1024, mebibytes))
 
 
+def torch_call(device: torch.device, size: int = 0, mebibytes: int = 0) -> Callable[[], object]:
+    """The same by PyTorch, as a function without arguments."""
+    if size:
+        a, b, out = torch.rand(3, size, size, device=device)
+        return partial(torch.mm, a, b, out=out)
+    there = torch.ones(mebibytes * 2**18, device=device)  # 2^18 numbers of 4 bytes
+    return partial(torch.empty_like(there).copy_, there)
+
+
 def two_ceilings(device: torch.device) -> tuple[float, float]:
     """A device's two limits, with the threads that are set: FLOP/s of a large product, bytes/s of a copy of 256 MiB."""
     for n in (1024, 2048, 4096, 8192, 16_384):  # until launching is a small part
-        a, b = torch.rand(2, n, n, device=device)
-        if seconds_of(partial(torch.mm, a, b), device) >= 0.002:
+        product = torch_call(device, size=n)
+        if seconds_of(product, device) >= 0.002:
             break
-    large = torch.rand(64 * 2**20, device=device)  # larger than any processor's caches but a server's
-    out = torch.empty_like(large)
-    product, copy = measure(partial(torch.mm, a, b)), measure(partial(out.copy_, large))
-    return 2 * n**3 / product.median, 2 * large.nbytes / copy.median
-
-
-def endless(batches: Iterable) -> Iterator:
-    """Pass after pass over the same batches."""
-    return itertools.chain.from_iterable(itertools.repeat(batches))
+    copy = torch_call(device, mebibytes=256)  # larger than any processor's caches but a server's
+    return 2 * n**3 / measure(product).median, 2 * 2**28 / measure(copy).median
 
 
 class First:

@@ -90,8 +90,8 @@ class Call(NamedTuple):
 class Child:
     """The process that owns the driver. It ends with this one, or when a request takes too long."""
 
-    def __init__(self, adapter: str = "WebGPU", patience: float = SECONDS):
-        self.adapter, self.patience, self.names, self.lock = adapter, patience, itertools.count(), threading.Lock()
+    def __init__(self, adapter: str = "WebGPU"):
+        self.adapter, self.patience, self.names, self.lock = adapter, SECONDS, itertools.count(), threading.Lock()
         self.words = tempfile.TemporaryFile()  # noqa: SIM115 - what the driver says
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.words}
         self.process = subprocess.Popen([sys.executable, "-P", str(HERE / "child.py")], **pipes)
@@ -138,12 +138,11 @@ def _end(process: subprocess.Popen, words: BinaryIO) -> None:
 class Gpu:
     """One GPU, opened in a child process.
 
-    `name` is a part of its name; "" takes the one that MNIST_GPU_WEBGPU names, or the best that is no software.
-    `patience`: seconds after which a request without an answer counts as hanging. Raises WebGPUError if there is none,
-    or none of that name, with the reason and what there is.
+    `name` is a part of its name; "" takes the one that MNIST_GPU_WEBGPU names, or the best that is no software. Raises
+    WebGPUError if there is none, or none of that name, with the reason and what there is.
     """
 
-    def __init__(self, name: str = "", patience: float = SECONDS):
+    def __init__(self, name: str = ""):
         found, reason = adapters()
         name = name or os.environ.get(CHOICE, "")
         fit = [a for a in found if name.lower() in a.name.lower() and (name or a.kind != "software")]
@@ -151,7 +150,7 @@ class Gpu:
             called, there = f" is called {name!r}" if name else "", ", ".join(map(str, found)) or "none"
             raise WebGPUError(f"no GPU through WebGPU{called} ({reason or 'none of that name'}); there are: {there}")
         self.adapter, self.name, self.kernels = fit[0], fit[0].name, {}
-        self.child = Child(str(self.adapter), patience)
+        self.child = Child(str(self.adapter))
         self.ask, self.close = self.child.ask, self.child.close
         self.timed = self.ask("open", self.adapter.number)
 

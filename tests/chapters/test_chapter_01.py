@@ -8,7 +8,7 @@ import torch
 
 from mnist_gpu.chapters import chapter_01 as lab
 from mnist_gpu.measuring import workloads
-from mnist_gpu.measuring.prediction import SHEET, Figure, Source, named
+from mnist_gpu.measuring.prediction import SHEET, Figure, named
 from mnist_gpu.measuring.results import Results, Skipped, Timed
 from mnist_gpu.webgpu.gpu import Gpu, WebGPUError, adapters
 
@@ -64,8 +64,8 @@ def test_the_ceilings_are_the_fastest_product_and_the_fastest_of_the_largest_cop
 def test_a_ceiling_stands_beside_published_ones_as_multiples_of_the_cpus_best():
     mine = machine(ceiling("copy", 9, 1, "cpu"), ceiling("copy", 4, 256, "cpu", 2), ceiling("copy", 40, 256))
     other = machine(ceiling("copy", 3, 256, "cpu"), ceiling("copy", 20, 256))
-    source = Source("A table", "https://example.org", "2026-01-31")
-    axes, says = lab.rates("copy", mine, [other], [Figure("A100", "memory", 2e12, SHEET, source)])
+    sheet = Figure("A100", "memory", 2e12, SHEET, ("A table", "https://example.org", "2026-01-31"))
+    axes, says = lab.rates("copy", mine, [other], [sheet])
     assert [text.get_text() for text in axes.texts] == ["x 1", "x 10", "x 5", "x 500"]
     assert all(part in says for part in ("CPU with 2 threads, 4 GB/s x 1;", "recorded 2026", "A100, 2,000 GB/s x 500"))
 

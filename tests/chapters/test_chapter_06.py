@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from mnist_gpu.chapters import chapter_06 as lab
-from mnist_gpu.chapters.chapter_06 import account
 from mnist_gpu.measuring.drawing import CAUSES
 
 CPU = torch.device("cpu")
@@ -33,11 +32,11 @@ def test_every_part_of_the_account_is_done_as_often_as_there_are_steps(monkeypat
             yield name, [6.0 + done.count("load"), 6.0 + done.count("step"), 6.0 + done.count("wait")]
 
     batch, loss = (torch.zeros(128), torch.zeros(128)), SimpleNamespace(item=lambda: done.append("wait"))
-    monkeypatch.setattr(account, "make_batches", lambda kind, device="cpu": Batches([batch] * 9))
-    monkeypatch.setattr(account, "training_step", lambda device, n, hidden: lambda: done.append("step") or loss)
+    monkeypatch.setattr(lab, "make_batches", lambda kind, device="cpu": Batches([batch] * 9))
+    monkeypatch.setattr(lab, "training_step", lambda device, n, hidden: lambda: done.append("step") or loss)
     for name in ("textbook", "plain", "train_part"):
-        monkeypatch.setattr(account, name, lambda *given: None)
-    monkeypatch.setattr(account, "in_turn", once)
+        monkeypatch.setattr(lab, name, lambda *given: None)
+    monkeypatch.setattr(lab, "in_turn", once)
     found = {m.name: m for m in lab.measure_account(CPU, sizes=(3,), steps=4)}
     every = {
         "load, textbook": (4, 0, 0), "load, device": (4, 0, 0), "load, textbook, with steps": (4, 4, 4),

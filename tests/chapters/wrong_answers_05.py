@@ -5,7 +5,7 @@ from statistics import mean, median
 
 from wrong import WrongAnswers
 
-from mnist_gpu.chapters.chapter_05.exercises import MISTAKES
+from mnist_gpu.chapters.chapter_05 import MISTAKES
 
 wrong = WrongAnswers()
 

@@ -82,17 +82,17 @@ def test_a_grid_has_its_texts_and_names_the_largest():
         torch.tensor([[1.0, -2.0], [0.5, 3.0]]),
         {"rows": ("batch", [32, 64]), "columns": ("width", [8, 16])},
     )
-    axis, says = drawing.grid(values, [["a", "b"], ["c", "d"]], around=0.0, title="", label="", **sides)
+    axis, says = drawing.grid(values, [["a", "b"], ["c", "d"]], signed=True, title="", label="", **sides)
     assert [t.get_text() for t in axis.texts] == ["a", "b", "c", "d"] and "d, at batch 64, width 16" in says
     assert axis.images[0].get_clim() == (-3.0, 3.0)
 
 
 def test_a_timeline_begins_at_zero_and_numbers_the_longest():
     events = [("Python", "call", 5.0, 5.00001, 0), ("device", "work", 5.00001, 5.00005, 0)]
-    axis, says = drawing.timeline([*events, ("device", "in it", 5.00002, 5.00003, 1)], named=2)
+    events, colors = [*events, ("device", "in it", 5.00002, 5.00003, 1)], dict.fromkeys(("call", "in it"), "#d3d3d3")
+    axis, says = drawing.timeline(events, named=2, colors=colors | {"work": "#009e73"})
     assert min(p.get_x() for p in axis.patches) == 0.0 and max(widths(axis)) == pytest.approx(40, rel=1e-3)
     assert " 2  work: up to 40 μs" in says
-    axis = drawing.timeline(events, named=2, colors={"work": "#009E73"}).axes
     assert {to_hex(p.get_facecolor()) for p in axis.patches} == {"#d3d3d3", "#009e73"}
 
 

@@ -25,7 +25,6 @@ DOUBLED = about(
         given=lambda x: f"For {len(x)} numbers",
         hints=((lambda x: x * x, "That is the square."), (lambda x: x + 1, "That is one more.")),
         why=lambda x, found: "It has another length." if len(found) != len(x) else None,
-        draw=lambda x, found: None,
     )
 )
 
@@ -38,7 +37,7 @@ def test_an_answer_is_compared_with_the_reference_and_the_hint_fits_it():
         (lambda x: x[1:], "another length"),
     ):
         found = judge(DOUBLED, answer)
-        assert found.status == WRONG and "For 3 numbers" in found.text and hint in found.text and found.draw
+        assert found.status == WRONG and "For 3 numbers" in found.text and hint in found.text
     # One that changes its input does not change the reference's.
     assert judge(DOUBLED, lambda x: x.mul_(2)).status == RIGHT and judge(DOUBLED, lambda x: x.mul_(3)).status == WRONG
 

@@ -16,6 +16,6 @@ def gpu():
 @pytest.fixture
 def own_gpu():
     """One that a test may break."""
-    opened = Gpu(any_adapter(), patience=20)
+    opened = Gpu(any_adapter())
     yield opened
     opened.close()
