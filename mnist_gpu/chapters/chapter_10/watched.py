@@ -5,6 +5,7 @@ What does not exist is seen, and neither read nor written: a kernel without its 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -14,6 +15,7 @@ import torch
 from mnist_gpu.chapters.chapter_10.compiled import kernel_from, source_of
 from mnist_gpu.faster.with_triton import environment, interpreted
 from mnist_gpu.measuring.drawing import PALETTE, Drawn
+from mnist_gpu.measuring.exercises import in_time
 from mnist_gpu.measuring.processes import process
 
 GAP = 1 << 16  # bytes around a copy of a tensor: an address there is the tensor's, of an element that it does not have
@@ -63,7 +65,6 @@ def interpreting(function: Callable, kernel, *arguments):
         return call(function, source_of(kernel), *arguments)
 
 
-@numpy.errstate(all="ignore")  # NumPy would warn of infinities
 def _watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
     from triton.runtime.interpreter import interpreter_builder as builder
 
@@ -98,9 +99,10 @@ def _watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
     builder.create_masked_store = lambda at, new, mask, *rest: store(at, new, noted("write", at, mask), *rest)
     builder.create_atomic_rmw = lambda op, at, new, mask, *rest: atomic(op, at, new, noted("update", at, mask), *rest)
     try:
-        kernel[grid](**arguments | copies)
+        run = numpy.errstate(all="ignore")(kernel[grid])  # NumPy would warn of infinities
+        in_time(partial(run, **arguments | copies), seconds=20)
     except Exception as error:  # whatever a kernel that is not finished may do
-        found.error = str(error)
+        found.error = str(error).rstrip(".")
     finally:
         del builder.create_masked_load, builder.create_masked_store, builder.create_atomic_rmw
     return found
