@@ -109,7 +109,8 @@ def send_around(answer: Callable, ranks: int) -> bool:
             chunk = plain(answer(rank, step, ranks))
             said = f"{ranks} ranks, step {step}: rank {rank} sends chunk {chunk!r}"
             if chunk not in range(ranks):
-                raise Wrong(f"{said}, but their numbers go from 0 to {ranks - 1}.{' Is % ranks missing?' * (type(chunk) is int)}")
+                hint = " Is % ranks missing?" * (type(chunk) is int)
+                raise Wrong(f"{said}, but their numbers go from 0 to {ranks - 1}.{hint}")
             sent, received = before[rank, chunk], after[(rank + 1) % ranks]
             received[chunk] = received[chunk] + sent if step < ranks - 1 else sent
             if received[chunk].max() > 1:

@@ -100,7 +100,7 @@ def _watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
     builder.create_atomic_rmw = lambda op, at, new, mask, *rest: atomic(op, at, new, noted("update", at, mask), *rest)
     try:
         run = numpy.errstate(all="ignore")(kernel[grid])  # NumPy would warn of infinities
-        in_time(partial(run, **arguments | copies), seconds=20)
+        in_time(partial(run, **arguments | copies), seconds=10)
     except Exception as error:  # whatever a kernel that is not finished may do
         found.error = str(error).rstrip(".")
     finally:
@@ -134,4 +134,4 @@ def touched(found: Watched, only: Sequence[str] = ()) -> Drawn:
     axis.set(xlim=(-0.1, width - 0.1), ylim=(height - 0.6, -0.6), aspect="equal")
     axis.set_axis_off()
     axis.figure.set_size_inches(0.45 * width, 0.45 * height)
-    return Drawn(axis, f"Elements: {', '.join(said)}. {found.wrong() or 'All exist, and no two programs race.'}")
+    return Drawn(axis, f"Elements: {', '.join(said)}.\n{found.wrong() or 'All exist, and no two programs race.'}")
