@@ -81,7 +81,8 @@ class Training:
             print(f"--scale-batch: batches of {s['batch_size']}, learning rate {s['lr']:g} (linear rule)", flush=True)
         self.group, self.settings, self.status = group, s, 0
         self.history, self.tests = [], []
-        self.batches = make_batches(s["batches"], True, s["batch_size"], s["seed"], device, part=group.part)
+        part = group.rank, group.processes
+        self.batches = make_batches(s["batches"], True, s["batch_size"], s["seed"], device, part=part)
         self.test = make_batches("device", False, 1000, None, device)
         self.model = make_model(s["hidden"], s["seed"], device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=s["lr"], momentum=s["momentum"])

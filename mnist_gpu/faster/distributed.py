@@ -33,11 +33,6 @@ class Group:
         """Whether this is rank 0, which alone prints and writes."""
         return self.rank == 0
 
-    @property
-    def part(self) -> tuple[int, int]:
-        """What the pipelines take."""
-        return self.rank, self.processes
-
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model for the step: every backward pass then averages the gradients over all ranks."""
         return DistributedDataParallel(model) if self.processes > 1 else model

@@ -106,7 +106,8 @@ def test_why_a_kernel_stopped_is_told_and_the_interpreter_is_as_before(monkeypat
         lab.watch(endless, (1,), {"x": torch.rand(4)}).wrong()
         == "The kernel stops: it had not ended after 0.5 seconds."
     )
-    assert "power of 2" in lab.watch(update, (1,), of_update(block=5)).wrong()
+    stopped = lab.watch(update, (1,), of_update(block=5))
+    assert "power of 2" in stopped.wrong() and lab.touched(stopped).says.startswith("Elements: none.")
     w, g = torch.rand(2, 10, device=kernel_device())
     expected = w - 0.1 * g
     update[(1,)](w, g, 0.1, 10, BLOCK=16)

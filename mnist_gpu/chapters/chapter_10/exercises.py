@@ -27,7 +27,8 @@ class Broken(NamedTuple):
 def mended(name: str, kernel) -> str:
     """The check of an exercise, given a kernel (see mnist_gpu.measuring.exercises.Exercise)."""
     if wrong := interpreting(tried, kernel, name):
-        raise Wrong(wrong[0], lambda: touched(wrong[1]).show())
+        said, seen = wrong
+        raise Wrong(said, (lambda: touched(seen).show()) if any(seen.touches.values()) else None)
     broken = BROKEN[name]
     for more in broken.launches:
         try:

@@ -130,8 +130,10 @@ def touched(found: Watched, only: Sequence[str] = ()) -> Drawn:
             text = " ".join(here) if len(" ".join(here)) <= 5 else f"{here[0]}+"
             axis.text(corner[0] + 0.5, corner[1] + 0.5, text, ha="center", va="center")
         x, y = (0, y + 2.2 + (count - 1) // columns) if flat else (x + max(columns, 4) + 0.8, 0)
-    width, height = axis.dataLim.x1 + 0.2, axis.dataLim.y1 + 0.7
+    width, height = axis.dataLim.p1.clip(1) + numpy.array((0.2, 0.7))
     axis.set(xlim=(-0.1, width - 0.1), ylim=(height - 0.6, -0.6), aspect="equal")
     axis.set_axis_off()
     axis.figure.set_size_inches(0.45 * width, 0.45 * height)
-    return Drawn(axis, f"Elements: {', '.join(said)}.\n{found.wrong() or 'All exist, and no two programs race.'}")
+    return Drawn(
+        axis, f"Elements: {', '.join(said) or 'none'}.\n{found.wrong() or 'All exist, and no two programs race.'}"
+    )
