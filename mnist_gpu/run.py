@@ -58,7 +58,7 @@ def run_training(
     with join("cpu" if device.split(":")[0] == "webgpu" else device, timeout=timeout) as group:
         group.of_first(lambda: [writable(path) for path in (save, json)])
         # The other ranks do the same and say nothing: rank 0 alone prints and writes.
-        with contextlib.nullcontext() if group.first else contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.nullcontext() if group.rank == 0 else contextlib.redirect_stdout(io.StringIO()):
             return Training(group, settings).run()
 
 
@@ -96,7 +96,7 @@ class Training:
             self.resume()
 
     def run(self) -> "Training":
-        save = self.settings["save"] if self.group.first else None
+        save = self.settings["save"] if self.group.rank == 0 else None
         try:
             while len(self.history) < self.settings["epochs"]:
                 train(self.model, self.step, self.batches, history=self.history)
@@ -115,7 +115,7 @@ class Training:
             seconds = statistics.median(e.seconds for e in self.history)
             print(f"Test loss {self.tests[-1].loss:.4f}, test accuracy {self.tests[-1].accuracy:.2%}")
             print(f"{seconds:.3f} s per epoch (median of {len(self.history)}), {TRAIN_IMAGES / seconds:,.0f} images/s")
-        if self.settings["json"] and self.group.first:
+        if self.settings["json"] and self.group.rank == 0:
             pairs = zip(self.history, self.tests, strict=False)
             epochs = [asdict(e) | {"test_loss": t.loss, "test_accuracy": t.accuracy} for e, t in pairs]
             about = {"configuration": self.configuration, "environment": environment(self.group.device)}

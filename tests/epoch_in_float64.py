@@ -43,7 +43,7 @@ def one_rank(path: Path, rank: int, processes: int, port: int) -> None:
             in_float64 = ((images.double(), labels) for images, labels in batches)
             (epoch,) = train(model, step, in_float64, log=lambda *line: None)
             losses[name] = epoch.losses
-        if group.first:
+        if group.rank == 0:
             path.write_text(json.dumps(losses), encoding="utf-8")
 
 

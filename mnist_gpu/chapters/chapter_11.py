@@ -74,7 +74,7 @@ def measure(group: Group, batches: Sequence[int], hidden: int, often: int = 5) -
     for size in (4096, 4 * parameter_count(hidden), 2**21, 2**22):
         calls["sent", size] = partial(dist.all_reduce, torch.zeros(size // 4))
     for name, call in calls.items():
-        times = often if group.first or name[0] != "one" else 0  # the others sleep at the next barrier
+        times = often if group.rank == 0 or name[0] != "one" else 0  # the others sleep at the next barrier
         turns |= {("before", *name): dist.barrier, name: partial(repeat, call, times)}
     seconds = alternate(turns)
     return {name: [s / often for s in seconds[name]] for name in calls}
@@ -109,8 +109,7 @@ def send_around(answer: Callable, ranks: int) -> bool:
             chunk = plain(answer(rank, step, ranks))
             said = f"{ranks} ranks, step {step}: rank {rank} sends chunk {chunk!r}"
             if chunk not in range(ranks):
-                hint = " Is % ranks missing?" * (type(chunk) is int)
-                raise Wrong(f"{said}, but their numbers go from 0 to {ranks - 1}.{hint}")
+                raise Wrong(f"{said}, but their numbers go from 0 to {ranks - 1}: take it % ranks.")
             sent, received = before[rank, chunk], after[(rank + 1) % ranks]
             received[chunk] = received[chunk] + sent if step < ranks - 1 else sent
             if received[chunk].max() > 1:
