@@ -1,4 +1,4 @@
-"""Triton, which PyTorch's builds for GPUs bring along on Linux: is it here, and how does this process run its kernels?
+"""Triton, which PyTorch's builds for GPUs bring along on Linux: whether it is here, and how it runs its kernels.
 
 A process interprets all kernels (in Python, on the CPU) or compiles all; that is settled when it imports Triton.
 """

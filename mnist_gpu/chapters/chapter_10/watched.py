@@ -99,8 +99,7 @@ def _watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
     builder.create_masked_store = lambda at, new, mask, *rest: store(at, new, noted("write", at, mask), *rest)
     builder.create_atomic_rmw = lambda op, at, new, mask, *rest: atomic(op, at, new, noted("update", at, mask), *rest)
     try:
-        run = numpy.errstate(all="ignore")(kernel[grid])  # NumPy would warn of infinities
-        in_time(partial(run, **arguments | copies), seconds=10)
+        in_time(numpy.errstate(all="ignore")(partial(kernel[grid], **arguments | copies)), seconds=10)  # inf is no news
     except Exception as error:  # whatever a kernel that is not finished may do
         found.error = str(error).rstrip(".")
     finally:
