@@ -58,7 +58,7 @@ def run_training(
     with join("cpu" if device.split(":")[0] == "webgpu" else device, timeout=timeout) as group:
         group.of_first(lambda: [writable(path) for path in (save, json)])
         # The other ranks do the same and say nothing: rank 0 alone prints and writes.
-        with contextlib.nullcontext() if group.first else contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.nullcontext() if group.rank == 0 else contextlib.redirect_stdout(io.StringIO()):
             return Training(group, settings).run()
 
 
@@ -81,7 +81,8 @@ class Training:
             print(f"--scale-batch: batches of {s['batch_size']}, learning rate {s['lr']:g} (linear rule)", flush=True)
         self.group, self.settings, self.status = group, s, 0
         self.history, self.tests = [], []
-        self.batches = make_batches(s["batches"], True, s["batch_size"], s["seed"], device, part=group.part)
+        part = group.rank, group.processes
+        self.batches = make_batches(s["batches"], True, s["batch_size"], s["seed"], device, part=part)
         self.test = make_batches("device", False, 1000, None, device)
         self.model = make_model(s["hidden"], s["seed"], device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=s["lr"], momentum=s["momentum"])
@@ -95,7 +96,7 @@ class Training:
             self.resume()
 
     def run(self) -> "Training":
-        save = self.settings["save"] if self.group.first else None
+        save = self.settings["save"] if self.group.rank == 0 else None
         try:
             while len(self.history) < self.settings["epochs"]:
                 train(self.model, self.step, self.batches, history=self.history)
@@ -114,7 +115,7 @@ class Training:
             seconds = statistics.median(e.seconds for e in self.history)
             print(f"Test loss {self.tests[-1].loss:.4f}, test accuracy {self.tests[-1].accuracy:.2%}")
             print(f"{seconds:.3f} s per epoch (median of {len(self.history)}), {TRAIN_IMAGES / seconds:,.0f} images/s")
-        if self.settings["json"] and self.group.first:
+        if self.settings["json"] and self.group.rank == 0:
             pairs = zip(self.history, self.tests, strict=False)
             epochs = [asdict(e) | {"test_loss": t.loss, "test_accuracy": t.accuracy} for e, t in pairs]
             about = {"configuration": self.configuration, "environment": environment(self.group.device)}

@@ -36,14 +36,14 @@ def one_rank(path: Path, rank: int, processes: int, port: int) -> None:
     losses = {}
     with join("cpu") as group:
         for name, case in CASES.items():
-            batches = make_batches(case.kind, case.images == 60_000, case.batch_size, part=group.part)
+            batches = make_batches(case.kind, case.images == 60_000, case.batch_size, part=(rank, processes))
             model = make_model(32).double()
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
             step = (make_distributed_step if group.processes > 1 else make_step)(group.wrap(model), optimizer)
             in_float64 = ((images.double(), labels) for images, labels in batches)
             (epoch,) = train(model, step, in_float64, log=lambda *line: None)
             losses[name] = epoch.losses
-        if group.first:
+        if group.rank == 0:
             path.write_text(json.dumps(losses), encoding="utf-8")
 
 

@@ -74,7 +74,7 @@ def measure(group: Group, batches: Sequence[int], hidden: int, often: int = 5) -
     for size in (4096, 4 * parameter_count(hidden), 2**21, 2**22):
         calls["sent", size] = partial(dist.all_reduce, torch.zeros(size // 4))
     for name, call in calls.items():
-        times = often if group.first or name[0] != "one" else 0  # the others sleep at the next barrier
+        times = often if group.rank == 0 or name[0] != "one" else 0  # the others sleep at the next barrier
         turns |= {("before", *name): dist.barrier, name: partial(repeat, call, times)}
     seconds = alternate(turns)
     return {name: [s / often for s in seconds[name]] for name in calls}
@@ -109,7 +109,7 @@ def send_around(answer: Callable, ranks: int) -> bool:
             chunk = plain(answer(rank, step, ranks))
             said = f"{ranks} ranks, step {step}: rank {rank} sends chunk {chunk!r}"
             if chunk not in range(ranks):
-                raise Wrong(f"{said}, but their numbers go from 0 to {ranks - 1}. Is % ranks missing?")
+                raise Wrong(f"{said}, but their numbers go from 0 to {ranks - 1}: take it % ranks.")
             sent, received = before[rank, chunk], after[(rank + 1) % ranks]
             received[chunk] = received[chunk] + sent if step < ranks - 1 else sent
             if received[chunk].max() > 1:
@@ -122,7 +122,7 @@ def send_around(answer: Callable, ranks: int) -> bool:
 
 
 def left_by_ddp(loss_of_rank: Callable, x: torch.Tensor, y: torch.Tensor, ranks: int) -> torch.Tensor:
-    """The mean over the ranks of the gradients of what `loss_of_rank` returns."""
+    """The mean over the ranks of the gradients of what `loss_of_rank` returns, float32: an answer may divide in it."""
     gradients, counts = [], [len(part) for part in x.tensor_split(ranks)]
     for rank, (some, theirs) in enumerate(zip(x.tensor_split(ranks), y.tensor_split(ranks), strict=True)):
         weights = torch.ones(2, dtype=torch.float64, requires_grad=True)
@@ -134,7 +134,7 @@ def left_by_ddp(loss_of_rank: Callable, x: torch.Tensor, y: torch.Tensor, ranks:
             raise Wrong(f"{said}. From it no .backward() reaches the weights, and other ranks would wait.") from None
         if loss.isnan():
             raise Wrong(f"{said}. What is the mean of no losses?")
-    return torch.stack(gradients).mean(0)
+    return torch.stack(gradients).mean(0).float()
 
 
 def inputs() -> list[tuple[torch.Tensor, torch.Tensor, int]]:
@@ -174,7 +174,9 @@ mean_over_ranks = compared(
 )  # fmt: skip
 smallest_batch = compared(
     smallest, machines, run=in_time,
-    given=lambda n, *of: f"{n} processes, {', '.join(f'{x:.3g}' for x in of)}",
+    given=lambda n, parameters, image, *link: (
+        f"n {n}, parameters {parameters:,}, image {image:.3g}, latency {link[0]:.3g}, bandwidth {link[1]:.3g}"
+    ),
     hints=[
         (lambda n, p, image, latency, link: smallest(n, p, image, latency / 2, link), "The loss is a message, too."),
         (partial(smallest, part=lambda b, n: 0), "Each process still computes its part of the batch."),

@@ -22,21 +22,11 @@ BACKENDS = {"cpu": "gloo", "cuda": "nccl"}  # what carries the gradients, which 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train together, and which of them this one is. One process is a group, too."""
+    """The processes that train together, and which of them this one is: 0 prints and writes. One is a group, too."""
 
     rank: int
     processes: int
     device: torch.device
-
-    @property
-    def first(self) -> bool:
-        """Whether this is rank 0, which alone prints and writes."""
-        return self.rank == 0
-
-    @property
-    def part(self) -> tuple[int, int]:
-        """What the pipelines take."""
-        return self.rank, self.processes
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model for the step: every backward pass then averages the gradients over all ranks."""
@@ -46,7 +36,7 @@ class Group:
         """What `function` returns on rank 0, on all ranks; so is its error, or the others would only lose contact."""
         value = error = None
         try:
-            value = function() if self.first else None
+            value = function() if self.rank == 0 else None
         except (OSError, ValueError) as raised:  # what a file, or what is in it, can do
             error = raised
         if self.processes > 1:

@@ -21,15 +21,6 @@ TILING = (128, 1) if interpreted() else (32, 64)
 
 
 @triton.jit
-def update_kernel(w, g, lr, n, BLOCK: tl.constexpr):
-    """w -= lr * g, for n elements: a program has BLOCK of them, the last one fewer."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < n
-    new = tl.load(w + i, mask=inside) - lr * tl.load(g + i, mask=inside)
-    tl.store(w + i, new, mask=inside)
-
-
-@triton.jit
 def gather_kernel(images, index, out, PIXELS: tl.constexpr, BLOCK: tl.constexpr):
     """One image a program: out[row] = images[index[row]] / 127.5 - 1."""
     row = tl.program_id(0)

@@ -1,4 +1,4 @@
-"""Triton, which PyTorch brings along on Linux: whether it is here, and how this process runs its kernels.
+"""Triton, which PyTorch's builds for GPUs bring along on Linux: whether it is here, and how it runs its kernels.
 
 A process interprets all kernels (in Python, on the CPU) or compiles all; that is settled when it imports Triton.
 """
@@ -15,20 +15,15 @@ CHOICE = "TRITON_INTERPRET"  # the environment variable that Triton reads
 
 def triton_missing() -> str | None:
     """That Triton is not installed, or None if it is. Does not import it."""
-    return None if find_spec("triton") else "Triton is not installed: PyTorch brings it along on Linux only"
-
-
-def choose() -> None:
-    """Before Triton is imported: the interpreter where there is no NVIDIA GPU. ImportError says that it is missing."""
-    if reason := triton_missing():
-        raise ImportError(f"{reason}. Elsewhere, read the stored results; or run it in WSL or in a hosted notebook.")
-    if not (found := accelerator()) or found.type != "cuda":
-        os.environ.setdefault(CHOICE, "1")
+    return None if find_spec("triton") else "Triton is not installed (pip install triton, on Linux only)"
 
 
 def imported() -> tuple:
-    """triton and triton.language."""
-    choose()
+    """triton and triton.language, with the interpreter where there is no NVIDIA GPU. ImportError: it is missing."""
+    if reason := triton_missing():
+        raise ImportError(f"{reason}. Elsewhere read the stored results, or use WSL or a hosted notebook.")
+    if not (found := accelerator()) or found.type != "cuda":
+        os.environ.setdefault(CHOICE, "1")
     import triton.language
 
     return triton, triton.language

@@ -7,8 +7,6 @@ import torch
 
 from mnist_gpu.chapters import chapter_11 as lab
 from mnist_gpu.faster.distributed import Group
-from mnist_gpu.measuring.commands import run_command
-from mnist_gpu.model import parameter_count
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -28,7 +26,6 @@ def test_all_wait_before_each_of_the_turns_and_the_first_rank_only_makes_the_ste
     one3, one6 = (f"one{n} " * 2 * (rank == 0) for n in (3, 6))
     steps = f"| {one3}| all3 all3 | {one6}| all6 all6 " + "| sent sent " * 4
     assert turns == steps.split()
-    assert [size for what, size in found if what == "sent"] == [4096, 4 * parameter_count(8), 2**21, 2**22]
     assert all(seconds == [3.0, 1.5] for seconds in found.values())  # of one of two
 
 
@@ -38,12 +35,6 @@ def test_three_processes_and_two_of_them_measure_themselves_in_one_run():
     for n, seconds in found.items():
         assert [*seconds][:4] == [(who, images) for images in (12 // n, 12) for who in ("one", "all")]
         assert all(len(each) == 10 and min(each) > 0 for each in seconds.values())
-
-
-def test_the_reason_of_a_worker_is_not_hidden_behind_torchruns_report():
-    with pytest.raises(RuntimeError) as caught:
-        run_command(lab.torchrun(1, "--no-python", sys.executable, "-c", "raise ValueError('the reason')"))
-    assert "ended with status 1:" in str(caught.value) and str(caught.value).endswith("ValueError: the reason")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no signal that kills")

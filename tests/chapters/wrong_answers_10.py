@@ -28,6 +28,7 @@ def replaced(exercise: str, hint: str, *pairs: tuple[str, str]) -> None:
 replaced("10.1", "race for", ("mask=j < n", "mask=row * n + j < n * tl.num_programs(0)"))
 replaced("10.1", "wants to read what does not exist", ("n + j, mask=j < n", "n + j, mask=j <= n"))
 replaced("10.1", "wants to write what does not exist", ("scale + row), mask=j < n", "scale + row)"))
+replaced("10.1", "no attribute 'program'\").", ("tl.program_id(1)", "tl.program(1)"))
 # In three steps, without the mask, a 1 for every label there is.
 in_three_steps = "tl.store(out + label, tl.load(out + label, mask=i < n) + 1, mask=i < n)"
 replaced("10.2", "race for", ("tl.atomic_add(out + label, 1, mask=i < n)", in_three_steps))

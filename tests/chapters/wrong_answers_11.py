@@ -9,7 +9,8 @@ from wrong import WrongAnswers
 wrong = WrongAnswers()
 wrong.value("11.1", "which is no whole sum", lambda rank, step, ranks: (rank + step) % ranks)
 wrong.value("11.1", "they would count twice", lambda rank, step, ranks: rank)
-wrong.value("11.1", "Is % ranks missing?", lambda rank, step, ranks: rank - step)
+wrong.value("11.1", "take it % ranks", lambda rank, step, ranks: rank - step)
+wrong.value("11.1", "sends chunk None, but their numbers go from 0 to 3", lambda rank, step, ranks: None)
 wrong.value("11.1", "does not have the sum of chunk", lambda rank, step, ranks: (rank - min(step, ranks - 1)) % ranks)
 wrong.value("11.2", "counts too much", lambda losses, counts: losses.sum() / max(1, len(losses)))
 wrong.value("11.2", "DDP divides by the number of ranks, too", lambda losses, counts: losses.sum() / sum(counts))
@@ -24,29 +25,28 @@ def of_mean(losses, counts):
     return losses.mean() * len(losses) * len(counts) / sum(counts)
 
 
+def first(pays):
+    return next(batch for batch in itertools.count(1) if pays(batch))
+
+
 def messages(n, parameters, latency, bandwidth):
     return 2 * latency + 8 * (n - 1) / n * parameters / bandwidth
 
 
-wrong.value("11.3", "still computes its part", lambda n, p, image, *link: math.floor(messages(n, p, *link) / image) + 1)
+wrong.value("11.3", "still computes its part", lambda n, p, i, *link: first(lambda b: messages(n, p, *link) < b * i))
+wrong.value("11.3", "had not ended", lambda n, p, i, *link: first(lambda b: b * i < 0))
 
 
 @wrong("11.3", "The loss is a message, too")
 def one_message(n, p, image, latency, bandwidth):
-    talk = messages(n, p, latency, bandwidth) - latency
-    return next(b for b in itertools.count(1) if (b - math.ceil(b / n)) * image > talk)
+    return first(lambda b: messages(n, p, latency, bandwidth) - latency < (b - math.ceil(b / n)) * image)
 
 
 @wrong("11.3", "a whole number of images")
 def parts_of_images(n, p, image, *link):
-    return math.floor(messages(n, p, *link) / image / (1 - 1 / n)) + 1
+    return first(lambda b: messages(n, p, *link) < (b - b / n) * image)
 
 
 @wrong("11.3", "should give 66")
 def equally_long(n, p, image, *link):
-    return next(b for b in itertools.count(1) if (b - math.ceil(b / n)) * image >= messages(n, p, *link))
-
-
-@wrong("11.3", "had not ended")
-def never(n, p, image, *link):
-    return next(b for b in itertools.count(1) if b * image < 0)
+    return first(lambda b: messages(n, p, *link) <= (b - math.ceil(b / n)) * image)

@@ -45,7 +45,7 @@ def rand(*shape):
 
 
 @pytest.mark.parametrize("n", [1, 64, 65, 1000])
-def test_both_updates_change_their_elements_and_no_other(guarded, n):
+def test_the_update_changes_its_elements_and_no_other(guarded, n):
     parameter = torch.nn.Parameter(rand(n))
     w, v = guarded(n).copy_(parameter.detach()), guarded(n)
     optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
@@ -54,9 +54,6 @@ def test_both_updates_change_their_elements_and_no_other(guarded, n):
         kernels.sgd(w, v, parameter.grad, 0.1, 0.9, block=64)
         optimizer.step()
     torch.testing.assert_close(w, parameter.detach(), **TOLERANCE)
-    expected, g = w - 0.1 * v, v.clone()
-    kernels.update_kernel[(-(-n // 64),)](w, g, 0.1, n, BLOCK=64)
-    torch.testing.assert_close(w, expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize("n", [1, 3, 96])

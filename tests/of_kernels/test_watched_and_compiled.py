@@ -12,6 +12,7 @@ from mnist_gpu.chapters.chapter_10 import watched
 from mnist_gpu.chapters.chapter_10.compiled import TARGETS
 from mnist_gpu.faster import kernels
 from mnist_gpu.faster.with_triton import imported, kernel_device
+from mnist_gpu.measuring.exercises import in_time
 
 triton, tl = imported()
 
@@ -19,6 +20,13 @@ triton, tl = imported()
 def of_update(n=10, block=4, believed=None):
     w, g = torch.rand(2, n)
     return {"w": w, "g": g, "lr": 0.1, "n": believed or n, "BLOCK": block}
+
+
+@triton.jit
+def update(w, g, lr, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    new = tl.load(w + i, mask=i < n) - lr * tl.load(g + i, mask=i < n)
+    tl.store(w + i, new, mask=i < n)
 
 
 @triton.jit
@@ -44,6 +52,12 @@ def shifting(x, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def endless(x):
+    while tl.load(x) < 1:
+        x += 0
+
+
+@triton.jit
 def reduced(x, out, n, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     tl.store(out, tl.sum(tl.load(x + i, mask=i < n), 0))
@@ -53,7 +67,7 @@ def reduced(x, out, n, BLOCK: tl.constexpr):
 def test_every_access_is_seen_with_its_program_and_only_a_copy_is_changed():
     arguments = of_update()
     w, expected = arguments["w"].clone(), arguments["w"] - 0.1 * arguments["g"]
-    found = lab.watch(kernels.update_kernel, (3,), arguments)
+    found = lab.watch(update, (3,), arguments)
     assert found.wrong() == "" and found.count("w", "g") == 30
     assert found.touches["w"] == {i: [(str(i // 4), "read"), (str(i // 4), "write")] for i in range(10)}
     assert found.touches["g"] == {i: [(str(i // 4), "read")] for i in range(10)}
@@ -61,7 +75,7 @@ def test_every_access_is_seen_with_its_program_and_only_a_copy_is_changed():
 
 
 def test_what_does_not_exist_is_seen_and_neither_read_nor_written():
-    found = lab.watch(kernels.update_kernel, (3,), of_update(believed=12))
+    found = lab.watch(update, (3,), of_update(believed=12))
     assert [e for e in found.touches["w"] if e > 9] == [e for e in found.touches["g"] if e > 9] == [10, 11]
     far = lab.watch(everywhere, (1,), {"x": torch.rand(4), "out": torch.rand(4)})
     assert list(far.touches["x"]) == [-2, -3, -4, -5] and min(far.touches["out"]) > 3
@@ -86,23 +100,29 @@ def test_what_is_masked_and_counts_as_nothing_named_spoils_a_sum_and_a_maximum()
     assert out[0].isnan() and out[1] > 1
 
 
-def test_why_a_kernel_stopped_is_told_and_the_interpreter_is_as_before():
-    assert "power of 2" in lab.watch(kernels.update_kernel, (1,), of_update(block=5)).wrong()
+def test_why_a_kernel_stopped_is_told_and_the_interpreter_is_as_before(monkeypatch):
+    monkeypatch.setattr(watched, "in_time", lambda run, seconds: in_time(run, seconds=0.5))
+    assert (
+        lab.watch(endless, (1,), {"x": torch.rand(4)}).wrong()
+        == "The kernel stops: it had not ended after 0.5 seconds."
+    )
+    stopped = lab.watch(update, (1,), of_update(block=5))
+    assert "power of 2" in stopped.wrong() and lab.touched(stopped).says.startswith("Elements: none.")
     w, g = torch.rand(2, 10, device=kernel_device())
     expected = w - 0.1 * g
-    kernels.update_kernel[(1,)](w, g, 0.1, 10, BLOCK=16)
+    update[(1,)](w, g, 0.1, 10, BLOCK=16)
     torch.testing.assert_close(w, expected)
 
 
 def test_another_process_sees_the_same(monkeypatch):
-    here = lab.watch(kernels.update_kernel, (3,), arguments := of_update(believed=12))
+    here = lab.watch(update, (3,), arguments := of_update(believed=12))
     monkeypatch.setattr(watched, "interpreted", lambda: False)
-    there = lab.watch(kernels.update_kernel, (3,), arguments)
+    there = lab.watch(update, (3,), arguments)
     assert there.touches == here.touches and torch.equal(there.results["w"], here.results["w"])
 
 
 def test_the_picture_has_every_cell_and_says_what_is_wrong():
-    drawn = lab.touched(lab.watch(kernels.update_kernel, (3,), of_update(believed=12)))
+    drawn = lab.touched(lab.watch(update, (3,), of_update(believed=12)))
     texts = [t.get_text() for t in drawn.axes.texts]
     assert [t for t in texts if len(t) == 1] == 3 * list("000011112222")
     assert [bool(p.get_hatch()) for p in drawn.axes.patches] == 3 * [*[False] * 10, True, True]

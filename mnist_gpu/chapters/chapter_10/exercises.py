@@ -27,7 +27,8 @@ class Broken(NamedTuple):
 def mended(name: str, kernel) -> str:
     """The check of an exercise, given a kernel (see mnist_gpu.measuring.exercises.Exercise)."""
     if wrong := interpreting(tried, kernel, name):
-        raise Wrong(wrong[0], lambda: touched(wrong[1]).show())
+        said, seen = wrong
+        raise Wrong(said, (lambda: touched(seen).show()) if any(seen.touches.values()) else None)
     broken = BROKEN[name]
     for more in broken.launches:
         try:
@@ -50,8 +51,8 @@ def tried(kernel, name: str) -> tuple[str, Watched] | None:
             if said := seen.wrong():
                 break
         if said or not same(out := seen.results["out"], right):
-            said = f"{said or difference(out, right) + '.'} {broken.hint}"
-            return f"With {given}, in blocks of {BLOCK}: {said}", seen
+            hint = "" if seen.error else f" {broken.hint}"
+            return f"With {given}, in blocks of {BLOCK}: {said or difference(out, right) + '.'}{hint}", seen
 
 
 def blocks(n: int) -> int:
@@ -63,7 +64,7 @@ scaled = Broken(
     lambda m, n: ((m, blocks(n)), {"a": torch.randn(m, n), "scale": torch.randn(m), "out": torch.zeros(m, n), "n": n}),
     [(3, 6), (1, 3), (2, 9), (4, 8)],
     lambda a: a["a"] * a["scale"][:, None],
-    "Behind the end of a row begins the next one. Say which elements of a block are the row's: mask by the column.",
+    "A row times its own scale. Behind the end of a row begins the next one: which elements of a block are the row's?",
 )
 counts = Broken(
     "Counts that are lost",

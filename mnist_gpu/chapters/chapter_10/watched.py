@@ -5,6 +5,7 @@ What does not exist is seen, and neither read nor written: a kernel without its 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -14,6 +15,7 @@ import torch
 from mnist_gpu.chapters.chapter_10.compiled import kernel_from, source_of
 from mnist_gpu.faster.with_triton import environment, interpreted
 from mnist_gpu.measuring.drawing import PALETTE, Drawn
+from mnist_gpu.measuring.exercises import in_time
 from mnist_gpu.measuring.processes import process
 
 GAP = 1 << 16  # bytes around a copy of a tensor: an address there is the tensor's, of an element that it does not have
@@ -63,7 +65,6 @@ def interpreting(function: Callable, kernel, *arguments):
         return call(function, source_of(kernel), *arguments)
 
 
-@numpy.errstate(all="ignore")  # NumPy would warn of infinities
 def _watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
     from triton.runtime.interpreter import interpreter_builder as builder
 
@@ -98,9 +99,9 @@ def _watch(kernel, grid: tuple[int, ...], arguments: dict) -> Watched:
     builder.create_masked_store = lambda at, new, mask, *rest: store(at, new, noted("write", at, mask), *rest)
     builder.create_atomic_rmw = lambda op, at, new, mask, *rest: atomic(op, at, new, noted("update", at, mask), *rest)
     try:
-        kernel[grid](**arguments | copies)
+        in_time(numpy.errstate(all="ignore")(partial(kernel[grid], **arguments | copies)), seconds=10)  # inf is no news
     except Exception as error:  # whatever a kernel that is not finished may do
-        found.error = str(error)
+        found.error = str(error).rstrip(".")
     finally:
         del builder.create_masked_load, builder.create_masked_store, builder.create_atomic_rmw
     return found
@@ -128,8 +129,10 @@ def touched(found: Watched, only: Sequence[str] = ()) -> Drawn:
             text = " ".join(here) if len(" ".join(here)) <= 5 else f"{here[0]}+"
             axis.text(corner[0] + 0.5, corner[1] + 0.5, text, ha="center", va="center")
         x, y = (0, y + 2.2 + (count - 1) // columns) if flat else (x + max(columns, 4) + 0.8, 0)
-    width, height = axis.dataLim.x1 + 0.2, axis.dataLim.y1 + 0.7
+    width, height = axis.dataLim.p1.clip(1) + numpy.array((0.2, 0.7))
     axis.set(xlim=(-0.1, width - 0.1), ylim=(height - 0.6, -0.6), aspect="equal")
     axis.set_axis_off()
     axis.figure.set_size_inches(0.45 * width, 0.45 * height)
-    return Drawn(axis, f"Elements: {', '.join(said)}. {found.wrong() or 'All exist, and no two programs race.'}")
+    return Drawn(
+        axis, f"Elements: {', '.join(said) or 'none'}.\n{found.wrong() or 'All exist, and no two programs race.'}"
+    )
