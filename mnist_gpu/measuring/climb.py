@@ -75,7 +75,12 @@ class Climb:
                     start = time.perf_counter()
                     difference = self.prove(training, rung.tolerance)
                     seconds = time.perf_counter() - start
-                self.reached[rung.name] = training, seconds, self._proof(training, difference, rung.tolerance)
+                proof = {"largest_loss_difference": difference, "tolerance": rung.tolerance}
+                if products := getattr(training.batches, "products", None):  # which a compiled epoch has chosen
+                    proof["products"] = products.name
+                if gpu := getattr(training.batches, "gpu", None):  # which is none of PyTorch's devices
+                    proof["hardware"] = gpu.name
+                self.reached[rung.name] = training, seconds, proof
                 return None
             except AnotherTraining as other:
                 reason = str(other)
@@ -97,15 +102,6 @@ class Climb:
             raise AnotherTraining("has the right losses, but its model not the weights: it has trained a copy")
         return max(differences)
 
-    @staticmethod
-    def _proof(training: Training, difference: float, tolerance: float) -> dict:
-        proof = {"largest_loss_difference": difference, "tolerance": tolerance}
-        if products := getattr(training.batches, "products", None):  # which a compiled epoch has chosen
-            proof["products"] = products.name
-        if gpu := getattr(training.batches, "gpu", None):  # which is none of PyTorch's devices
-            proof["hardware"] = gpu.name
-        return proof
-
     def show(self, name: str, make: Callable[..., Training] | None = None, **options) -> None:
         """Reaches the rung called `name` and says what its first pass gave, or why it has none."""
         (rung,) = rungs([name])
@@ -114,8 +110,8 @@ class Climb:
                 print(f"{name}: {failed.reason.rstrip('.')}.")
         else:
             _, seconds, proof = self.reached[name]
-            differ = f"losses differ by at most {proof['largest_loss_difference']:.0e}"
-            print(f"{name}: first {self.count} steps in {seconds:.2f} s; {differ}")
+            differ = apart(proof["largest_loss_difference"])
+            print(f"{name}: first {self.count} steps in {seconds:.2f} s; losses differ by at most {differ}")
 
     def measure(self, *, floor: bool = True, rounds: int = 10, progress: Callable = iter) -> Iterator[Timed]:
         """The rungs reached, and, for the floor, the products alone, in turn."""
@@ -170,6 +166,11 @@ def known(values: Sequence[float]) -> tuple[str, str]:
     return value, f"{low} to {high}"
 
 
+def apart(nats: float) -> str:
+    """By how much losses differ: "2e-07", "0"."""
+    return f"{nats:.0e}" if nats else "0"
+
+
 def extra(timed: Timed) -> str:
     """What the first use cost beyond a later one, if that is worth saying."""
     seconds = (timed.first_use_seconds or 0.0) - timed.median
@@ -182,7 +183,7 @@ def ladder_table(measured: Sequence[Timed]) -> None:
     times = {name: f"{gain.times}x" for name, gain in gains(measured).items() if gain.differs}
     rows = []
     for m in (found[rung.name] for rung in RUNGS if rung.name in found):
-        differ = f"{m.proof['largest_loss_difference']:.0e}"
+        differ = apart(m.proof["largest_loss_difference"])
         rows.append((m.name, *known(m.per_epoch()), times.get(m.name, "-"), extra(m), differ))
     print(columns(["rung", "s per epoch", "interval", "speed-up", "first use", "losses"], rows))
 

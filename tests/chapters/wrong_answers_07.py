@@ -39,8 +39,8 @@ def untrained(device, hidden):
 wrong.value("07.1", "The first loss differs already", lambda d, h: rung(d, h, weights=1))
 wrong.value("07.1", "The first loss is right, and the second is not", lambda d, h: rung(d, h, lr=0.1))
 wrong.value("07.1", "look at the momentum", lambda d, h: rung(d, h, momentum=0))
-wrong.value("07.1", "a detached tensor", changed(lambda step, all: (lambda *b: step(*b).requires_grad_(), all)))
-wrong.value("07.1", "a detached tensor", changed(lambda step, all: (lambda *b: step(*b).item(), all)))
+wrong.value("07.1", "loss.detach()", changed(lambda step, all: (lambda *b: step(*b).requires_grad_(), all)))
+wrong.value("07.1", "a number waits", changed(lambda step, all: (lambda *b: step(*b).item(), all)))
 
 full = changed(lambda step, batches: (step, [batch for batch in batches if len(batch[1]) == 128]))
 same = torch.zeros(())
@@ -48,7 +48,9 @@ wrong.value("07.3", "468 steps instead of 469", full)
 wrong.value("07.3", "470 steps instead of 469", changed(lambda step, batches: (step, itertools.cycle(batches))))
 wrong.value("07.3", "The first loss is right, and the second is not", untrained)
 wrong.value("07.3", "it has trained a copy", lambda d, h: rung(d, h)._replace(model=make_model(h, device=d)))
-wrong.value("07.3", "every step gives the same tensor", changed(lambda s, all: (lambda *b: same.copy_(s(*b)), all)))
+wrong.value("07.3", "every loss needs its own", changed(lambda s, all: (lambda *b: same.copy_(s(*b)), all)))
+in_turn = itertools.cycle([torch.zeros(()), torch.zeros(())])
+wrong.value("07.1", "every loss needs its own", changed(lambda s, all: (lambda *b: next(in_turn).copy_(s(*b)), all)))
 wrong.value("07.3", "its second is another training", changed(lambda step, batches: (step, list(batches))))
 
 
@@ -75,10 +77,10 @@ def recorded(*, copied=2, own=True, plainly=True, replays=1, fresh=True, again=F
 
 
 wrong.value("07.2", "It has recorded 0 times", lambda step, record, images, labels: step)
-wrong.value("07.2", "images or labels of another batch", recorded(copied=1))
+wrong.value("07.2", "images or labels that the recorded tensors had before", recorded(copied=1))
 wrong.value("07.2", "tensors of its own", recorded(own=False))
-wrong.value("07.2", "another batch, or size", recorded(plainly=False))
+wrong.value("07.2", "not on those of its batch", recorded(plainly=False))
 wrong.value("07.2", "was trained on 2 times", recorded(replays=2))
-wrong.value("07.2", "all losses are the last one", recorded(fresh=False))
+wrong.value("07.2", "every loss needs its own", recorded(fresh=False))
 wrong.value("07.2", "It has recorded 2 times", recorded(again=True))
-wrong.value("07.2", "took the plain step: replay it", recorded(by_step=True))
+wrong.value("07.2", "is to be replayed", recorded(by_step=True))
