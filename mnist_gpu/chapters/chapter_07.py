@@ -118,7 +118,7 @@ def draw_ladder(
 # Exercises
 
 STEPS, TOLERANCE = 24, 0.02  # nats, as of the ladder's rungs in float32
-YOURS = "my_rung"
+THEIRS, YOURS = "the plain loop", "my_rung"
 
 
 def same_training(answer: Callable) -> str:
@@ -156,12 +156,12 @@ def fresh(step: Callable) -> Callable:
 def own_rung(answer: Callable) -> str:
     """Proves the training; then times it beside the plain loop and the floor. Undecided if no difference is shown."""
     device, proof = pick_device(), same_training(answer)
-    made = {PLAIN: plain(device, 128), YOURS: Training(*answer(device, 128))}
+    made = {THEIRS: plain(device, 128), YOURS: Training(*answer(device, 128))}
     sides = {name: partial(train_part, training, STEPS) for name, training in made.items()}
     times = alternate(sides | climb.floors(device, 128, STEPS), device=device)
-    gain, floor = compare(times, PLAIN, YOURS), climb.quickest(times, climb.FLOORS)
-    score, before = (compare(times, name, floor).ratio for name in (YOURS, PLAIN))
-    said = f"It takes {score:.2f} times as long as the products alone, {PLAIN!r} {before:.2f} times. {gain}"
+    gain, floor = compare(times, THEIRS, YOURS), climb.quickest(times, climb.FLOORS)
+    score, before = (compare(times, name, floor).ratio for name in (YOURS, THEIRS))
+    said = f"It takes {score:.2f} times as long as the products alone, {THEIRS} {before:.2f} times. {gain}"
     if not gain.differs:
         raise Undecided(f"nothing can be claimed. {proof} {said}")
     if gain.ratio < 1:

@@ -43,7 +43,7 @@ def possible(accounts: Mapping[str, Mapping[str, float]]) -> bool:
     wrong = [name for name, parts in accounts.items() if min(parts.values()) < 0]
     if wrong:
         print(
-            f"The parts of {' and '.join(wrong)} take longer than the whole: something disturbed them. Run the cell again."
+            f"The parts of {' and '.join(wrong)} take longer than the whole: they were disturbed. Run the cell again."
         )
     return not wrong
 

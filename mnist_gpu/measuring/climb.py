@@ -41,7 +41,7 @@ def floors(device: torch.device, hidden: int, steps: int) -> dict[str, Callable]
 
 def weights(model: torch.nn.Module) -> torch.Tensor:
     """All parameters in one tensor, a copy."""
-    return torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+    return torch.cat([p.detach().flatten() for p in model.parameters()])  # a compiled epoch may lay them by columns
 
 
 class AnotherTraining(ValueError):

@@ -120,7 +120,7 @@ def test_a_rung_of_ones_own_is_scored_by_its_distance_to_the_floor_and_may_claim
     monkeypatch.setattr(lab, "same_training", lambda answer: "")
     (exercise,) = (e for e in lab.EXERCISES if e.name == "07.1")
     for mine, expected in (([1.5] * 10, "Score: 1.50"), ([1.5, 4.5] * 5, UNDECIDED), ([5.0] * 10, WRONG)):
-        times = {PLAIN: [3.0] * 10, lab.YOURS: mine, MM: [1.0] * 10, TRANSPOSED: [2.0] * 10}
+        times = {lab.THEIRS: [3.0] * 10, lab.YOURS: mine, MM: [1.0] * 10, TRANSPOSED: [2.0] * 10}
         monkeypatch.setattr(lab, "alternate", lambda sides, times=times, **options: times)
         found = judge(exercise, lambda device, hidden: plain(device, hidden))
         assert expected in (found.status, *found.text.partition("Score: 1.50"))
