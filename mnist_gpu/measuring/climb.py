@@ -110,8 +110,8 @@ class Climb:
                 print(f"{name}: {failed.reason.rstrip('.')}.")
         else:
             _, seconds, proof = self.reached[name]
-            differ = apart(proof["largest_loss_difference"])
-            print(f"{name}: first {self.count} steps in {seconds:.2f} s; losses differ by at most {differ}")
+            differ = f"losses differ by at most {proof['largest_loss_difference']:.1g}"
+            print(f"{name}: first {self.count} steps in {seconds:.2f} s; {differ}")
 
     def measure(self, *, floor: bool = True, rounds: int = 10, progress: Callable = iter) -> Iterator[Timed]:
         """The rungs reached, and, for the floor, the products alone, in turn."""
@@ -166,11 +166,6 @@ def known(values: Sequence[float]) -> tuple[str, str]:
     return value, f"{low} to {high}"
 
 
-def apart(nats: float) -> str:
-    """By how much losses differ: "2e-07", "0"."""
-    return f"{nats:.0e}" if nats else "0"
-
-
 def extra(timed: Timed) -> str:
     """What the first use cost beyond a later one, if that is worth saying."""
     seconds = (timed.first_use_seconds or 0.0) - timed.median
@@ -183,7 +178,7 @@ def ladder_table(measured: Sequence[Timed]) -> None:
     times = {name: f"{gain.times}x" for name, gain in gains(measured).items() if gain.differs}
     rows = []
     for m in (found[rung.name] for rung in RUNGS if rung.name in found):
-        differ = apart(m.proof["largest_loss_difference"])
+        differ = f"{m.proof['largest_loss_difference']:.1g}"
         rows.append((m.name, *known(m.per_epoch()), times.get(m.name, "-"), extra(m), differ))
     print(columns(["rung", "s per epoch", "interval", "speed-up", "first use", "losses"], rows))
 

@@ -64,23 +64,16 @@ def test_a_gpu_through_webgpu_is_compared_with_the_cpu_and_drawn_by_its_name():
     assert len(said) == 4 and "epoch is 10.0 times as fast as textbook" in said[1] and "2.00" in said[2]
     axes, says = lab.ladder_figure([], found)
     cpu, gpu = ([text.get_text() for text in one.get_yticklabels()] for one in axes.figure.axes)
-    assert cpu == [TEXTBOOK, PLAIN] and set(names) < set(gpu) and "Iris Xe" in says
+    assert (
+        cpu == [TEXTBOOK, PLAIN] and set(names) < set(gpu) and "Iris Xe" in says and "an epoch 0.900 s, x 10.0" in says
+    )
 
 
-def test_the_figure_has_cpus_and_gpus_apart_few_rungs_of_others_and_passes_over_names_that_it_does_not_know(
-    monkeypatch,
-):
+def test_the_figure_has_cpus_and_gpus_apart_and_few_rungs_of_others_and_no_unknown_ones(monkeypatch):
     predicted = {TEXTBOOK: Range(5.0, 6.0), lab.LAST: Range(0.02, 0.1)}
     monkeypatch.setattr(lab, "predicted_ladders", lambda machines: [("T4", predicted)])
-    every = [
-        ("pinned memory", 1.9),
-        (TEXTBOOK, 2.0),
-        ("two workers", 2.0),
-        ("fused optimizer", 0.5),
-        ("compiled epoch", 0.25),
-        (MM, 0.2),
-    ]
-    every = [timed(*one) for one in every]
+    names = ("pinned memory", TEXTBOOK, "two workers", "fused optimizer", "compiled epoch", MM)
+    every = [timed(*one) for one in zip(names, (1.9, 2.0, 2.0, 0.5, 0.25, 0.2), strict=True)]
     axes, says = lab.ladder_figure([], machine(*every, timed(TEXTBOOK, 1.5, threads=2)))
     rows = [[text.get_text() for text in one.get_yticklabels()] for one in axes.figure.axes]
     assert rows == [[TEXTBOOK, "two workers", "fused optimizer", "compiled epoch", lab.FLOOR], [TEXTBOOK, lab.LAST]]
