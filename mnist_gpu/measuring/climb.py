@@ -13,7 +13,6 @@ from mnist_gpu.device import using_threads
 from mnist_gpu.faster.graphs import record
 from mnist_gpu.faster.ladder import RUNGS, TEXTBOOK, WIDE, Rung, Training, plain, rungs
 from mnist_gpu.faster.products import PRODUCTS, five_products, usable_products
-from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.drawing import columns
 from mnist_gpu.measuring.results import Skipped, Timed, compare_in_turn
 from mnist_gpu.measuring.timing import Comparison, in_turn, interval, rounded
@@ -129,7 +128,6 @@ class Climb:
                 yield Timed("ladder", name, where, self.threads, seconds, sizes, work, first_use, proof)
 
 
-@watched
 def measure_ladder(
     device: torch.device, *, names: Iterable[str] | None = None, hidden=128, steps=None, threads=1,
     progress: Callable = iter, **options,
