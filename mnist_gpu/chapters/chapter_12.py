@@ -3,8 +3,9 @@
 import copy
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.ladder import rungs
 from mnist_gpu.measuring.climb import extra, known
 from mnist_gpu.measuring.drawing import columns
-from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Wrong, checker, compared, count_of
+from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Wrong, checker, compared, count_of, in_time
 from mnist_gpu.measuring.results import Timed, compare_in_turn, recorded
 from mnist_gpu.measuring.timing import measure
 from mnist_gpu.training import make_step
@@ -37,20 +38,30 @@ def launches(rung: Timed) -> float:
     return measure(lambda: [step(*batch) for batch in few]).median / len(few)
 
 
+def possible(accounts: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether no part is below zero; if one is, says whose, and what to do."""
+    wrong = [name for name, parts in accounts.items() if min(parts.values()) < 0]
+    if wrong:
+        print(
+            f"The parts of {' and '.join(wrong)} take longer than the whole: they were disturbed. Run the cell again."
+        )
+    return not wrong
+
+
 def libraries(by: str = "s per epoch") -> None:
     """Prints what benchmarks/peers has recorded of other libraries, a table a machine, in the order of a column."""
-    keys = {"s per epoch": lambda m: m.median, "first use": lambda m: m.first_use_seconds or 0.0}
-    keys |= {"test loss": lambda m: m.proof["test_loss"], "lines": lambda m: m.proof["lines_of_code"]}
+    head = ["training", "s per epoch", "speed", "first use", "test loss", "lines"]
     for results in recorded():
-        rows, measured = [], sorted(results.select("peers"), key=keys[by])
-        found = {c.names[1]: c for c in compare_in_turn(measured, [("plain loop", m.name) for m in measured])}
+        rows, measured = [], results.select("peers")
+        pairs = compare_in_turn(measured, [("plain loop", m.name) for m in measured])
+        speeds = {c.names[1]: f"{c.times}x" for c in pairs if c.differs}
         for m in measured:
-            times = f"{found[m.name].times}x" if m.name in found and found[m.name].differs else "-"
             name = ": ".join([m.name, *filter(None, [m.proof.get("rung")])])
-            rows.append((name, known(m.seconds)[0], times, extra(m), f"{keys['test loss'](m):.3f}", keys["lines"](m)))
+            loss, lines = f"{m.proof['test_loss']:.3f}", m.proof["lines_of_code"]
+            rows.append((name, known(m.seconds)[0], speeds.get(m.name, "-"), extra(m), loss, lines))
         if rows:
-            print(results.whose(measured[0]))
-            print(columns(["training", "s per epoch", "speed", "first use", "test loss", "lines"], rows))
+            rows.sort(key=lambda row: float(f"{row[head.index(by)]}".split()[0].replace("-", "0")))
+            print(results.whose(measured[0]), columns(head, rows), sep="\n")
 
 
 def bias_gradient(x, labels, w1, b1, w2, b2, through: Callable = F.silu, reduction: str = "mean") -> torch.Tensor:
@@ -58,6 +69,13 @@ def bias_gradient(x, labels, w1, b1, w2, b2, through: Callable = F.silu, reducti
     z = x @ w1.T + b1.requires_grad_()
     h = through(z) + (F.silu(z) - through(z)).detach()  # the value is SiLU's
     return torch.autograd.grad(F.cross_entropy(h @ w2.T + b2, labels, reduction=reduction), b1)[0]
+
+
+def by_hand(answer: Callable, *given: torch.Tensor) -> torch.Tensor:
+    """What the answer gives without autograd, which torch.func.grad calls as well."""
+    refused = {"side_effect": Wrong("By hand, please: autograd is switched off here.")}
+    with patch("torch.autograd.grad", **refused), patch("torch.Tensor.backward", **refused):
+        return torch.as_tensor(answer(*given))
 
 
 def small_networks() -> Iterator[tuple]:
@@ -108,6 +126,9 @@ class Single(float):
     def __sub__(self, other: float) -> "Single":
         return self + -other
 
+    def __rsub__(self, other: float) -> "Single":
+        return -self + Single(other)
+
     __radd__ = __add__
 
 
@@ -119,7 +140,7 @@ def sums(answer: Callable) -> str:
     mixed = [random.uniform(-1, 1) * 10 ** random.randrange(6) for _ in range(several)]
     for case in (mixed[:1], mixed[:few], mixed, with_a_large_one, [0.1] * several):
         numbers = [Single(np.float32(x)) for x in case]
-        found, exact = answer(list(numbers)), math.fsum(numbers)
+        found, exact = in_time(answer, list(numbers)), math.fsum(numbers)
         if not isinstance(found, Single):
             raise Wrong(f"It gives a {type(found).__name__}: use + and - only, on the numbers and on their sums.")
         most = (1 + math.log2(len(case))) * 2.0**-24 * math.fsum(map(abs, numbers))
@@ -131,15 +152,16 @@ def sums(answer: Callable) -> str:
 
 EXERCISES = (
     Exercise("12.1", WRITE, "Back through another activation", compared(
-        bias_gradient, small_networks, run=torch.inference_mode()(lambda answer, *given: answer(*given)),
-        given=lambda x, labels, w1, *_: f"With x {list(x.shape)} and w1 {list(w1.shape)}", hints=(
+        bias_gradient, small_networks, run=partial(in_time, by_hand),
+        given=lambda x, labels, w1, *_: f"In float64, with x {list(x.shape)} and w1 {list(w1.shape)}", hints=(
             (partial(bias_gradient, reduction="sum"), "That is of the images' sum, but the loss is their mean."),
             (partial(bias_gradient, through=F.relu), "That is the slope of a ReLU, which SiLU only resembles."),
             (partial(bias_gradient, through=torch.sigmoid), "That is the sigmoid's slope: SiLU is z times a sigmoid."),
             (partial(bias_gradient, through=lambda z: z * z.sigmoid().detach()), "The sigmoid changes with z as well."),
     ))),
     Exercise("12.2", MEND, "Rounding or a fault?", compared(
-        lambda *two: apart(*two, torch.float64) < 1e-9, pairs, run=lambda answer, *two: bool(answer(*two)),
+        lambda *two: apart(*two, torch.float64) < 1e-9, pairs,
+        run=lambda answer, *two: None if (found := in_time(answer, *two)) is None else bool(found),
         given=lambda *two: "Losses that differ by up to {:.0e} in float32 and by {:.0e} in float64".format(
             *(apart(*two, dtype) for dtype in (torch.float32, torch.float64))),
     )),

@@ -13,7 +13,6 @@ from mnist_gpu.device import using_threads
 from mnist_gpu.faster.graphs import record
 from mnist_gpu.faster.ladder import RUNGS, TEXTBOOK, WIDE, Rung, Training, plain, rungs
 from mnist_gpu.faster.products import PRODUCTS, five_products, usable_products
-from mnist_gpu.measuring.busy import watched
 from mnist_gpu.measuring.drawing import columns
 from mnist_gpu.measuring.results import Skipped, Timed, compare_in_turn
 from mnist_gpu.measuring.timing import Comparison, in_turn, interval, rounded
@@ -41,7 +40,7 @@ def floors(device: torch.device, hidden: int, steps: int) -> dict[str, Callable]
 
 def weights(model: torch.nn.Module) -> torch.Tensor:
     """All parameters in one tensor, a copy."""
-    return torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+    return torch.cat([p.detach().flatten() for p in model.parameters()])  # a compiled epoch may lay them by columns
 
 
 class AnotherTraining(ValueError):
@@ -75,7 +74,12 @@ class Climb:
                     start = time.perf_counter()
                     difference = self.prove(training, rung.tolerance)
                     seconds = time.perf_counter() - start
-                self.reached[rung.name] = training, seconds, self._proof(training, difference, rung.tolerance)
+                proof = {"largest_loss_difference": difference, "tolerance": rung.tolerance}
+                if products := getattr(training.batches, "products", None):  # which a compiled epoch has chosen
+                    proof["products"] = products.name
+                if gpu := getattr(training.batches, "gpu", None):  # which is none of PyTorch's devices
+                    proof["hardware"] = gpu.name
+                self.reached[rung.name] = training, seconds, proof
                 return None
             except AnotherTraining as other:
                 reason = str(other)
@@ -97,15 +101,6 @@ class Climb:
             raise AnotherTraining("has the right losses, but its model not the weights: it has trained a copy")
         return max(differences)
 
-    @staticmethod
-    def _proof(training: Training, difference: float, tolerance: float) -> dict:
-        proof = {"largest_loss_difference": difference, "tolerance": tolerance}
-        if products := getattr(training.batches, "products", None):  # which a compiled epoch has chosen
-            proof["products"] = products.name
-        if gpu := getattr(training.batches, "gpu", None):  # which is none of PyTorch's devices
-            proof["hardware"] = gpu.name
-        return proof
-
     def show(self, name: str, make: Callable[..., Training] | None = None, **options) -> None:
         """Reaches the rung called `name` and says what its first pass gave, or why it has none."""
         (rung,) = rungs([name])
@@ -114,7 +109,7 @@ class Climb:
                 print(f"{name}: {failed.reason.rstrip('.')}.")
         else:
             _, seconds, proof = self.reached[name]
-            differ = f"losses differ by at most {proof['largest_loss_difference']:.0e}"
+            differ = f"losses differ by at most {proof['largest_loss_difference']:.1g}"
             print(f"{name}: first {self.count} steps in {seconds:.2f} s; {differ}")
 
     def measure(self, *, floor: bool = True, rounds: int = 10, progress: Callable = iter) -> Iterator[Timed]:
@@ -133,7 +128,6 @@ class Climb:
                 yield Timed("ladder", name, where, self.threads, seconds, sizes, work, first_use, proof)
 
 
-@watched
 def measure_ladder(
     device: torch.device, *, names: Iterable[str] | None = None, hidden=128, steps=None, threads=1,
     progress: Callable = iter, **options,
@@ -182,7 +176,7 @@ def ladder_table(measured: Sequence[Timed]) -> None:
     times = {name: f"{gain.times}x" for name, gain in gains(measured).items() if gain.differs}
     rows = []
     for m in (found[rung.name] for rung in RUNGS if rung.name in found):
-        differ = f"{m.proof['largest_loss_difference']:.0e}"
+        differ = f"{m.proof['largest_loss_difference']:.1g}"
         rows.append((m.name, *known(m.per_epoch()), times.get(m.name, "-"), extra(m), differ))
     print(columns(["rung", "s per epoch", "interval", "speed-up", "first use", "losses"], rows))
 

@@ -54,8 +54,10 @@ class Exercise(NamedTuple):
     check: Callable[[object], str]
 
 
-def in_time(answer: Callable, *arguments, seconds: float = 3.0) -> object:
+def in_time(answer: Callable, *arguments, seconds: float = 3.0, doing: str = "Trying it") -> object:
     """Calls an answer that may never end: a `run` for `compared`. Raises TimeoutError if it takes longer.
+
+    After three seconds it says what it is `doing`, if it has more.
 
     It runs in a thread of its own, in which an exception is raised then: that works on every system, and slows nothing.
     """
@@ -70,7 +72,10 @@ def in_time(answer: Callable, *arguments, seconds: float = 3.0) -> object:
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     try:
-        thread.join(seconds)
+        thread.join(min(seconds, 3.0))
+        if thread.is_alive() and seconds > 3.0:
+            print(f"({doing}, for at most {seconds:g} seconds ...)")
+            thread.join(seconds - 3.0)
     finally:  # also when the reader has interrupted the cell
         if stuck := thread.is_alive():
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))

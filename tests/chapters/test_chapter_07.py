@@ -9,7 +9,6 @@ from agreement import assert_same_losses
 from PIL import Image
 
 from mnist_gpu.chapters import chapter_07 as lab
-from mnist_gpu.chapters.chapter_07 import exercises
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster import ladder
 from mnist_gpu.faster.ladder import ALL_THREADS, PLAIN, RUNGS, TEXTBOOK, WIDE, plain
@@ -19,7 +18,7 @@ from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.measuring.workloads import train_part
 
 CPU = torch.device("cpu")
-MM, TRANSPOSED, *_ = lab.FLOORS
+MM, TRANSPOSED, *_ = lab.climb.FLOORS
 EPYC = {"device": "cpu", "cpu_name": "AMD EPYC", "device_name": "AMD EPYC", "load_average": 0.1}
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "07_the_speed_ladder.ipynb"
 
@@ -35,7 +34,7 @@ def machine(*measured, name="AMD EPYC", load=0.1):
 
 def test_the_ladder_is_measured_with_all_threads_too_and_on_a_wide_network(monkeypatch):
     asked = []
-    monkeypatch.setattr(lab, "measure_ladder", lambda device, **options: asked.append(options) or [])
+    monkeypatch.setattr(lab.climb, "measure_ladder", lambda device, **options: asked.append(options) or [])
     first, every = {"steps": 7, "rounds": 3}, {"names": ALL_THREADS, "threads": 8, "steps": 7, "rounds": 3}
     wide = {"names": WIDE, "hidden": 2048, "steps": 50, "floor": False, "rounds": 3}
     alone = [first, wide]
@@ -65,23 +64,16 @@ def test_a_gpu_through_webgpu_is_compared_with_the_cpu_and_drawn_by_its_name():
     assert len(said) == 4 and "epoch is 10.0 times as fast as textbook" in said[1] and "2.00" in said[2]
     axes, says = lab.ladder_figure([], found)
     cpu, gpu = ([text.get_text() for text in one.get_yticklabels()] for one in axes.figure.axes)
-    assert cpu == [TEXTBOOK, PLAIN] and set(names) < set(gpu) and "Iris Xe" in says
+    assert (
+        cpu == [TEXTBOOK, PLAIN] and set(names) < set(gpu) and "Iris Xe" in says and "an epoch 0.900 s, x 10.0" in says
+    )
 
 
-def test_the_figure_has_cpus_and_gpus_apart_few_rungs_of_others_and_passes_over_names_that_it_does_not_know(
-    monkeypatch,
-):
+def test_the_figure_has_cpus_and_gpus_apart_and_few_rungs_of_others_and_no_unknown_ones(monkeypatch):
     predicted = {TEXTBOOK: Range(5.0, 6.0), lab.LAST: Range(0.02, 0.1)}
     monkeypatch.setattr(lab, "predicted_ladders", lambda machines: [("T4", predicted)])
-    every = [
-        ("pinned memory", 1.9),
-        (TEXTBOOK, 2.0),
-        ("two workers", 2.0),
-        ("fused optimizer", 0.5),
-        ("compiled epoch", 0.25),
-        (MM, 0.2),
-    ]
-    every = [timed(*one) for one in every]
+    names = ("pinned memory", TEXTBOOK, "two workers", "fused optimizer", "compiled epoch", MM)
+    every = [timed(*one) for one in zip(names, (1.9, 2.0, 2.0, 0.5, 0.25, 0.2), strict=True)]
     axes, says = lab.ladder_figure([], machine(*every, timed(TEXTBOOK, 1.5, threads=2)))
     rows = [[text.get_text() for text in one.get_yticklabels()] for one in axes.figure.axes]
     assert rows == [[TEXTBOOK, "two workers", "fused optimizer", "compiled epoch", lab.FLOOR], [TEXTBOOK, lab.LAST]]
@@ -118,10 +110,10 @@ def test_the_graph_that_a_cell_makes_by_hand_is_the_same_training(monkeypatch, m
 
 
 def test_a_rung_of_ones_own_is_scored_by_its_distance_to_the_floor_and_may_claim_nothing(monkeypatch):
-    monkeypatch.setattr(exercises, "same_training", lambda answer: "")
+    monkeypatch.setattr(lab, "same_training", lambda answer: "")
     (exercise,) = (e for e in lab.EXERCISES if e.name == "07.1")
     for mine, expected in (([1.5] * 10, "Score: 1.50"), ([1.5, 4.5] * 5, UNDECIDED), ([5.0] * 10, WRONG)):
-        times = {exercises.PLAIN: [3.0] * 10, exercises.YOURS: mine, MM: [1.0] * 10, TRANSPOSED: [2.0] * 10}
-        monkeypatch.setattr(exercises, "alternate", lambda sides, times=times, **options: times)
+        times = {lab.THEIRS: [3.0] * 10, lab.YOURS: mine, MM: [1.0] * 10, TRANSPOSED: [2.0] * 10}
+        monkeypatch.setattr(lab, "alternate", lambda sides, times=times, **options: times)
         found = judge(exercise, lambda device, hidden: plain(device, hidden))
         assert expected in (found.status, *found.text.partition("Score: 1.50"))

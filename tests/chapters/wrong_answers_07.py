@@ -30,29 +30,28 @@ def changed(change):
     return answer
 
 
-def untrained(device, hidden):
-    """The loss is another model's than the optimizer's."""
-    twin = make_model(hidden, device=device)
-    return rung(device, hidden)._replace(step=make_step(twin, torch.optim.SGD(make_model().parameters(), lr=0.01)))
-
-
 wrong.value("07.1", "The first loss differs already", lambda d, h: rung(d, h, weights=1))
 wrong.value("07.1", "The first loss is right, and the second is not", lambda d, h: rung(d, h, lr=0.1))
 wrong.value("07.1", "look at the momentum", lambda d, h: rung(d, h, momentum=0))
-wrong.value("07.1", "a detached tensor", changed(lambda step, all: (lambda *b: step(*b).requires_grad_(), all)))
-wrong.value("07.1", "a detached tensor", changed(lambda step, all: (lambda *b: step(*b).item(), all)))
+wrong.value("07.1", "loss.detach()", changed(lambda step, all: (lambda *b: step(*b).requires_grad_(), all)))
+wrong.value("07.1", "a number waits", changed(lambda step, all: (lambda *b: step(*b).item(), all)))
 
+untrained = torch.optim.SGD(make_model().parameters(), lr=0.01)  # its model is another than the loss's
 full = changed(lambda step, batches: (step, [batch for batch in batches if len(batch[1]) == 128]))
 same = torch.zeros(())
 wrong.value("07.3", "468 steps instead of 469", full)
 wrong.value("07.3", "470 steps instead of 469", changed(lambda step, batches: (step, itertools.cycle(batches))))
-wrong.value("07.3", "The first loss is right, and the second is not", untrained)
+wrong.value(
+    "07.3", "the second is not", lambda d, h: rung(d, h)._replace(step=make_step(make_model(h, device=d), untrained))
+)
 wrong.value("07.3", "it has trained a copy", lambda d, h: rung(d, h)._replace(model=make_model(h, device=d)))
-wrong.value("07.3", "every step gives the same tensor", changed(lambda s, all: (lambda *b: same.copy_(s(*b)), all)))
+wrong.value("07.3", "every loss needs its own", changed(lambda s, all: (lambda *b: same.copy_(s(*b)), all)))
+in_turn = itertools.cycle([torch.zeros(()), torch.zeros(())])
+wrong.value("07.1", "every loss needs its own", changed(lambda s, all: (lambda *b: next(in_turn).copy_(s(*b)), all)))
 wrong.value("07.3", "its second is another training", changed(lambda step, batches: (step, list(batches))))
 
 
-def recorded(*, copied=2, own=True, plainly=True, replays=1, fresh=True, again=False, by_step=False):
+def recorded(*, copied=2, own=True, plainly=True, replays=1, fresh=True, again=False, by_step=False, resized=False):
     """An answer to 07.2 that is right but for what is named."""
 
     def answer(step, record, images, labels):
@@ -63,8 +62,8 @@ def recorded(*, copied=2, own=True, plainly=True, replays=1, fresh=True, again=F
             if by_step or (plainly and len(batch[0]) != len(at[0])):
                 return step(*batch)
             for kept, given in list(zip(at, batch, strict=True))[:copied]:
-                if len(kept) == len(given):
-                    kept.copy_(given)
+                if resized or len(kept) == len(given):
+                    kept.resize_(given.shape).copy_(given)
             for _ in range(replays):
                 (record(step, *at)[0] if again else replay)()
             return loss.clone() if fresh else loss
@@ -75,10 +74,11 @@ def recorded(*, copied=2, own=True, plainly=True, replays=1, fresh=True, again=F
 
 
 wrong.value("07.2", "It has recorded 0 times", lambda step, record, images, labels: step)
-wrong.value("07.2", "images or labels of another batch", recorded(copied=1))
+wrong.value("07.2", "images or labels that the recorded tensors had before", recorded(copied=1))
 wrong.value("07.2", "tensors of its own", recorded(own=False))
-wrong.value("07.2", "another batch, or size", recorded(plainly=False))
+wrong.value("07.2", "not on its batch's", recorded(plainly=False))
 wrong.value("07.2", "was trained on 2 times", recorded(replays=2))
-wrong.value("07.2", "all losses are the last one", recorded(fresh=False))
+wrong.value("07.2", "every loss needs its own", recorded(fresh=False))
 wrong.value("07.2", "It has recorded 2 times", recorded(again=True))
-wrong.value("07.2", "took the plain step: replay it", recorded(by_step=True))
+wrong.value("07.2", "is to be replayed", recorded(by_step=True))
+wrong.value("07.2", "is to be replayed", recorded(plainly=False, resized=True))
