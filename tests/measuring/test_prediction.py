@@ -106,7 +106,9 @@ def test_operations_are_counted_with_the_bytes_that_they_read_and_write():
 
 
 def test_the_bytes_of_a_steps_operations_are_those_of_chapter_02():
-    assert sum(o.bytes for o in step_operations(128, 128)) == pytest.approx(step_bytes(128, 128), rel=0.05)
+    """But for a few per cent: PyTorch has more operations, and which tensors are large depends on the sizes."""
+    for size, more in {(1, 1): 0.006, (1, 2000): 0.0002, (10_000, 1): 0.034, (4000, 500): 0.073}.items():
+        assert 0 < sum(o.bytes for o in step_operations(*size)) / step_bytes(*size) - 1 < more
     wide = {o.name: o.bytes for o in step_operations(64, 1000)}
     parameters = 4 * parameter_count(1000)
     assert wide["_foreach_add_"] == 3 * parameters and wide["_foreach_mul_"] == 2 * parameters
