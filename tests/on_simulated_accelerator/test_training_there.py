@@ -5,6 +5,7 @@ import threading
 import pytest
 import simulated_accelerator as sim
 import torch
+from agreement import losses_of, silent
 
 from mnist_gpu.data import DeviceBatches, MemoryBatches
 from mnist_gpu.device import pick_device
@@ -80,8 +81,7 @@ def test_losses_and_evaluation_are_the_cpus_and_another_card_is_left_alone(small
     for device in ("cpu", card):
         batches = DeviceBatches(*small, device=device)
         model, step, _ = training(batches, device, **options)
-        history = train(model, step, batches, epochs=2, log=lambda *line: None)
-        found.append(([epoch.losses for epoch in history], evaluate(model, batches)))
+        found.append((losses_of(model, step, batches, epochs=2), evaluate(model, batches)))
     assert found[0] == found[1]  # its operations are the CPU's, so not a bit may differ
     assert {p.grad.device for p in model.parameters()} == {torch.device(card)}
     assert sim.launches(card).total() > 100 and sim.synchronizations(card) == 4
@@ -114,7 +114,7 @@ def test_a_batch_and_its_step_launch_as_many_kernels_as_the_predictions_count(sm
 def test_training_waits_once_a_log_point_and_at_the_ends_of_an_epoch(small, epochs, log_every, points):
     model, step, batches = training(DeviceBatches(*small, device="sim"))
     sim.reset()
-    train(model, step, batches, epochs=epochs, log_every=log_every, log=lambda *line: None)
+    train(model, step, batches, epochs=epochs, log_every=log_every, log=silent)
     assert sim.waits() == {
         "blocking copy from the host": epochs,  # the order of the images, at the start of a pass
         "item": epochs * (points + 1),  # every log point's mean; at the end the whole epoch's, to see that it is finite
