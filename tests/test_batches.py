@@ -98,11 +98,6 @@ def test_sixteen_processes_start_at_once_on_a_read_only_folder_and_write_nothing
         raw.chmod(0o755)  # so that the folder can be removed
 
 
-def test_data_are_found_from_another_working_folder(tmp_path):
-    assert output_of("from mnist_gpu.data import load_mnist; print(len(load_mnist(False)[0]))", tmp_path) == "10000"
-    assert not list(tmp_path.iterdir())
-
-
 # Damaged and missing archives
 
 

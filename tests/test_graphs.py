@@ -248,27 +248,6 @@ def test_a_model_on_the_cpu_has_no_graphs(mnist, how):
 
 @pytest.mark.gpu
 @pytest.mark.cuda
-def test_old_graphs_on_the_gpu_are_not_destroyed_while_a_new_one_is_recorded(gpu, collector):
-    class Cycle:
-        def __init__(self, replay):
-            self.me, self.replay = self, replay
-
-    x = torch.zeros(1, device=gpu)
-    old = [record(lambda: x.add_(1)) for _ in range(5)]
-
-    def function():
-        while old:
-            Cycle(old.pop())
-        [Cycle(None) for _ in range(50)]
-        x.add_(1)
-
-    replay, before = record(function, warm_up=lambda: None), x.item()
-    replay()
-    assert x.item() == before + 1
-
-
-@pytest.mark.gpu
-@pytest.mark.cuda
 def test_a_graph_on_the_gpu_outlives_others_and_the_clearing_of_workspaces(gpu, mnist):
     batches = list(DeviceBatches(mnist[0][:1280], mnist[1][:1280], device=gpu))
     models = [make_model(device=gpu) for _ in range(3)]

@@ -8,11 +8,9 @@ import torch
 from agreement import losses_of, silent
 
 from mnist_gpu.data import DeviceBatches, MemoryBatches
-from mnist_gpu.device import pick_device
 from mnist_gpu.faster.ladder import sgd, waiting
 from mnist_gpu.faster.prefetch import Prefetched
 from mnist_gpu.measuring.prediction import kernels
-from mnist_gpu.measuring.timing import alternate, measure
 from mnist_gpu.model import make_model
 from mnist_gpu.training import evaluate, make_step, train
 
@@ -124,24 +122,3 @@ def test_training_waits_once_a_log_point_and_at_the_ends_of_an_epoch(small, epoc
     sim.reset()
     evaluate(model, batches)
     assert sim.waits() == {"blocking copy from the host": 1, "item": 2}  # the order; loss and right answers
-
-
-# Timing
-
-
-@pytest.mark.parametrize(("device", "pending"), [("sim", [0, 0, 0, 0]), ("cpu", [1, 2, 2, 3])])
-def test_alternate_reads_its_clock_with_nothing_pending_on_the_device_that_it_is_told(device, pending):
-    x, found = torch.ones(8, 8, device="sim"), []
-    sim.reset()
-    alternate(
-        {"product": lambda: x @ x}, rounds=2, device=device, clock=lambda: found.append(sim.pending()) or len(found)
-    )
-    assert found == pending  # of the wrong device: the warm-up at the first reading, then a product more every round
-
-
-@pytest.mark.parametrize("card", ["sim:0", "sim:1"])
-def test_measure_waits_for_the_card_that_is_picked(card):
-    x = torch.ones(8, 8, device=pick_device(card))
-    found = measure(lambda: x @ x, min_seconds=0.01)
-    assert found.median > 0 and sim.launches(card)["aten::mm"] > 1
-    assert sim.pending(card) == 0 and sim.synchronizations(card) >= 2 * len(found.times)
