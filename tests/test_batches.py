@@ -28,12 +28,6 @@ def same(a, b):
     return all(torch.equal(x, y) and x.dtype == y.dtype for x, y in zip(a, b, strict=True))
 
 
-def output_of(code, folder, **variables):
-    """What a program prints that is started in `folder`."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    return subprocess.check_output([sys.executable, "-c", code], cwd=folder, env=environment, text=True).strip()
-
-
 @pytest.fixture
 def raw(archives, monkeypatch):
     """A folder of its own with a copy of the four archives, which the package is told to use."""
@@ -92,7 +86,9 @@ def test_sixteen_processes_start_at_once_on_a_read_only_folder_and_write_nothing
         path.chmod(0o444 if path.is_file() else 0o555)
     before = snapshot(raw)
     try:
-        assert output_of(SIXTEEN, tmp_path) == str([0] * 16)
+        command, one_thread = [sys.executable, "-c", SIXTEEN], os.environ | {"OMP_NUM_THREADS": "1"}
+        printed = subprocess.check_output(command, cwd=tmp_path, env=one_thread, text=True)
+        assert printed.strip() == str([0] * 16)
         assert snapshot(raw) == before
     finally:
         raw.chmod(0o755)  # so that the folder can be removed

@@ -1,5 +1,7 @@
 """Chapter 03: what its measurement times, what its figures and its exercises say."""
 
+from unittest.mock import Mock, call
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -18,6 +20,13 @@ def test_every_pipeline_is_measured_on_the_same_number_of_images():
     for m in found:
         assert (m.section, m.device, m.threads) == ("pipelines", "cpu", 1) and m.per_call == {"images": 256}
         assert len(m.seconds) == 2 and min(m.seconds) > 0
+
+
+def test_an_interrupt_keeps_the_finished_rounds():
+    step, found = Mock(side_effect=[None] * 6 + [KeyboardInterrupt]), []  # in the third round, after one not timed
+    with pytest.raises(KeyboardInterrupt):
+        found += lab.measure_pipelines(CPU, {"a": [(7, 8)] * 2}, batches=2, step=step)
+    assert [len(m.seconds) for m in found] == [2] and step.call_args == call(7, 8)
 
 
 def test_the_figure_says_what_it_shows():
