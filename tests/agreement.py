@@ -28,8 +28,3 @@ def silent(*line) -> None:
 def losses_of(model, step, batches, epochs: int = 1) -> list[float]:
     """What every step of so many passes gives."""
     return [loss for epoch in train(model, step, batches, epochs=epochs, log=silent) for loss in epoch.losses]
-
-
-def in_float64(batches) -> list:
-    """The batches of one pass in float64, where the same training agrees to about 1e-12 over a whole epoch."""
-    return [(images.double(), labels) for images, labels in batches]
