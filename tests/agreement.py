@@ -7,6 +7,8 @@ depends on processor, library and batch size, so no batch size and no number of 
 
 from collections.abc import Sequence
 
+from mnist_gpu.training import train
+
 FLIP = 0.02  # nats: more than such a flip does to a loss, less than a mistake does
 NEARLY, FIRST = 1e-5, 3  # what a flip does to the weights shows in later losses: the first ones agree all the same
 
@@ -19,6 +21,10 @@ def assert_same_losses(found: Sequence[float], expected: Sequence[float], tolera
     assert all(d <= tolerance for d in differences), max(differences)
 
 
-def in_float64(batches) -> list:
-    """The batches of one pass in float64, where the same training agrees to about 1e-12 over a whole epoch."""
-    return [(images.double(), labels) for images, labels in batches]
+def silent(*line) -> None:
+    """In place of `print`, for a training's log."""
+
+
+def losses_of(model, step, batches, epochs: int = 1) -> list[float]:
+    """What every step of so many passes gives."""
+    return [loss for epoch in train(model, step, batches, epochs=epochs, log=silent) for loss in epoch.losses]

@@ -83,12 +83,9 @@ def simulated_environment() -> dict[str, str]:
     """
     if not shutil.which(os.environ.get("CXX", "g++")):
         pytest.skip("the simulated accelerator needs a C++ compiler")
-    path = [
-        str(TESTS),
-        str(TESTS / "simulated_accelerator" / "autoload"),
-        *filter(None, [os.environ.get("PYTHONPATH")]),
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "CUDA_VISIBLE_DEVICES": ""}
+    before, autoload = os.environ.get("PYTHONPATH", ""), TESTS / "simulated_accelerator" / "autoload"
+    path = os.pathsep.join([str(TESTS), str(autoload), before]).rstrip(os.pathsep)
+    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run([sys.executable, "-c", "import torch; torch.sim"], env=environment, check=True, timeout=600)
     return environment
 

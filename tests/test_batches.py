@@ -13,35 +13,15 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from mnist_gpu import data
-from mnist_gpu.data import (
-    CHECKSUMS,
-    PIPELINES,
-    DeviceBatches,
-    MemoryBatches,
-    Order,
-    load_mnist,
-    make_batches,
-    normalize,
-    textbook_dataset,
-)
+from mnist_gpu.data import CHECKSUMS, PIPELINES, DeviceBatches, load_mnist, make_batches, normalize, textbook_dataset
 
 TEXTBOOK_TRANSFORM = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
 NAME = "t10k-images-idx3-ubyte.gz"
 
 
-def snapshot(folder):
-    return {p.relative_to(folder): (p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*")}
-
-
 def same(a, b):
     """Whether two batches are equal, bit for bit, and of the same types."""
     return all(torch.equal(x, y) and x.dtype == y.dtype for x, y in zip(a, b, strict=True))
-
-
-def output_of(code, folder, **variables):
-    """What a program prints that is started in `folder`."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    return subprocess.check_output([sys.executable, "-c", code], cwd=folder, env=environment, text=True).strip()
 
 
 @pytest.fixture
@@ -100,17 +80,12 @@ print([c.exitcode for c in children])
 def test_sixteen_processes_start_at_once_on_a_read_only_folder_and_write_nothing(raw, tmp_path):
     for path in (*raw.iterdir(), raw):
         path.chmod(0o444 if path.is_file() else 0o555)
-    before = snapshot(raw)
     try:
-        assert output_of(SIXTEEN, tmp_path) == str([0] * 16)
-        assert snapshot(raw) == before
+        command, one_thread = [sys.executable, "-c", SIXTEEN], os.environ | {"OMP_NUM_THREADS": "1"}
+        printed = subprocess.check_output(command, cwd=tmp_path, env=one_thread, text=True)
+        assert printed.strip() == str([0] * 16)
     finally:
         raw.chmod(0o755)  # so that the folder can be removed
-
-
-def test_data_are_found_from_another_working_folder(tmp_path):
-    assert output_of("from mnist_gpu.data import load_mnist; print(len(load_mnist(False)[0]))", tmp_path) == "10000"
-    assert not list(tmp_path.iterdir())
 
 
 # Damaged and missing archives
@@ -175,36 +150,18 @@ def textbook_passes(unpacking_root):
 @pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("options", [{}, {"pin_memory": True}, {"workers": 2}])
 @pytest.mark.parametrize("kind", PIPELINES)
-def test_every_pipeline_yields_the_textbooks_batches_in_two_passes(textbook_passes, kind, options, device, request):
+def test_every_pipeline_yields_the_textbooks_batches_also_after_a_broken_off_pass(
+    textbook_passes, kind, options, device, request
+):
     if "workers" in options and kind != "dataloader":
         return
     device = request.getfixturevalue(device) if device == "gpu" else torch.device(device)
     batches = make_batches(kind, train=False, seed=3, device=device, **options)
-    for expected in textbook_passes:
-        for ours, theirs in zip(batches, expected, strict=True):
+    for number, expected in enumerate(textbook_passes):
+        for ours, theirs in islice(zip(batches, expected, strict=True), (10, None)[number]):  # one pass is broken off
             assert ours[0].device.type == ours[1].device.type == device.type
             assert same([t.cpu() for t in ours], theirs)
     assert len(batches) == len(expected) == 79
-
-
-def test_the_pipelines_yield_equal_batches_of_the_training_set_also_after_a_pass_that_was_broken_off(mnist):
-    loader, memory, device = make_batches("dataloader"), MemoryBatches(*mnist), DeviceBatches(*mnist)
-    for _ in range(2):
-        for a, b, c in islice(zip(loader, memory, device, strict=True), 25):
-            assert same(a, c) and same(b, c)
-    sizes = []
-    for a, b in zip(memory, device, strict=True):
-        assert same(a, b)
-        sizes.append(len(a[1]))
-    assert sizes == [128] * 468 + [96] and len(loader) == len(memory) == len(device) == 469
-
-
-def test_an_order_holds_every_image_once_and_is_given_by_its_seed():
-    seen = [i for batch in Order(1000, 128) for i in batch]
-    assert sorted(seen) == list(range(1000)) and seen != sorted(seen)
-    assert list(Order(1000, 128)) == list(Order(1000, 128, seed=0)) != list(Order(1000, 128, seed=1))
-    order = Order(1000, 128)
-    assert list(order) != list(order)  # another one in the second pass
 
 
 @pytest.mark.parametrize("kind", PIPELINES)

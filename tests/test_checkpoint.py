@@ -6,16 +6,14 @@ import zipfile
 
 import pytest
 import torch
+from agreement import losses_of
 
 from mnist_gpu import checkpoint
 from mnist_gpu.checkpoint import CheckpointError, load, save
 from mnist_gpu.data import DeviceBatches
+from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.model import make_model
-from mnist_gpu.training import make_step, train
-
-
-def sgd(model):
-    return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+from mnist_gpu.training import make_step
 
 
 def copy_of(model):
@@ -41,7 +39,7 @@ def trained(mnist):
     batches = DeviceBatches(mnist[0][:1280], mnist[1][:1280], batch_size=64)
     model = make_model(16)
     optimizer = sgd(model)
-    train(model, make_step(model, optimizer), batches, log=lambda *line: None)
+    losses_of(model, make_step(model, optimizer), batches)
     return model, optimizer, batches
 
 
@@ -64,7 +62,7 @@ def test_training_goes_on_as_if_it_had_not_been_interrupted(path, trained):
     losses = []
     for m, o in ((model, optimizer), (other, other_optimizer), (without_momentum, sgd(without_momentum))):
         again = DeviceBatches(batches.images, batches.labels, batch_size=64, seed=1)
-        losses.append(train(m, make_step(m, o), again, log=lambda *line: None)[0].losses)
+        losses.append(losses_of(m, make_step(m, o), again))
     assert losses[0] == losses[1] != losses[2]  # so the optimizer's state matters, and is restored
     assert unchanged(other, copy_of(model))
 
@@ -83,15 +81,10 @@ class RunsCode:
         return setattr, (RunsCode, "ran", True)
 
 
-def write_zip(path):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("letter.txt", "Dear reader")
-
-
 FOREIGN = {
     "a text": lambda path: path.write_text("this is a text\nof two lines\n", encoding="utf-8"),
     "a text that unpickles oddly": lambda path: path.write_text("0123", encoding="utf-8"),
-    "a zip file": write_zip,
+    "a zip file": lambda path: zipfile.ZipFile(path, "w").close(),
     "a pickle that runs code": lambda path: path.write_bytes(pickle.dumps(RunsCode())),
     "a torch file that runs code": lambda path: torch.save(RunsCode(), path),
     "another dictionary": lambda path: torch.save({"format": "something else", "model": {}}, path),

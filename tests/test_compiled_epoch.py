@@ -1,6 +1,7 @@
 import pytest
 import torch
-from test_written_out import SIZES, assert_trained_as_plainly, losses_of
+from agreement import losses_of
+from test_written_out import SIZES, assert_trained_as_plainly
 
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster import compiled_epoch

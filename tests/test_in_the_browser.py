@@ -21,16 +21,8 @@ expect = sync_api.expect
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTER = "notebooks/01_detect_the_gpu.ipynb"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = [
-    "--no-sandbox",  # it does not work for root, as in containers
-    "--disable-gpu",
-    "--no-first-run",
-    # Talk to nobody but the server:
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-]
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run"]  # a sandbox does not work for root, as in containers
+ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
 SETTINGS = "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
 # What each code cell shows: its prompt, the kinds of its outputs, its text, the widths of its images (0 if broken).
 # Of a solution prompt and output are folded.
@@ -88,9 +80,8 @@ def lab(folder: Path):
     nbformat.write(notebook, chapter)
     settings = folder / "config" / SETTINGS
     settings.parent.mkdir(parents=True)
-    settings.write_text(
-        '{"windowingMode": "none"}', encoding="utf-8"
-    )  # cells that are scrolled out of view are in the page, too
+    # Cells that are scrolled out of view are in the page, too.
+    settings.write_text('{"windowingMode": "none"}', encoding="utf-8")
 
     env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     env |= {f"JUPYTER_{kind.upper()}_DIR": str(folder / kind) for kind in ("config", "data", "runtime")}
@@ -116,31 +107,22 @@ def lab(folder: Path):
         end(make)
 
 
-@contextlib.contextmanager
-def browser_page(screenshot: Path):
-    """A page of a real browser. If what is done with it fails, a picture of it is kept."""
+@pytest.fixture
+def page():
+    """A page of a real browser."""
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
-        try:
-            page = browser.new_page(viewport={"width": 1280, "height": 900})
-            try:
-                yield page
-            except BaseException as error:
-                with contextlib.suppress(sync_api.Error):
-                    page.screenshot(path=screenshot)
-                    error.add_note(f"What the browser showed then: {screenshot}")
-                raise
-        finally:
-            browser.close()
+        yield browser.new_page(viewport={"width": 1280, "height": 900})
+        browser.close()
 
 
-def test_chapter_01_runs_in_the_browser(tmp_path):
+def test_chapter_01_runs_in_the_browser(tmp_path, page):
     stored = [c for c in nbformat.read(ROOT / CHAPTER, 4).cells if c.cell_type == "code"]
     shown = [i for i, c in enumerate(stored) if "solution" not in c.metadata.get("tags", [])]
     figures = [sum("image/png" in o.get("data", {}) for o in c.outputs) for c in stored]
     assert sum(figures) >= 2
 
-    with lab(tmp_path) as address, browser_page(tmp_path / "failure.png") as page:
+    with lab(tmp_path) as address:
 
         def cells(what):
             return [cell[what] for cell in page.evaluate(LOOK)]

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from mnist_gpu.chapters.chapter_11 import torchrun
 from mnist_gpu.gpu import do
 from mnist_gpu.measuring.commands import run_command
 
@@ -67,12 +66,3 @@ def test_a_command_that_fails_shows_its_status_and_the_end_of_what_it_said():
         run_command([sys.executable, "-c", code])
     said = str(caught.value)
     assert "status 3" in said and said.endswith("line 98\nline 99") and "line 50" not in said
-
-
-def test_a_training_by_two_processes_that_fails_gives_the_first_ones_reason(tmp_path, monkeypatch):
-    """Not hidden behind torchrun's own report; and the other process would say that a connection was closed."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    (tmp_path / "broken.pt").write_text("no checkpoint", encoding="utf-8")
-    train = ["-m", "mnist_gpu", "train", "--device", "cpu", "--resume", "broken.pt"]
-    with pytest.raises(RuntimeError, match=r"ended with status 1:\n(error: .*broken\.pt.*\n?){2}$"):
-        run_command(torchrun(2, *train), cwd=tmp_path)

@@ -4,6 +4,7 @@ import importlib
 import sys
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -50,29 +51,23 @@ def test_peers_train_the_courses_training_and_one_that_learns_something_else_is_
     assert len(timed.seconds) == 2 and timed.first_use_seconds > 0 and "talks" not in capfd.readouterr().out
 
 
-class FakePeer:
+def fake_peer(name, *rung, log, interrupt):
     """A peer that notes its calls. `interrupt`: the name and number of one."""
 
-    def __init__(self, name, *rung, log, interrupt=None):
-        self.name, self.log, self.interrupt = name, log, interrupt
-
-    def __call__(self):
-        self.log.append(self.name)
-        if (self.name, self.log.count(self.name)) == self.interrupt:
+    def epoch():
+        log.append(name)
+        if (name, log.count(name)) == interrupt:
             raise KeyboardInterrupt
 
-    def first(self):
-        return {"seconds": 7.0, "test_loss": 0.3, "test_accuracy": 0.9}
-
-    def close(self):
-        self.log.append(f"{self.name} closed")
+    answer = {"seconds": 7.0, "test_loss": 0.3, "test_accuracy": 0.9}
+    return Mock(side_effect=epoch, first=lambda: answer, close=lambda: log.append(f"{name} closed"))
 
 
 def test_peers_take_turns_and_an_interrupt_keeps_the_finished_rounds_in_the_record(tmp_path, monkeypatch):
     record, log, names = tmp_path / "it.json", [], list(libraries.PEERS)
     monkeypatch.setattr(peers, "fastest_rung", lambda: "compiled epoch")
     for interrupt in (None, ("skorch", 14)):
-        monkeypatch.setattr(peers, "Peer", partial(FakePeer, log=log, interrupt=interrupt))
+        monkeypatch.setattr(peers, "Peer", partial(fake_peer, log=log, interrupt=interrupt))
         peers.run(record)
     closed = [f"{name} closed" for name in names]
     assert log == names * 10 + closed + names * 3 + names[: names.index("skorch") + 1] + closed

@@ -20,7 +20,6 @@ from mnist_gpu.device import using_threads
 from mnist_gpu.faster import ladder
 from mnist_gpu.faster.ladder import RUNGS
 from mnist_gpu.measuring import climb, timing, workloads
-from mnist_gpu.measuring.timing import in_turn
 
 CPU = torch.device("cpu")
 BEFORE = 3  # threads: no measurement here takes so many
@@ -105,10 +104,6 @@ def test_threads_are_set_for_a_block_and_put_back(before):
             assert torch.get_num_threads() == 2
             raise error
         assert state() == before
-    for threads, used in ((2, 2), (None, BEFORE)):
-        seen = []
-        list(in_turn({"a": lambda seen=seen: seen.append(torch.get_num_threads())}, rounds=2, threads=threads))
-        assert seen == [used] * 3 and state() == before
     with pytest.raises(ValueError, match="threads is 0"), using_threads(0):
         pytest.fail("it began")
     assert state() == before

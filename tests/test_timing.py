@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -7,18 +8,16 @@ from mnist_gpu.measuring import timing
 from mnist_gpu.measuring.timing import alternate, compare, compare_all, fewest_pairs, in_turn, interval, measure
 
 
-class Clock:
+@pytest.fixture
+def clock():
     """A clock that stands still except where a side takes its time."""
-
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
+    clock = Mock(now=100.0)
+    clock.side_effect = lambda: clock.now
+    return clock
 
 
-def test_alternate_runs_the_sides_in_turn_and_times_each_call():
-    clock, order = Clock(), []
+def test_alternate_runs_the_sides_in_turn_and_times_each_call(clock):
+    order = []
 
     def side(name, seconds):
         def run():
@@ -42,8 +41,8 @@ def test_it_waits_for_the_device_before_and_after_each_timed_call_and_warms_up_a
     assert events == ["a", "a", "wait cuda", "clock", "a", "wait cuda", "clock"]
 
 
-def test_an_interrupted_run_gives_the_rounds_that_it_has_finished():
-    clock, calls, found = Clock(), [], {}
+def test_an_interrupted_run_gives_the_rounds_that_it_has_finished(clock):
+    calls, found = [], {}
 
     def side():
         calls.append(1)
@@ -149,14 +148,15 @@ def test_times_that_cannot_be_compared_are_an_error():
 
 
 @pytest.mark.parametrize(("each", "calls"), [(0.001, 20), (0.5, 1)])
-def test_measure_takes_ten_blocks_from_an_idle_device_to_an_idle_device_also_of_slow_calls(monkeypatch, each, calls):
-    clock, events = Clock(), []
+def test_measure_takes_ten_blocks_from_idle_to_idle_also_of_slow_calls(monkeypatch, clock, each, calls):
+    events = []
 
     def function():
         clock.now += each
         events.append("call")
 
     def wait(device):
+        assert device == torch.device("cuda")
         clock.now += 0.0001
         events.append("wait")
 

@@ -1,21 +1,16 @@
 import pytest
 import torch
-from agreement import assert_same_losses
+from agreement import assert_same_losses, losses_of
 
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster import written_out
 from mnist_gpu.faster.written_out import make_written_out_step
 from mnist_gpu.model import make_model
 from mnist_gpu.torch_private import onednn_missing
-from mnist_gpu.training import make_step, train
+from mnist_gpu.training import make_step
 
 with_onednn = pytest.param(True, marks=pytest.mark.skipif(bool(onednn_missing()), reason=str(onednn_missing())))
 SIZES = [(128, 0.01, 0.9), (17, 0.05, 0.5), (1, 0.01, 0.9), (200, 0.02, 0.0)]
-
-
-def losses_of(model, step, batches, epochs=1):
-    history = train(model, step, batches, epochs=epochs, log=lambda *line: None)
-    return [loss for epoch in history for loss in epoch.losses]
 
 
 def assert_trained_as_plainly(model, parameters, losses, batches, hidden, lr, momentum):

@@ -1,5 +1,7 @@
 """Chapter 03: what its measurement times, what its figures and its exercises say."""
 
+from unittest.mock import Mock, call
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -10,33 +12,21 @@ CPU = torch.device("cpu")
 
 
 def test_every_pipeline_is_measured_on_the_same_number_of_images():
-    found = list(lab.measure_pipelines(CPU, batches=2, rounds=2))
+    seen = []
+    found = list(lab.measure_pipelines(CPU, batches=2, rounds=2, step=lambda *batch: seen.append(batch)))
     names = ["dataloader", "memory", "device", "dataloader, 2 workers"]
-    assert [m.name for m in found] == names
+    assert [m.name for m in found] == names and len(seen) == 4 * (1 + 2) * 2  # the first round is not timed
+    assert all(len(images) == len(labels) == 128 for images, labels in seen)
     for m in found:
         assert (m.section, m.device, m.threads) == ("pipelines", "cpu", 1) and m.per_call == {"images": 256}
         assert len(m.seconds) == 2 and min(m.seconds) > 0
 
 
-def test_every_batch_goes_to_the_step_and_an_interrupt_gives_the_finished_rounds():
-    threads, seen, found = [], [], []
-
-    class Interrupted:
-        def __iter__(self):
-            threads.append(torch.get_num_threads())
-            if len(threads) == 1 + 3:  # in the third round, after one that was not timed
-                raise KeyboardInterrupt
-            return iter([(i, i) for i in range(5)])
-
-    torch.set_num_threads(2)
-    sides = {"quick": [(7, 8)] * 5, "device": Interrupted()}
+def test_an_interrupt_keeps_the_finished_rounds():
+    step, found = Mock(side_effect=[None] * 6 + [KeyboardInterrupt]), []  # in the third round, after one not timed
     with pytest.raises(KeyboardInterrupt):
-        for m in lab.measure_pipelines(CPU, sides, batches=5, step=lambda *batch: seen.append(batch)):
-            assert torch.get_num_threads() == 2
-            found.append(m)
-    assert threads == [1] * 4 and seen[:10] == [(7, 8)] * 5 + [(i, i) for i in range(5)]
-    assert [m.name for m in found] == list(sides)
-    assert all(len(m.seconds) == 2 and m.per_call == {"images": 640} for m in found)
+        found += lab.measure_pipelines(CPU, {"a": [(7, 8)] * 2}, batches=2, step=step)
+    assert [len(m.seconds) for m in found] == [2] and step.call_args == call(7, 8)
 
 
 def test_the_figure_says_what_it_shows():

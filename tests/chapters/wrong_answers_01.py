@@ -12,16 +12,11 @@ def steps(text, *given):
     return end - start
 
 
-def never_ends(*given):
-    while True:
-        pass
-
-
 wrong("01.1", "it timed the asking")(partial(steps, "owcoc"))
 wrong("01.1", "work of the warm-up was still in the queue")(partial(steps, "ocowc"))
 wrong("01.1", "The first call of the operation is in it")(partial(steps, "wcowc"))
 wrong("01.1", "of one call")(partial(steps, "owcooowc"))
-wrong("01.1", "had not ended after 3 seconds")(never_ends)
+wrong("01.1", "had not ended after 3 seconds")(lambda *given: [0 for _ in iter(int, 1)])
 wrong.value("01.1", "cannot be used", "owcowc")
 LINES = {f"size_{i} = loss.shape": 0 for i in range(5)} | {"mean = float(loss) / 128": True}
 wrong.value("01.2", "it stops: Python needs a number", LINES | {"wrong = images[logits.argmax(1) != labels]": False})

@@ -9,8 +9,7 @@ from agreement import assert_same_losses
 
 from mnist_gpu.data import DeviceBatches, normalize
 from mnist_gpu.faster import graphs, kernels, ladder
-from mnist_gpu.faster.ladder import PLAIN, rungs
-from mnist_gpu.faster.with_triton import interpreted, kernel_device
+from mnist_gpu.faster.with_triton import kernel_device
 from mnist_gpu.measuring.workloads import train_part
 from mnist_gpu.model import MLP, make_model
 from mnist_gpu.training import make_step
@@ -171,16 +170,3 @@ def test_a_graph_of_an_epoch_takes_the_step_and_its_optimizer(mnist, monkeypatch
     plain = train_part((model, make_step(model, ladder.sgd(model)), batches)).losses
     assert found[0] == found[1] and len(plain) == 3
     assert_same_losses(found[0], plain)
-
-
-@pytest.mark.gpu
-@pytest.mark.cuda
-@pytest.mark.parametrize(
-    "rung", rungs(["kernels of our own", "kernels of our own, as a CUDA graph"]), ids=lambda r: r.name
-)
-def test_a_whole_epoch_has_the_losses_of_the_plain_loop(rung):
-    if reason := rung.missing(WHERE) or ("interpreted" if interpreted() else None):
-        pytest.skip(reason)
-    expected, found = (train_part(r.make(WHERE)).losses for r in (*rungs([PLAIN]), rung))
-    assert len(found) == 469
-    assert_same_losses(found, expected, rung.tolerance)

@@ -5,13 +5,12 @@ import threading
 import pytest
 import simulated_accelerator as sim
 import torch
+from agreement import losses_of, silent
 
 from mnist_gpu.data import DeviceBatches, MemoryBatches
-from mnist_gpu.device import pick_device
 from mnist_gpu.faster.ladder import sgd, waiting
 from mnist_gpu.faster.prefetch import Prefetched
 from mnist_gpu.measuring.prediction import kernels
-from mnist_gpu.measuring.timing import alternate, measure
 from mnist_gpu.model import make_model
 from mnist_gpu.training import evaluate, make_step, train
 
@@ -80,8 +79,7 @@ def test_losses_and_evaluation_are_the_cpus_and_another_card_is_left_alone(small
     for device in ("cpu", card):
         batches = DeviceBatches(*small, device=device)
         model, step, _ = training(batches, device, **options)
-        history = train(model, step, batches, epochs=2, log=lambda *line: None)
-        found.append(([epoch.losses for epoch in history], evaluate(model, batches)))
+        found.append((losses_of(model, step, batches, epochs=2), evaluate(model, batches)))
     assert found[0] == found[1]  # its operations are the CPU's, so not a bit may differ
     assert {p.grad.device for p in model.parameters()} == {torch.device(card)}
     assert sim.launches(card).total() > 100 and sim.synchronizations(card) == 4
@@ -114,7 +112,7 @@ def test_a_batch_and_its_step_launch_as_many_kernels_as_the_predictions_count(sm
 def test_training_waits_once_a_log_point_and_at_the_ends_of_an_epoch(small, epochs, log_every, points):
     model, step, batches = training(DeviceBatches(*small, device="sim"))
     sim.reset()
-    train(model, step, batches, epochs=epochs, log_every=log_every, log=lambda *line: None)
+    train(model, step, batches, epochs=epochs, log_every=log_every, log=silent)
     assert sim.waits() == {
         "blocking copy from the host": epochs,  # the order of the images, at the start of a pass
         "item": epochs * (points + 1),  # every log point's mean; at the end the whole epoch's, to see that it is finite
@@ -124,24 +122,3 @@ def test_training_waits_once_a_log_point_and_at_the_ends_of_an_epoch(small, epoc
     sim.reset()
     evaluate(model, batches)
     assert sim.waits() == {"blocking copy from the host": 1, "item": 2}  # the order; loss and right answers
-
-
-# Timing
-
-
-@pytest.mark.parametrize(("device", "pending"), [("sim", [0, 0, 0, 0]), ("cpu", [1, 2, 2, 3])])
-def test_alternate_reads_its_clock_with_nothing_pending_on_the_device_that_it_is_told(device, pending):
-    x, found = torch.ones(8, 8, device="sim"), []
-    sim.reset()
-    alternate(
-        {"product": lambda: x @ x}, rounds=2, device=device, clock=lambda: found.append(sim.pending()) or len(found)
-    )
-    assert found == pending  # of the wrong device: the warm-up at the first reading, then a product more every round
-
-
-@pytest.mark.parametrize("card", ["sim:0", "sim:1"])
-def test_measure_waits_for_the_card_that_is_picked(card):
-    x = torch.ones(8, 8, device=pick_device(card))
-    found = measure(lambda: x @ x, min_seconds=0.01)
-    assert found.median > 0 and sim.launches(card)["aten::mm"] > 1
-    assert sim.pending(card) == 0 and sim.synchronizations(card) >= 2 * len(found.times)

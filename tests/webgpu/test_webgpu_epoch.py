@@ -3,9 +3,9 @@
 import copy
 import itertools
 
-import numpy
 import pytest
 import torch
+from agreement import assert_same_losses, losses_of, silent
 from guarded import Guarded, any_adapter
 
 from mnist_gpu.data import DeviceBatches
@@ -18,10 +18,6 @@ from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step, train
 from mnist_gpu.webgpu import gpu as gpu_module
 from mnist_gpu.webgpu.gpu import WebGPUError, the_gpu
-
-
-def silent(*_):
-    pass
 
 
 def data(n: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,10 +47,7 @@ def test_thirty_steps_give_the_losses_and_weights_of_the_plain_loop(gpu, batch_s
     submissions = "step" if (batch_size + width) % 3 else "epoch"  # both with every size and every width
     (model, step, batches), there, _ = both(guarded, n, batch_size, width, submissions)
     epochs = 30 // len(batches)
-    expected = train(model, step, batches, epochs=epochs, log=silent)
-    found = train(*there, epochs=epochs, log=silent)
-    differences = numpy.abs(numpy.subtract([e.losses for e in found], [e.losses for e in expected])).ravel()
-    assert differences[:3].max() < 1e-5 and differences.max() < 0.02
+    assert_same_losses(losses_of(*there, epochs=epochs), losses_of(model, step, batches, epochs=epochs))
     for ours, theirs in zip(there.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-4)
     assert guarded.intact()
@@ -74,10 +67,8 @@ def test_its_rungs_are_proved_and_timed_beside_the_cpus_and_name_their_hardware(
 
 def test_part_of_an_epoch_trains_on_no_more(gpu):
     (model, step, batches), there, _ = both(gpu, 500, 100, 16)
-    expected = train(model, step, First(batches, 3), log=silent)[0].losses
-    assert train(there.model, there.step, First(there.batches, 3), log=silent)[0].losses == pytest.approx(
-        expected, abs=1e-5
-    )
+    expected = losses_of(model, step, First(batches, 3))
+    assert losses_of(there.model, there.step, First(there.batches, 3)) == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_training_goes_from_one_to_the_other_with_its_momentum(gpu):
