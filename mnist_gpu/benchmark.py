@@ -38,12 +38,11 @@ ONE_OF_SECTIONS = {"choices": SECTIONS, "action": "append", "type": str}
 CPU = torch.device("cpu")
 LIMIT = 15 * 60  # seconds that the benchmark may take, where the comparisons leave it the choice
 # What a section costs: seconds on any machine (to compile, to begin), and for each of its rounds so many epochs of the
-# textbook and of the plain loop. The epochs are the medians of its sides in data/reference/amd-epyc-2-cpus.json, and
-# the seconds what is left. To fit them again: on a quiet machine `python -m mnist_gpu benchmark`, and again with
-# --quick, say of every section what it took and what was expected. Those of a GPU are estimates.
+# textbook and of the plain loop. They fit a full run and one with --quick on two quiet cores of an AMD EPYC, where
+# every section says what it took and what was expected. Those of a GPU are estimates.
 COSTS = {
-    "ceilings": (6, 0.0, 20.0), "pipelines": (4, 0.5, 0.3), "account": (3, 0.45, 1.7),
-    "crossover": (8, 0.0, 2.0), "ladder": (45, 3.24, 17.0),
+    "ceilings": (6, 0.0, 9.0), "pipelines": (4, 0.25, 0.3), "account": (3, 0.3, 0.9),
+    "crossover": (6, 0.0, 1.4), "ladder": (35, 3.0, 16.0),
 }  # fmt: skip
 ON_GPU = COSTS | {"ladder": (90, 2.2, 25.0), "account": (3, 0.2, 3.0)}
 OF_LOOK = {"ceilings": 0.2, "pipelines": 0.5, "ladder": 0.12}  # so much of these epochs is in a round of --quick
