@@ -13,7 +13,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -225,7 +224,7 @@ def environment(device: torch.device | str) -> dict:
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda,
-        "torchvision": importlib.metadata.version("torchvision") if find_spec("torchvision") else None,
+        "torchvision": next((d.version for d in importlib.metadata.distributions(name="torchvision")), None),
         "python": platform.python_version(),
         "system": platform.system(),
     }

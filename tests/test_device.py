@@ -215,6 +215,11 @@ def test_the_environment_of_a_cpu_is_plain_values_under_their_names():
     assert found["threads"] == 1 and found["torch"] == torch.__version__
 
 
+def test_a_torchvision_that_does_not_say_its_version_or_none_stops_nothing(monkeypatch):
+    monkeypatch.setattr(device.importlib.metadata, "distributions", lambda **name: iter(()))
+    assert device.environment("cpu")["torchvision"] is None
+
+
 def test_the_environment_of_a_gpu_names_card_memory_driver_and_capability(monkeypatch, fake_nvidia_smi):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "NVIDIA H200")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=139 * 2**30))
