@@ -1,7 +1,7 @@
 """Makes notebooks/play/*.html from site/play/*.html: each page is one file that needs nothing else.
 
-A line `{{ path }}` of a template, a path from the repository's root, becomes the text of that file: the style and the script
-that the pages share, the same WGSL that the package runs, the same published figures that the chapters read.
+A line `{{ path }}` of a template, a path from the repository's root, becomes the text of that file: the style that the
+pages share, the same WGSL that the package runs, the same published figures that the chapters read.
 """
 
 import re

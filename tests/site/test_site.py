@@ -1,0 +1,153 @@
+"""The web edition as a reader meets it: built as `make site` builds it, and opened in a browser without a network."""
+
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import pytest
+
+pytest.importorskip("sphinx_book_theme", reason="the web edition's packages are not installed: make site")
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.long
+MINIMUM = {"text": 4.5, "marks": 3.0}  # contrast, WCAG 2.2, 1.4.3 and 1.4.11
+
+
+class Seen(HTMLParser):
+    """What a page links to and loads, its anchors, its images and headings."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.links, self.anchors, self.images, self.headings, self.language = [], set(), [], [], None
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        a = dict(attributes)
+        self.anchors.update(a[name] for name in ("id", "name") if a.get(name))
+        self.links += [a[name] for name in ("href", "src") if a.get(name)]
+        if tag == "img":
+            self.images.append(a)
+        if tag == "html":
+            self.language = a.get("lang")
+        if len(tag) == 2 and tag[0] == "h" and tag[1].isdigit():
+            self.headings.append(int(tag[1]))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-c", "site", ".", str(out)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert built.returncode == 0, built.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def pages(site) -> dict[str, Seen]:
+    """Every page that is made from a text of ours, by its path."""
+    found = sorted(path for path in site.rglob("*.html") if "_static" not in path.parts)
+    return {path.relative_to(site).as_posix(): Seen(path) for path in found}
+
+
+@pytest.fixture(scope="session")
+def texts(pages) -> list[str]:
+    """The pages with a text, without the index of words, the search, and those that move, which have their own tests."""
+    return [name for name in pages if name not in ("genindex.html", "search.html") and "/play/" not in name]
+
+
+def test_every_chapter_and_text_is_a_page_and_all_are_small(site, pages):
+    sources = [*ROOT.glob("notebooks/**/*.ipynb"), *ROOT.glob("notebooks/**/*.md"), ROOT / "README.md"]
+    sources = [path for path in sources if ".ipynb_checkpoints" not in path.parts]
+    wanted = {path.relative_to(ROOT).with_suffix(".html").as_posix() for path in sources}
+    assert wanted <= set(pages)
+    assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 40e6
+
+
+def test_every_link_leads_somewhere(site, pages):
+    broken = []
+    for name, page in pages.items():
+        for link in page.links:
+            address, anchor = urldefrag(link)
+            if ":" in address.split("/")[0]:
+                continue
+            target = ((site / name).parent / unquote(address)).resolve() if address else site / name
+            if not target.exists():
+                broken.append(f"{name}: {link}")
+            elif anchor and target.suffix == ".html":
+                other = pages.get(target.relative_to(site).as_posix())
+                if other and unquote(anchor) not in other.anchors and anchor != "":
+                    broken.append(f"{name}: {link}: no such anchor")
+    assert not broken, "\n".join(broken)
+
+
+def test_every_figure_has_its_sentence(pages):
+    for path in ROOT.glob("notebooks/**/[0-9]*.ipynb"):
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        outputs = [o for cell in cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", ())]
+        sentences = [o["metadata"]["image/png"]["alt"] for o in outputs]
+        shown = pages[path.relative_to(ROOT).with_suffix(".html").as_posix()].images
+        assert [image["alt"] for image in shown if "_images" in image["src"]] == sentences
+    without = [
+        (name, image) for name, page in pages.items() for image in page.images if not image.get("alt", "").strip()
+    ]
+    assert not without
+
+
+def test_headings_are_in_order_and_the_language_is_set(pages, texts):
+    for name in texts:
+        levels = pages[name].headings
+        assert levels.count(1) == 1, name
+        assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False)), (name, levels)
+        assert pages[name].language, name
+
+
+@pytest.mark.parametrize("width", [360, 800, 1400])
+def test_no_page_scrolls_sideways(site, serve, visit, texts, width):
+    base, page, wrong = serve(site), None, []
+    for name in texts:
+        page = visit(f"{base}/{name}", width) if page is None else page
+        page.goto(f"{base}/{name}", wait_until="load")
+        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            wrong.append(f"{name} scrolls sideways")
+        if width == 1400:
+            wide = "[...document.querySelectorAll('pre')].filter(e => e.scrollWidth > e.clientWidth + 1)"
+            wrong += [f"{name}: {text}" for text in page.evaluate(f"{wide}.map(e => e.textContent.slice(0, 80))")]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(site, serve, visit, axe, texts, scheme):
+    base, page, wrong = serve(site), None, []
+    for name in texts:
+        page = visit(f"{base}/{name}", scheme=scheme) if page is None else page
+        page.goto(f"{base}/{name}", wait_until="load")
+        wrong += [f"{name}: {found}" for found in axe(page)]
+    assert not wrong, "\n".join(wrong[:20])
+
+
+def test_the_search_finds_a_term_without_a_network(site, serve, visit):
+    page = visit(f"{serve(site)}/search.html?q=occupancy")
+    page.wait_for_selector("#search-results li a")
+    assert any(
+        "08_inside_the_gpu" in a for a in page.eval_on_selector_all("#search-results a", "e => e.map(a => a.href)")
+    )
+
+
+def test_a_solution_is_folded_and_opens_by_keyboard(site, serve, visit):
+    page = visit(f"{serve(site)}/notebooks/01_detect_the_gpu.html")
+    fold = page.locator("details.hide").first
+    assert fold.get_attribute("open") is None
+    fold.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert fold.get_attribute("open") is not None
+
+
+def test_a_printed_chapter_is_readable(site, serve, visit):
+    """On paper: no menus, and no line of code or of a table cut off at the edge of an A4 page."""
+    page = visit(f"{serve(site)}/notebooks/01_detect_the_gpu.html", width=700)  # A4 less its margins, in CSS pixels
+    page.emulate_media(media="print")
+    assert not page.locator(".bd-sidebar-primary").is_visible()
+    cut = "[...document.querySelectorAll('article pre, article table')].filter(e => e.scrollWidth > e.clientWidth + 1)"
+    assert page.evaluate(f"{cut}.map(e => e.textContent.slice(0, 80))") == []
