@@ -31,6 +31,10 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
+html_favicon = "_static/favicon.svg"
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
+templates_path = ["_templates"]
+html_sidebars = {"**": ["home.html", "search-button-field.html", "sbt-sidebar-nav.html"]}
 html_copy_source = True
 html_show_copyright = False
 html_theme_options = {
@@ -77,22 +81,14 @@ TREE = """
 {documents}
 ```
 """
-TREES = {  # document -> the parts of the table of contents that begin there
-    "README": {
-        "Chapters": [f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))],
-        "Beside them": [
-            "notebooks/glossary",
-            "notebooks/for_teachers/README",
-            "INSTALL",
-            "CONTRIBUTING",
-            "data/README",
-        ],
-    },
-    "notebooks/for_teachers/README": {
-        "Pages": ["before_the_day", "schedules", "drill", *(f"{chapter:02}" for chapter in range(1, 13))],
-    },
+TREES = {  # the parts of the table of contents
+    "Chapters": [f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))],
+    "Beside them": ["notebooks/glossary", "INSTALL", "CONTRIBUTING", "data/README"],
+    "For teachers": [
+        f"notebooks/for_teachers/{name}"
+        for name in ("README", "before_the_day", "schedules", "drill", *(f"{chapter:02}" for chapter in range(1, 13)))
+    ],
 }
-
 
 FOLDER = re.compile(r"\[([^\]]+)\]\((?!\w+:)([^)#]+)\)")
 
@@ -115,8 +111,9 @@ def as_a_page(app, name: str, source: list[str]) -> None:
         source[0] = json.dumps(notebook)
     else:
         source[0] = FOLDER.sub(lambda link: to_a_folder(name, link), source[0])
-    for caption, documents in TREES.get(name, {}).items():
-        source[0] += TREE.format(caption=caption, documents="\n".join(documents))
+    if name == root_doc:
+        for caption, documents in TREES.items():
+            source[0] += TREE.format(caption=caption, documents="\n".join(documents))
 
 
 def printed(line: str) -> str:
@@ -142,7 +139,10 @@ def finish(app, error) -> None:
     """Beside the pages: the pages that move, the data that they read, and the address of the folder itself."""
     if error is None and app.builder.format == "html":
         out = Path(app.outdir)
-        shutil.copytree(ROOT / "notebooks/play", out / "notebooks/play", dirs_exist_ok=True)
+        (out / "notebooks/play").mkdir(exist_ok=True)
+        for page in (ROOT / "notebooks/play").glob("*.html"):
+            text = re.sub(r'(href="[^":]+)\.(?:ipynb|md)\b', r"\1.html", page.read_text("utf-8"))
+            (out / "notebooks/play" / page.name).write_text(text, "utf-8")
         shutil.copytree(ROOT / "data/MNIST", out / "data/MNIST", dirs_exist_ok=True)
         shutil.copyfile(out / f"{root_doc}.html", out / "index.html")
 

@@ -87,7 +87,7 @@ def axe():
     sync = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
 
     def find(page) -> list[str]:
-        violations = sync.Axe().run(page).response["violations"]
+        violations = sync.Axe().run(page, options={"preload": False}).response["violations"]
         return [f"{v['id']}: {v['help']}: {node['html'][:200]}" for v in violations for node in v["nodes"]]
 
     return find
