@@ -36,16 +36,13 @@ SECTIONS = {  # in the order in which they run
 }
 ONE_OF_SECTIONS = {"choices": SECTIONS, "action": "append", "type": str}
 CPU = torch.device("cpu")
-LIMIT = 15 * 60  # seconds that the benchmark may take, where the comparisons leave it the choice
-# What a section costs: seconds on any machine (to compile, to begin), and for each of its rounds so many epochs of the
-# textbook and of the plain loop. They fit a full run and one with --quick on two quiet cores of an AMD EPYC, where
-# every section says what it took and what was expected. Those of a GPU are estimates.
+# What a section costs: seconds on any machine (to compile, to begin), and so many epochs of the textbook and of the
+# plain loop. They fit a run on two quiet cores of an AMD EPYC, where every section says what it took and what was
+# expected. For a GPU they are an estimate.
 COSTS = {
-    "ceilings": (6, 0.0, 9.0), "pipelines": (4, 0.25, 0.3), "account": (3, 0.3, 0.9),
-    "crossover": (6, 0.0, 1.4), "ladder": (35, 3.0, 16.0),
+    "ceilings": (6, 0, 9), "pipelines": (4, 2.8, 3.3), "account": (3, 3.3, 9.9), "crossover": (6, 0, 15.4),
+    "ladder": (35, 33, 176),
 }  # fmt: skip
-ON_GPU = COSTS | {"ladder": (90, 2.2, 25.0), "account": (3, 0.2, 3.0)}
-OF_LOOK = {"ceilings": 0.2, "pipelines": 0.5, "ladder": 0.12}  # so much of these epochs is in a round of --quick
 
 
 def epoch_seconds(device: torch.device) -> list[float]:
@@ -55,38 +52,26 @@ def epoch_seconds(device: torch.device) -> list[float]:
         return [seconds_of(partial(train_part, it, n), device) * len(it.batches) / n for it, n in parts]
 
 
-def plan(device: torch.device, quick: bool, only: Iterable[str] | None, on: str | None) -> list[tuple]:
-    """What to run on the CPU and on `device`: (section, device, settings, seconds), these by the time of some steps.
-
-    Where ten rounds take longer than LIMIT there are fewer, but never fewer than a look has: what its comparisons need.
-    """
+def plan(device: torch.device, only: Iterable[str] | None, on: str | None) -> list[tuple]:
+    """What to run on the CPU and on `device`: (section, device, seconds), these by the time of some steps."""
     devices = {"cpu": [CPU], "gpu": [device]}.get(on) or dict.fromkeys([CPU, device])
     names = [(n, here) for here, n in product(devices, only or SECTIONS) if here == device or not SECTIONS[n].once]
-    epochs = cache(epoch_seconds)
-    for most in range(10, 0, -1):
-        found = []
-        for name, here in names:
-            section, (fixed, *each) = SECTIONS[name], (COSTS if here == CPU else ON_GPU)[name]
-            settings = section.quick if quick else section.full
-            if rounds := settings.get("rounds", 0):
-                rounds = max(section.quick["rounds"], min(rounds, most))
-                settings = settings | {"rounds": rounds, "progress": partial(tqdm, leave=False, disable=None)}
-            parts = zip(each, epochs(CPU if section.once else here), strict=True)
-            a_round = sum(map(math.prod, parts)) * (OF_LOOK.get(name, 1) if quick else 1)
-            found.append((name, here, settings, fixed + (rounds + 1) * a_round))  # one more to warm up
-        if sum(seconds for *_, seconds in found) <= LIMIT:
-            break
+    epochs, found = cache(epoch_seconds), []
+    for name, here in names:
+        fixed, *each = COSTS[name]
+        parts = zip(each, epochs(CPU if SECTIONS[name].once else here), strict=True)
+        found.append((name, here, fixed + sum(map(math.prod, parts))))
     return found
 
 
 def measure(planned: Iterable[tuple], found: Results, keep: Callable[[], object]) -> None:
     """Adds to `found` what the sections measure and skip, and keeps it after each. An error ends a section alone."""
-    for name, device, settings, expected in planned:
+    for name, device, expected in planned:
         start = time.perf_counter()
         print(f"{name} on {found.hardware(device.type)} ({device.type}) ...")
         try:
             with watching():
-                for one in SECTIONS[name].measure(device, **settings):
+                for one in SECTIONS[name].measure(device, progress=partial(tqdm, leave=False, disable=None)):
                     (found.skipped if isinstance(one, Skipped) else found.measurements).append(one)
                 synchronize(device)
             print(f"{name} on {device.type}: {time.perf_counter() - start:.0f} s, expected {expected:.0f} s")
@@ -100,33 +85,29 @@ def measure(planned: Iterable[tuple], found: Results, keep: Callable[[], object]
 
 @using_threads(1)
 def run(
-    quick: Annotated[bool, "shorter runs: a look, not a record"] = False,
     only: Annotated[list | None, "one section; may be given again", ONE_OF_SECTIONS] = None,
     on: Annotated[str | None, "on one of the two alone", {"choices": ["cpu", "gpu"]}] = None,
-    record: Annotated[Path | None, "write the raw times there"] = None,
-    append: Annotated[bool, "add them to what is recorded there"] = False,
+    record: Annotated[Path | None, "add the raw times to what is recorded there"] = None,
 ) -> int:
-    """Measures this machine and prints the summary; with `record` writes every raw time there after every section.
+    """Measures this machine and prints the summary; with `record` adds every raw time to it after every section.
 
     Returns 1 if a section broke off, else 0. Raises ValueError, before measuring, if something cannot be.
     """
     device, begun = pick_device(), time.perf_counter()
-    found = Results(environment(device), [], datetime.date.today().isoformat(), quick)
+    found = Results(environment(device), [], datetime.date.today().isoformat())
     if on == "gpu" and device == CPU:
         raise ValueError("there is no GPU here to measure on: leave --on gpu out")
     writable(record)
     before = results.read(record) if record and record.exists() else None
-    if before and not append:
-        raise ValueError(f"{record} is there already: --append adds to it, and another name begins a new one")
     whole = (lambda: results.merged(before, found)) if before else lambda: found
     whole()  # which also raises where it is another machine's
     print(describe(device))
     if record and (load := found.environment["load_average"] or 0.0) > results.QUIET:
         print(f"This machine is busy (load {load:.1f}), and every figure will say so: better wait until it is idle.")
     with watching():
-        todo = plan(device, quick, only, on)
+        todo = plan(device, only, on)
     about = f"about {long(sum(seconds for *_, seconds in todo))}"
-    print(f"This takes {about}. A look (--quick) or one section (--only) takes less.")
+    print(f"This takes {about}. One section (--only) takes less.")
     # torch.compile finds nothing of an earlier run, which would make its first use look cheap. What it sets goes, too.
     with tempfile.TemporaryDirectory() as empty, mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=empty):
         try:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mnist_gpu import benchmark
-from mnist_gpu.benchmark import CPU, LIMIT, SECTIONS, epoch_seconds, plan, summary
+from mnist_gpu.benchmark import CPU, SECTIONS, epoch_seconds, plan, summary
 from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK
 from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped, Timed, read, write
 
@@ -50,7 +50,7 @@ def fake_sections(monkeypatch):
 
 
 def total(**chosen):
-    return sum(seconds for *_, seconds in plan(CPU, **{"quick": False, "only": None, "on": None} | chosen))
+    return sum(seconds for *_, seconds in plan(CPU, **{"only": None, "on": None} | chosen))
 
 
 def test_an_epoch_is_timed_from_some_steps_of_it():
@@ -62,26 +62,12 @@ def test_a_machine_that_is_twice_as_slow_is_told_twice_the_time_but_for_what_is_
     fixed = {name: seconds for name, (seconds, *_) in benchmark.COSTS.items()}
     assert fixed.keys() == SECTIONS.keys()
     here = {name: total(only=[name]) for name in SECTIONS}
-    assert 60 < total(quick=True) < total() / 2
     monkeypatch.setattr(benchmark, "epoch_seconds", lambda device: [12.0, 1.0])
     for name, seconds in fixed.items():
         assert total(only=[name]) - seconds == pytest.approx(2 * (here[name] - seconds))
     for one in ([12.0, 0.5], [6.0, 1.0]):  # either of the two alone counts, too
         monkeypatch.setattr(benchmark, "epoch_seconds", lambda device, one=one: one)
         assert total() > sum(here.values())
-
-
-def test_rounds_go_down_to_what_the_statistics_need_and_not_below(monkeypatch):
-    def planned(limit):
-        monkeypatch.setattr(benchmark, "LIMIT", limit)
-        found = [(name, settings.get("rounds"), seconds) for name, _, settings, seconds in plan(CPU, False, None, None)]
-        return sum(seconds for *_, seconds in found), {name: rounds for name, rounds, _ in found if rounds}
-
-    (most, ten), (least, fewest) = planned(LIMIT * 100), planned(0)
-    assert set(ten.values()) == {10} and fewest == {name: SECTIONS[name].quick["rounds"] for name in ten}
-    assert fewest["ladder"] == fewest["pipelines"] == 10 and min(fewest.values()) == 4
-    seconds, rounds = planned(between := (most + least) / 2)
-    assert seconds <= between and 4 < min(rounds.values()) < 10 and all(rounds[n] >= fewest[n] for n in ten)
 
 
 def test_it_says_how_long_it_takes_before_the_first_section_and_at_the_end(fake_sections, capsys):
@@ -93,7 +79,7 @@ def test_it_says_how_long_it_takes_before_the_first_section_and_at_the_end(fake_
 
 def test_it_runs_the_sections_asked_for_on_every_device_but_crossover_once():
     def chosen(device, only, on=None):
-        return [(name, here.type) for name, here, *_ in plan(device, False, only, on)]
+        return [(name, here.type) for name, here, *_ in plan(device, only, on)]
 
     assert [name for name, _ in chosen(CPU, None)] == list(SECTIONS)
     assert chosen(CUDA, ["crossover", "ceilings"]) == [("ceilings", "cpu"), ("crossover", "cuda"), ("ceilings", "cuda")]
@@ -112,17 +98,16 @@ def test_an_error_ends_its_section_and_the_others_go_on(fake_sections, monkeypat
     assert capsys.readouterr().out.count("a worker died") == 2  # at once, and in the summary
 
 
-def test_a_record_is_added_to_only_if_that_is_asked_for_and_on_the_same_machine(fake_sections, record):
+def test_a_record_is_added_to_on_the_same_machine_alone(fake_sections, record):
     for section in ("ceilings", "ladder", "ladder"):
-        assert benchmark.run(only=[section], record=record, append=True) == 0
-    found, before = read(record), record.read_bytes()
+        assert benchmark.run(only=[section], record=record) == 0
+    found = read(record)
     assert [m.section for m in found.measurements] == ["ceilings"] * 2 + ["ladder"] * 2
-    with pytest.raises(ValueError, match=rf"{record.name} is there already.*--append"):
+    write(record, replace(found, environment=found.environment | {"torch": "1.0"}))
+    before = record.read_bytes()
+    with pytest.raises(ValueError, match="torch"):
         benchmark.run(only=["ladder"], record=record)
     assert record.read_bytes() == before
-    write(record, replace(found, environment=found.environment | {"torch": "1.0"}))
-    with pytest.raises(ValueError, match="torch"):
-        benchmark.run(only=["ladder"], record=record, append=True)
 
 
 class Gone(BaseException):
@@ -139,7 +124,7 @@ def test_a_record_that_is_cut_short_anywhere_and_continued_has_all_that_was_meas
             section = fake(name, fail=end if i == fail_at else None)
             measured_by(monkeypatch, name, lambda device, section=section, **_: section(device, most))
         with contextlib.suppress(Gone):
-            benchmark.run(only=list(names), record=record, append=True)
+            benchmark.run(only=list(names), record=record)
         return {(m.section, m.name): len(m.seconds) for m in read(record).measurements}
 
     whole = {(name, which): 10 for name in names for which in ("first", "second")}

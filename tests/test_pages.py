@@ -31,7 +31,7 @@ def environment(page: str) -> dict[str, str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_prints_to_a_file_under_every_page(tmp_path, page):
     """The minutes of `gpu` are too few to begin."""
-    train, benchmark = "train --epochs 1 --device cpu", "benchmark --quick --only ceilings --on cpu"
+    train, benchmark = "train --epochs 1 --device cpu", "benchmark --only ceilings --on cpu"
     commands = ["doctor --device cpu", train, "predict T4", "exercises", "figure a.png"]
     commands += [benchmark, "gpu out --minutes 0.5"] if page == "ascii" else []
     with (tmp_path / "printed").open("wb") as file:

@@ -14,8 +14,7 @@ from mnist_gpu.device import pick_device
 from mnist_gpu.measuring.drawing import OWN, PUBLISHED, Drawn, Series, bars
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Wrong, checker, in_time, same
 from mnist_gpu.measuring.operations import Operations
-from mnist_gpu.measuring.results import Timed
-from mnist_gpu.measuring.section import ROUNDS, Section, comparisons
+from mnist_gpu.measuring.results import Section, Timed, comparisons
 from mnist_gpu.measuring.timing import alternate, compare_all, in_turn
 from mnist_gpu.measuring.workloads import repeat, seconds_of
 
@@ -39,7 +38,7 @@ def measure_pipelines(device, sides=None, *, batches=100, rounds=10, step: Calla
 
 
 SUMMARY = partial(comparisons, section="pipelines", pairs=lambda names: [("dataloader", name) for name in names])
-SECTION = Section(measure_pipelines, full=ROUNDS | {"batches": 100}, quick=ROUNDS | {"batches": 50}, summary=SUMMARY)
+SECTION = Section(measure_pipelines, SUMMARY)
 
 
 def factors(seconds: Mapping, published: Mapping | None = None, source: str = "") -> Drawn:

@@ -19,8 +19,7 @@ from mnist_gpu.measuring import busy, prediction
 from mnist_gpu.measuring.drawing import Drawn, columns, grid, span
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker, compared, in_time
 from mnist_gpu.measuring.operations import step_bytes, step_flops
-from mnist_gpu.measuring.results import Timed, side_name
-from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section
+from mnist_gpu.measuring.results import Section, Timed, side_name
 from mnist_gpu.measuring.timing import alternate, measure
 from mnist_gpu.measuring.workloads import repeat, seconds_of, thread_counts, training_step, webgpu_call
 from mnist_gpu.model import make_model
@@ -91,7 +90,7 @@ def measure_crossover(
             array.release()
 
 
-SECTION = Section(measure_crossover, full=ROUNDS, quick=QUICK_ROUNDS, once=True)  # all devices in one run, in turn
+SECTION = Section(measure_crossover, once=True)  # all devices in one run, in turn
 
 
 def ratio_map(ratios: Sequence, steps: Sequence[Timed], title: str, model: Sequence[float] = ()) -> Drawn:

@@ -13,8 +13,7 @@ from mnist_gpu.faster.ladder import plain, textbook
 from mnist_gpu.measuring import drawing
 from mnist_gpu.measuring.drawing import CAUSES, OWN, Drawn, Series, lines, number, stacked
 from mnist_gpu.measuring.exercises import PREDICT, WRITE, Exercise, checker, compared
-from mnist_gpu.measuring.results import Timed
-from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section
+from mnist_gpu.measuring.results import Section, Timed
 from mnist_gpu.measuring.timing import in_turn
 from mnist_gpu.measuring.workloads import First, repeat, train_part, training_step
 
@@ -57,7 +56,7 @@ def between(batches: Iterable, call: Callable[[], object] = lambda: None) -> Non
         call()
 
 
-SECTION = Section(measure_account, full=ROUNDS, quick=QUICK_ROUNDS)
+SECTION = Section(measure_account)
 
 
 def verdict(name: str, parts: Mapping[str, float], whole: float) -> str:
