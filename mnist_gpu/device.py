@@ -23,8 +23,7 @@ from mnist_gpu.checks import at_least_one
 # busy process, since OpenMP's threads spin while they wait for each other. So the default suits a shared server.
 DEFAULT_THREADS = 1
 
-# Where to look for a driver's programs that are not on PATH: NVIDIA's in WSL (after a login by ssh), and AMD's.
-BESIDES_PATH = ("/usr/lib/wsl/lib", "/opt/rocm/bin")
+WSL = "/usr/lib/wsl/lib"  # where NVIDIA's programs are in WSL, which after a login by ssh is not on PATH
 PROGRAM_SECONDS = 60  # nvidia-smi may take 10 to wake the driver of eight cards, and a new process to import PyTorch
 FIRST_KERNEL = """import sys, torch
 try: torch.ones(64, 64, device=sys.argv[1]).matmul(torch.ones(64, 64, device=sys.argv[1])).sum().item()
@@ -45,7 +44,7 @@ def available_devices() -> list[str]:
 
 def ask(program: str, *arguments: str) -> tuple[str, str]:
     """What a program prints, and what is wrong if it fails or takes too long. Both are "" where it is not installed."""
-    found = shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *BESIDES_PATH]))
+    found = shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", os.defpath), WSL]))
     if found is None:
         return "", ""
     options = {"encoding": "utf-8", "errors": "replace", "stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}

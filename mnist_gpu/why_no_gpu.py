@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from mnist_gpu.device import ask, nvidia_smi
+from mnist_gpu.device import nvidia_smi
 
 Reason = tuple[str, str]
 
@@ -106,16 +106,13 @@ def install(driver: str, card: tuple[int, ...]) -> str:
 
 
 def amd() -> Reason | None:
-    told, failed = zip(ask("amd-smi", "static", "--asic"), ask("rocm-smi", "--showproductname"), strict=True)
     if torch.version.hip:
         groups = "Your user has to be allowed to use /dev/kfd and /dev/dri/render* (the groups render and video)."
         text = f"This PyTorch is built for AMD GPUs (ROCm {torch.version.hip}), but finds none that it can use."
-        return " ".join([text, *filter(None, failed)]), f"ROCm has to serve the card: {ROCM_CARDS}. {groups}"
-    cards = re.findall(r"(?:card series|market_name):\s*(.+)", "\n".join(told), re.IGNORECASE)
-    cards += [AMDS_DEVICE] if AMDS_DEVICE.exists() else []
+        return text, f"ROCm has to serve the card: {ROCM_CARDS}. {groups}"
     rocm = f"Install PyTorch's ROCm build of torch and torchvision: {PYTORCH}. It runs on these cards: {ROCM_CARDS}."
-    not_for_it = f"but this PyTorch ({torch.__version__}) is not built for it."
-    return (f"An AMD GPU is here ({cards[0]}), {not_for_it}", rocm) if cards else None
+    text = f"An AMD GPU is here ({AMDS_DEVICE}), but this PyTorch ({torch.__version__}) is not built for it."
+    return (text, rocm) if AMDS_DEVICE.exists() else None
 
 
 def apple_or_intel() -> Reason | None:

@@ -176,7 +176,7 @@ def fake_nvidia_smi(tmp_path, monkeypatch):
     if os.name == "nt":
         pytest.skip("the program is written for a POSIX shell")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(device, "BESIDES_PATH", [f"{tmp_path}{path}" for path in device.BESIDES_PATH])
+    monkeypatch.setattr(device, "WSL", f"{tmp_path}{device.WSL}")
 
     def fake(script, folder="."):
         write(tmp_path / folder, **{"nvidia-smi": script})
