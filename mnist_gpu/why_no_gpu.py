@@ -53,7 +53,7 @@ def nvidia() -> Reason | None:
         nothing = re.match("$|Found no NVIDIA driver|No CUDA GPUs are available", error)
         return None if nothing else (f"PyTorch cannot start CUDA: {error}", remedy(error))
     driver, cuda, hidden = cards[0]["driver_version"], torch.version.cuda, os.environ.get("CUDA_VISIBLE_DEVICES")
-    card = tuple(map(int, re.findall(r"\d+", cards[0].get("compute_cap", ""))))
+    card = tuple(map(int, re.findall(r"\d+", cards[0]["compute_cap"])))
     here = f"{len(cards)} NVIDIA GPU(s) are here ({cards[0]['name']}, driver {driver})"
     if cuda is None:
         built = "other GPUs" if torch.version.hip or torch.version.xpu else "the CPU only"
@@ -91,7 +91,7 @@ def number(driver: str) -> int:
 
 
 def install(driver: str, card: tuple[int, ...]) -> str:
-    """How to install the build for an NVIDIA card of this compute capability, () if its driver is too old to tell.
+    """How to install the build for an NVIDIA card of this compute capability.
 
     Builds for CUDA 13 have no code below 7.5, those for CUDA 12.6 none from 10.0 on, and these end with torch 2.14
     (PyTorch's RELEASE.md). pip would keep a build of the same version, so that one has to go first.

@@ -109,7 +109,6 @@ def test_a_gpu_that_works_is_named_with_what_is_known_of_it(machine, state, text
         # A driver that is too old
         (CARD, "535.183.01", "13.0", ["CUDA 13.0", "580 or newer"], ["/cu126", "to 580"]),
         (BLACKWELL, "570.86.10", "13.2", ["CUDA 13.2", "580 or newer"], ["to 580", "/cu130"]),
-        ({"name": "GTX 780"}, "470.182.03", "12.6", ["CUDA 12.6", "525 or newer"], ["to 525", "/cu126"]),
         # A driver that fails for another reason
         (CARD, "580.95.05", "13.0", ["CUDA unknown error"], ["Restart"]),
     ],
