@@ -143,7 +143,8 @@ class Training:
         theirs, ours = content.get("configuration", {}), self.settings
         if other := [f"{k} is {theirs.get(k)}, not {ours[k]}" for k in SAME if theirs.get(k) != ours[k]]:
             raise checkpoint.CheckpointError(f"{path} is of another training: its {', its '.join(other)}")
-        checkpoint.restore(content, self.model, self.optimizer, path)
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
         self.batches.order.generator.set_state(content["random"]["order"].cpu())
         torch.set_rng_state(content["random"]["torch"].cpu())
         self.history.extend(Epoch(**e) for e in content["history"])

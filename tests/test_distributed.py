@@ -162,7 +162,8 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, capsys):
         return capsys.readouterr().err
 
     assert main(quick) == 0
-    assert "lr is 0.01, not 0.02" in refused("--resume", path, "--lr", "0.02")
+    said = refused("--resume", path, "--lr", "0.02", "--hidden", "8")
+    assert "lr is 0.01, not 0.02" in said and "hidden is 4, not 8" in said
     assert "none.pt" in refused("--resume", tmp_path / "none.pt")
     path.write_bytes(path.read_bytes()[:500])
     assert "cannot be read as a checkpoint" in refused("--resume", path)
