@@ -60,9 +60,6 @@ def test_what_another_program_says_is_read_as_it_was_said(tmp_path, monkeypatch,
     assert (tmp_path / "a.log").read_text(encoding="utf-8") == f"{SIGNS}\n"
 
 
-def test_a_command_that_fails_shows_its_status_and_the_end_of_what_it_said():
-    code = "import sys; [print(f'line {i}', file=sys.stderr) for i in range(100)]; sys.exit(3)"
-    with pytest.raises(RuntimeError) as caught:
-        run_command([sys.executable, "-c", code])
-    said = str(caught.value)
-    assert "status 3" in said and said.endswith("line 98\nline 99") and "line 50" not in said
+def test_a_command_that_fails_shows_its_status_and_what_it_said():
+    with pytest.raises(RuntimeError, match=r"(?s)status 3.*because"):
+        run_command([sys.executable, "-c", "import sys; print('because', file=sys.stderr); sys.exit(3)"])
