@@ -16,7 +16,6 @@ COMMANDS = (
     ("benchmark", "benchmark", "run", "measure this machine"),
     ("predict", "chapters.chapter_05", "run_predict", "what a GPU that is not here would take, by published figures"),
     ("figure", "chapters.chapter_07", "draw_ladder", "draw the speed ladder of all recorded machines"),
-    ("exercises", "benchmark", "exercises", "list the chapters' exercises"),
     ("gpu", "gpu", "run", "all that only a GPU can show, in ten minutes: checks, tests, record, chapters"),
 )
 
