@@ -9,7 +9,6 @@ import torch
 from test_answers import CELLS
 
 from mnist_gpu.chapters import chapter_08 as lab
-from mnist_gpu.chapters.chapter_08.exercises import tile_of
 
 
 def defined(cell: str, name: str, **names):
@@ -55,6 +54,7 @@ def test_a_warp_whose_lanes_disagree_does_both_sides():
 
 
 def test_whole_tiles_are_fetched_and_the_fewest_bytes_win():
+    tile_of = lab.tile_of
     assert tile_of(65, 65, 65, [64, 33], 10**6, 1) == 33  # 8 rounds of 33 x 33 are less than 8 of 64 x 64
     assert tile_of(64, 64, 64, [64, 33, 32], 10**6, 2) == 32 and tile_of(64, 64, 64, [64, 32], 8 * 64**2 - 1, 1) == 32
     assert tile_of(64, 64, 64, [8], 511, 1) is None and tile_of(64, 64, 64, [8], 512, 65) is None
