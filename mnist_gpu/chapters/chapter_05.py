@@ -197,30 +197,6 @@ def times_of(answer: Callable, ratio: float, rounds: int) -> str:
     return later if abs(off) > 3 * Machine.DRIFT else ""  # which leaves room for a call to warm up before each
 
 
-MISTAKES = {  # that one side of a report may make
-    "not waited for": lambda s: min(s["seconds"]) < s["operations"] / s["rate"],
-    "cold start": lambda s: s["seconds"][0] > 10 * statistics.median(s["seconds"][1:] or s["seconds"]),
-    "idle cores": lambda s: s["threads"] < s["cores"],
-    "too few times": lambda s: len(s["seconds"]) < 6,
-}
-
-
-def mistakes(report: dict) -> list[str]:
-    a, b = report.values()
-    found = [name for name, made in MISTAKES.items() if made(a) or made(b)]
-    return sorted(found + ["different work"] * (a["operations"] != b["operations"]))
-
-
-def one_side(operations: int) -> dict:
-    """Each mistake in some, and near misses: a time just possible, or only long; six times; some of the cores."""
-    cores, count, slow, last = (random.choice(c) for c in ((1, 4, 9), (1, 2, 5, 6, 20), (1, 4, 30), (1, 1, 0.01, 40)))
-    seconds = [random.choice((2.0, 2.4, 2.9)) for _ in range(count)]
-    seconds[0] *= slow
-    seconds[-1] *= last
-    threads, rate = random.choice((cores, cores, max(1, cores // 2))), random.choice((4.0, 9.0))
-    return {"operations": operations, "rate": rate, "threads": threads, "cores": cores, "seconds": seconds}
-
-
 EXERCISES = (
     Exercise("05.1", WRITE, "May a claim be made?", compared(
         agreed, ten_rounds,
@@ -238,13 +214,6 @@ EXERCISES = (
         lambda: [(1.0, 10), (1.0, 1), *((random.uniform(0.5, 2), random.randrange(6, 20)) for _ in range(4))],
         given=lambda ratio, rounds: f"{rounds} rounds, a takes {ratio:.2f} times as long as b (what is wrong)",
         run=partial(in_time, times_of),
-    )),
-    Exercise("05.3", WRITE, "Which mistakes does a report make?", compared(
-        mistakes,
-        lambda: [({"old": one_side(8), "new": one_side(random.choice((8, 8, 6)))},) for _ in range(40)],
-        given=lambda report: f"The report {report}",
-        why=lambda report, found: f"Read the rule again of: {', '.join(sorted({*found} ^ {*mistakes(report)}))}.",
-        run=lambda answer, report: sorted({*in_time(answer, report)}),
     )),
 )  # fmt: skip
 check = checker(EXERCISES)
