@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 from tqdm import tqdm
 
-from mnist_gpu.chapters import chapter_01, chapter_03, chapter_05, chapter_06, chapter_07
+from mnist_gpu.chapters import chapter_01, chapter_05, chapter_07
 from mnist_gpu.checks import writable
 from mnist_gpu.device import describe, environment, pick_device, synchronize, using_threads
 from mnist_gpu.faster.ladder import plain, textbook
@@ -29,8 +29,6 @@ ROOMS = [import_module(f"mnist_gpu.chapters.chapter_{n:02}") for n in range(1, 1
 EXERCISES = [exercise for room in ROOMS for exercise in room.EXERCISES]
 SECTIONS = {  # in the order in which they run
     "ceilings": chapter_01.SECTION,
-    "pipelines": chapter_03.SECTION,
-    "account": chapter_06.SECTION,
     "crossover": chapter_05.SECTION,
     "ladder": chapter_07.LADDER,
 }
@@ -39,10 +37,7 @@ CPU = torch.device("cpu")
 # What a section costs: seconds on any machine (to compile, to begin), and so many epochs of the textbook and of the
 # plain loop. They fit a run on two quiet cores of an AMD EPYC, where every section says what it took and what was
 # expected. For a GPU they are an estimate.
-COSTS = {
-    "ceilings": (6, 0, 9), "pipelines": (4, 2.8, 3.3), "account": (3, 3.3, 9.9), "crossover": (6, 0, 15.4),
-    "ladder": (35, 33, 176),
-}  # fmt: skip
+COSTS = {"ceilings": (6, 0, 9), "crossover": (6, 0, 15.4), "ladder": (35, 33, 176)}
 
 
 def epoch_seconds(device: torch.device) -> list[float]:
