@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from unittest.mock import patch
 
@@ -34,16 +34,6 @@ def launches(rung: Timed) -> float:
         few = CompiledEpoch(model, few, products=products_of(rung))
         step = few.step
     return measure(lambda: [step(*batch) for batch in few]).median / len(few)
-
-
-def possible(accounts: Mapping[str, Mapping[str, float]]) -> bool:
-    """Whether no part is below zero; if one is, says whose, and what to do."""
-    wrong = [name for name, parts in accounts.items() if min(parts.values()) < 0]
-    if wrong:
-        print(
-            f"The parts of {' and '.join(wrong)} take longer than the whole: they were disturbed. Run the cell again."
-        )
-    return not wrong
 
 
 def libraries(by: str = "s per epoch") -> None:

@@ -28,12 +28,6 @@ def test_launches_are_of_steps_with_one_image_and_one_hidden_unit(monkeypatch, s
     assert lab.products_of(timed("written out, oneDNN")) == "oneDNN, weights [H, 784]"
 
 
-def test_an_account_with_a_part_below_zero_is_impossible_and_says_whose(capsys):
-    right, wrong = {"launches": 1.0, "bytes": 0.0}, {"launches": 3.0, "bytes": -1.0}
-    assert lab.possible({"a rung": right}) and not capsys.readouterr().out
-    assert not lab.possible({"a rung": right, "another": wrong}) and "of another take" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(("by", "names"), [("s per epoch", "JAX plain fastai"), ("lines", "fastai JAX plain")])
 def test_a_table_of_other_libraries_is_in_the_order_of_a_column(monkeypatch, capsys, by, names):
     peers = [("plain loop", 1.0, None, 30), ("JAX", 0.5, 4.5, 20), ("fastai", 2.0, None, 10)]
