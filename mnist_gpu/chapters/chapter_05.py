@@ -6,21 +6,19 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from types import SimpleNamespace
-from typing import Annotated
 
 import torch
 
-from mnist_gpu.checks import at_least_one
 from mnist_gpu.data import DeviceBatches
-from mnist_gpu.device import cpu_name, device_name, synchronize, usable_cpus, using_threads
+from mnist_gpu.device import device_name, synchronize
 from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
-from mnist_gpu.measuring import busy, prediction
-from mnist_gpu.measuring.drawing import Drawn, columns, grid, span
+from mnist_gpu.measuring import busy
+from mnist_gpu.measuring.drawing import Drawn, grid, span
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker, compared, in_time
 from mnist_gpu.measuring.operations import step_bytes, step_flops
 from mnist_gpu.measuring.results import Section, Timed, side_name
-from mnist_gpu.measuring.timing import alternate, measure
+from mnist_gpu.measuring.timing import alternate
 from mnist_gpu.measuring.workloads import repeat, seconds_of, thread_counts, training_step, webgpu_call
 from mnist_gpu.model import make_model
 from mnist_gpu.webgpu.gpu import Call, source, the_gpu, webgpu_missing
@@ -114,30 +112,6 @@ def ratio_map(ratios: Sequence, steps: Sequence[Timed], title: str, model: Seque
     return Drawn(axes, f"{title}: {counts}.\n{largest.replace(chr(10), ', ')}")
 
 
-@using_threads()
-def run_predict(
-    card: Annotated[str | None, "one card, such as T4; without it, all", {"nargs": "?"}] = None,
-    batch_size: Annotated[int, "images per step"] = 128,
-    hidden: Annotated[int, "width of the hidden layer"] = 128,
-) -> None:
-    """Prints a table of a training step on GPUs that are not here, beside this computer's CPU, which is measured."""
-    at_least_one(batch_size=batch_size, hidden=hidden)
-    cards, rows = [prediction.predicted_card(name) for name in ([card] if card else prediction.predictable())], []
-    step = batch_size, hidden
-    launch = measure(training_step(CPU, 1, 1)).median
-    each = [(using_threads(t)(measure)(training_step(CPU, *step)).median, t) for t in thread_counts(CPU)]
-    here, threads = min(each)
-    for there in cards:
-        times = prediction.predict_step(there, launch, *step), prediction.predict_graph(there, *step)
-        rows.append((there.name, *(text for t in times for text in (span(t, 1e-6), f"{span(t.gain_over(here))}x"))))
-    print(f"Measured here, {cpu_name()}: a step of {batch_size} images at width {hidden} takes {1e6 * here:,.0f} μs,")
-    print(f"with {threads} of {usable_cpus()} usable CPUs; to launch its operations takes {1e6 * launch:,.0f} μs.")
-    print("Likely on GPUs, by figures that others have published; nothing of it was measured:")
-    print(columns(["card", "one by one, μs", "over this CPU", "as a CUDA graph, μs", "over this CPU"], rows))
-    if card:
-        print("From these figures of others:", prediction.sources(prediction.figures_for(card)), sep="\n")
-
-
 def agreed(a: list[float], b: list[float], left_out: int = 1) -> str:
     """What an interval claims that leaves out so many of the ratios at each end: one, of ten."""
     ratios = sorted(x / y for x, y in zip(a, b, strict=True))[left_out : len(a) - left_out]
@@ -197,30 +171,6 @@ def times_of(answer: Callable, ratio: float, rounds: int) -> str:
     return later if abs(off) > 3 * Machine.DRIFT else ""  # which leaves room for a call to warm up before each
 
 
-MISTAKES = {  # that one side of a report may make
-    "not waited for": lambda s: min(s["seconds"]) < s["operations"] / s["rate"],
-    "cold start": lambda s: s["seconds"][0] > 10 * statistics.median(s["seconds"][1:] or s["seconds"]),
-    "idle cores": lambda s: s["threads"] < s["cores"],
-    "too few times": lambda s: len(s["seconds"]) < 6,
-}
-
-
-def mistakes(report: dict) -> list[str]:
-    a, b = report.values()
-    found = [name for name, made in MISTAKES.items() if made(a) or made(b)]
-    return sorted(found + ["different work"] * (a["operations"] != b["operations"]))
-
-
-def one_side(operations: int) -> dict:
-    """Each mistake in some, and near misses: a time just possible, or only long; six times; some of the cores."""
-    cores, count, slow, last = (random.choice(c) for c in ((1, 4, 9), (1, 2, 5, 6, 20), (1, 4, 30), (1, 1, 0.01, 40)))
-    seconds = [random.choice((2.0, 2.4, 2.9)) for _ in range(count)]
-    seconds[0] *= slow
-    seconds[-1] *= last
-    threads, rate = random.choice((cores, cores, max(1, cores // 2))), random.choice((4.0, 9.0))
-    return {"operations": operations, "rate": rate, "threads": threads, "cores": cores, "seconds": seconds}
-
-
 EXERCISES = (
     Exercise("05.1", WRITE, "May a claim be made?", compared(
         agreed, ten_rounds,
@@ -238,13 +188,6 @@ EXERCISES = (
         lambda: [(1.0, 10), (1.0, 1), *((random.uniform(0.5, 2), random.randrange(6, 20)) for _ in range(4))],
         given=lambda ratio, rounds: f"{rounds} rounds, a takes {ratio:.2f} times as long as b (what is wrong)",
         run=partial(in_time, times_of),
-    )),
-    Exercise("05.3", WRITE, "Which mistakes does a report make?", compared(
-        mistakes,
-        lambda: [({"old": one_side(8), "new": one_side(random.choice((8, 8, 6)))},) for _ in range(40)],
-        given=lambda report: f"The report {report}",
-        why=lambda report, found: f"Read the rule again of: {', '.join(sorted({*found} ^ {*mistakes(report)}))}.",
-        run=lambda answer, report: sorted({*in_time(answer, report)}),
     )),
 )  # fmt: skip
 check = checker(EXERCISES)
