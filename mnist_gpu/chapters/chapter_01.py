@@ -11,7 +11,7 @@ import torch
 
 from mnist_gpu.device import environment, usable_cpus, using_threads
 from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK, rungs
-from mnist_gpu.measuring.busy import watched
+from mnist_gpu.measuring.busy import watching
 from mnist_gpu.measuring.climb import skipped
 from mnist_gpu.measuring.drawing import OWN, PALETTE, PREDICTED, PUBLISHED, RECORDED, Drawn, Series, bars, number, span
 from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Wrong, checker, compared, count_of, in_time
@@ -100,7 +100,6 @@ def picture(card: Card) -> Drawn:
     return Drawn(axis, says.replace("\n", ", "))
 
 
-@watched
 def measure_ceilings(device, *, sizes=SIZES, mebibytes=MEBIBYTES, seconds=0.2, progress=iter) -> Iterator:
     """The two limits of a device, float32 products of n x n and copies; after the CPU's those of the reader's GPU."""
     for threads in progress(thread_counts(device)):
@@ -145,7 +144,8 @@ def ceilings_here(device: torch.device) -> Results:
     """A short measurement of the CPU, of `device`, and of a GPU through WebGPU."""
     sides = {CPU: (8, 64, 256, 1024), device: (8, 64, 256, 1024) if device == CPU else (8, 64, 512, 4096)}
     every = (m for d, n in sides.items() for m in measure_ceilings(d, sizes=n, mebibytes=(1, 16, 256), seconds=0.1))
-    return Results(environment(device), skipped(every), "")
+    with watching():
+        return Results(environment(device), skipped(every), "")
 
 
 def played(answer: Callable, asking: int, work: int, pending: int, setup: int) -> object:

@@ -13,7 +13,7 @@ from mnist_gpu.data import DeviceBatches
 from mnist_gpu.device import device_name, synchronize
 from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
-from mnist_gpu.measuring import busy
+from mnist_gpu.measuring.busy import watching
 from mnist_gpu.measuring.drawing import Drawn, grid, span
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker, compared, in_time
 from mnist_gpu.measuring.operations import step_bytes, step_flops
@@ -66,26 +66,26 @@ def counted_step(on: torch.device, threads: int, batch_size: int, hidden: int) -
     return lambda count: epoch.gpu.run(calls * count), [*epoch.arrays.values()]
 
 
-@busy.watched
 def measure_crossover(
     device: torch.device, *, batch_sizes=(32, 128, 512, 2048), widths=(32, 128, 512, 2048), rounds=10,
     call_seconds=0.02, progress: Callable = iter,
 ) -> Iterator[Timed]:  # fmt: skip
     """Time of a step over batch size x hidden width, data on the device, all sides in turn, `call_seconds` a call."""
-    for batch_size, hidden in progress([(b, w) for b in batch_sizes for w in widths]):
-        calls, counts, held = {}, {}, []
-        for on, threads in sides_of(device).values():
-            steps, arrays = counted_step(on, threads, batch_size, hidden)
-            side, held = (on.type, threads), held + arrays
-            counts[side] = math.ceil(call_seconds / seconds_of(partial(steps, 1), CPU if on is WEBGPU else on))
-            calls[side] = partial(steps, counts[side])
-        sizes, flop = {"batch_size": batch_size, "hidden": hidden}, sum(step_flops(batch_size, hidden))
-        work = {"flop": flop, "bytes": step_bytes(batch_size, hidden), "images": batch_size}
-        for side, seconds in alternate(calls, rounds=rounds, device=device).items():
-            proof = {"hardware": the_gpu().name} if side[0] == WEBGPU.type else {}
-            yield Timed("crossover", "step", *side, [s / counts[side] for s in seconds], sizes, work, proof=proof)
-        for array in held:
-            array.release()
+    with watching():
+        for batch_size, hidden in progress([(b, w) for b in batch_sizes for w in widths]):
+            calls, counts, held = {}, {}, []
+            for on, threads in sides_of(device).values():
+                steps, arrays = counted_step(on, threads, batch_size, hidden)
+                side, held = (on.type, threads), held + arrays
+                counts[side] = math.ceil(call_seconds / seconds_of(partial(steps, 1), CPU if on is WEBGPU else on))
+                calls[side] = partial(steps, counts[side])
+            sizes, flop = {"batch_size": batch_size, "hidden": hidden}, sum(step_flops(batch_size, hidden))
+            work = {"flop": flop, "bytes": step_bytes(batch_size, hidden), "images": batch_size}
+            for side, seconds in alternate(calls, rounds=rounds, device=device).items():
+                proof = {"hardware": the_gpu().name} if side[0] == WEBGPU.type else {}
+                yield Timed("crossover", "step", *side, [s / counts[side] for s in seconds], sizes, work, proof=proof)
+            for array in held:
+                array.release()
 
 
 SECTION = Section(measure_crossover, once=True)  # all devices in one run, in turn
