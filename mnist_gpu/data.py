@@ -9,7 +9,6 @@ import gzip
 import hashlib
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -144,21 +143,18 @@ class DataLoaderBatches(Batches):
         from torchvision.transforms import Compose, Normalize, ToTensor
 
         super().__init__(*data, **options)
-        with warnings.catch_warnings(action="ignore"):  # of more workers than CPUs: what they are worth is measured
-            self.loader = torch.utils.data.DataLoader(
-                textbook_dataset(self.images, self.labels, Compose([ToTensor(), Normalize((0.5,), (0.5,))])),
-                batch_sampler=self.order,
-                collate_fn=collate,
-                num_workers=workers,
-                pin_memory=self.pin_memory,
-                persistent_workers=workers > 0,
-                generator=torch.Generator(),  # or every pass would draw a number from PyTorch's global generator
-            )
+        self.loader = torch.utils.data.DataLoader(
+            textbook_dataset(self.images, self.labels, Compose([ToTensor(), Normalize((0.5,), (0.5,))])),
+            batch_sampler=self.order,
+            collate_fn=collate,
+            num_workers=workers,
+            pin_memory=self.pin_memory,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # or every pass would draw a number from PyTorch's global generator
+        )
 
     def __iter__(self):
-        with warnings.catch_warnings(action="ignore"):
-            batches = iter(self.loader)
-        for batch in batches:
+        for batch in self.loader:
             yield tuple(tensor.to(self.device, non_blocking=self.pin_memory) for tensor in batch)
 
 

@@ -2,7 +2,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import warnings
 from itertools import islice
 
 import pytest
@@ -182,12 +181,3 @@ def test_wrong_images_or_labels_are_named(images, labels, named):
 def test_an_unknown_pipeline_is_named_with_the_known_ones():
     with pytest.raises(ValueError, match="'disk', but must be one of: dataloader, memory, device"):
         make_batches("disk")
-
-
-def test_more_workers_than_usable_cpus_are_no_warning(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    with pytest.warns(UserWarning, match="This DataLoader will create 2 worker processes"):
-        DataLoader([1, 2], num_workers=2)
-    with warnings.catch_warnings(action="error"):
-        next(iter(make_batches("dataloader", train=False, workers=2)))
