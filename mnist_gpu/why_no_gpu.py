@@ -13,7 +13,6 @@ from mnist_gpu.device import nvidia_smi
 
 Reason = tuple[str, str]
 
-GPU_MIB_NEEDED = 700  # in one process: about 500 for CUDA's own context and 100 for data and network
 PYTORCH = "https://pytorch.org/get-started/locally"
 WHEELS = "https://download.pytorch.org/whl"
 ROCM_CARDS = "https://rocm.docs.amd.com/projects/install-on-linux/en/latest/reference/system-requirements.html"
