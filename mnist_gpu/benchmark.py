@@ -74,8 +74,6 @@ def run(
     whole = (lambda: results.merged(before, found)) if before else lambda: found
     whole()  # which also raises where it is another machine's
     print(describe(device))
-    if record and (load := found.environment["load_average"] or 0.0) > results.QUIET:
-        print(f"This machine is busy (load {load:.1f}), and every figure will say so: better wait until it is idle.")
     print("The ladder takes most of the time. An interrupt keeps what is finished.")
     # torch.compile finds nothing of an earlier run, which would make its first use look cheap. What it sets goes, too.
     with tempfile.TemporaryDirectory() as empty, mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=empty):

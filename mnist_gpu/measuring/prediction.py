@@ -133,8 +133,7 @@ def predicted_card(name: str) -> PredictedCard:
     the least to the greatest share of the data sheet on any card. A kernel: the published ones of any card.
     """
     if name not in predictable():
-        why = " (how long it takes to launch a kernel is published of NVIDIA's alone)" * (name in cards())
-        raise ValueError(f"no prediction for {name!r}{why}; there are: {', '.join(predictable())}")
+        raise ValueError(f"no prediction for {name!r}; there are: {', '.join(predictable())}")
 
     def rate(quantity: str, promised: str) -> Range:
         figures, sheet = _measured(name, quantity), named(name).get(promised, SHEET)
@@ -175,11 +174,9 @@ def on_card(card: PredictedCard, batch_size: int = 128, hidden: int = 128, *, fu
 
 def predict_step(card: PredictedCard, launch: float, batch_size: int = 128, hidden: int = 128) -> Range:
     """Likely seconds of a step, by the host's smallest step: `launch` seconds, nearly all of it launching."""
-    count, size = kernels(), (batch_size, hidden)
-    operations, moved = sum(step_flops(*size)), step_bytes(*size)
+    count, operations = kernels(), sum(step_flops(batch_size, hidden))
     least = count.low * card.kernel.low + operations / card.rate.high  # the bytes may stay in the caches
-    most = count.high * card.kernel.high + operations / card.rate.low
-    most += moved / card.bandwidth.low
+    most = on_card(card, batch_size, hidden).high
     asked = Range(launch / 2, launch + count.high * card.kernel.high)  # fewer operations on a GPU; CUDA's share
     return Range(max(asked.low, least), asked.high + most)  # both at the same time, or one after the other
 
