@@ -7,16 +7,14 @@ import sys
 from importlib import import_module
 from typing import get_args
 
-from mnist_gpu.device import memory_error
+from mnist_gpu.device import out_of_memory
 
 # Name, module, function and what it is for. The parameters of the function are the options of the command.
 COMMANDS = (
     ("train", "run", "run_training", "train the network on MNIST"),
     ("doctor", "doctor", "run", "say what is here, what is wrong, and what to do"),
     ("benchmark", "benchmark", "run", "measure this machine"),
-    ("predict", "chapters.chapter_05", "run_predict", "what a GPU that is not here would take, by published figures"),
     ("figure", "chapters.chapter_07", "draw_ladder", "draw the speed ladder of all recorded machines"),
-    ("exercises", "benchmark", "exercises", "list the chapters' exercises"),
     ("gpu", "gpu", "run", "all that only a GPU can show, in ten minutes: checks, tests, record, chapters"),
 )
 
@@ -54,11 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and not (error := memory_error(error)):
+        if isinstance(error, RuntimeError) and not out_of_memory(error):
             raise
         said = error.strerror if isinstance(error, OSError) and error.strerror and not error.filename else error
         print(f"error: {said}", file=sys.stderr)
-        if memory_error(error) and (size := options.get("batch_size")):  # what was free, the error itself says
+        if out_of_memory(error) and (size := options.get("batch_size")):
             print(f"Batch size {size}. Try a smaller batch, a narrower model, or --device cpu.", file=sys.stderr)
         return 2
 

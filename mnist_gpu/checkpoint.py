@@ -1,4 +1,4 @@
-"""Saving a training's state to a file, and loading it again."""
+"""Saving a training's state to a file, and reading it again."""
 
 import io
 from pathlib import Path
@@ -15,23 +15,16 @@ class CheckpointError(ValueError):
     """The file is not a checkpoint that fits."""
 
 
-def save(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, **extra) -> None:
+def save(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, **extra) -> None:
     """Writes weights, optimizer state and `extra` (numbers, strings, tensors, and lists and dicts of them) to `path`.
 
     At every moment `path` is the whole old file or the whole new one. Raises OSError where it cannot be written.
     """
-    state = optimizer.state_dict() if optimizer else None
+    content = {"format": FORMAT, "model": model.state_dict(), "optimizer": optimizer.state_dict(), **extra}
     packed = io.BytesIO()  # on a full disk torch.save would raise its zip writer's error instead of the system's
-    torch.save({"format": FORMAT, "model": model.state_dict(), "optimizer": state, **extra}, packed)
+    torch.save(content, packed)
     with atomic_write(path) as file:
         file.write(packed.getbuffer())
-
-
-def load(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict:
-    """Puts what was saved into `model` and `optimizer`, and returns all of it. Raises as `read` and `restore` do."""
-    content = read(path)
-    restore(content, model, optimizer, path)
-    return content
 
 
 def read(path: str | Path) -> dict:
@@ -49,16 +42,3 @@ def read(path: str | Path) -> dict:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this package (its format is not {FORMAT!r})")
     return content
-
-
-def restore(content: dict, model: nn.Module, optimizer: torch.optim.Optimizer | None, path: str | Path) -> None:
-    """Puts what was read from `path` into model and optimizer. Raises CheckpointError if not everything fits."""
-    theirs, ours = ({k: list(v.shape) for k, v in state.items()} for state in (content["model"], model.state_dict()))
-    if ours != theirs:
-        raise CheckpointError(f"{path} is of another model: it holds {theirs}, but this model has {ours}")
-    if optimizer is not None:  # first, since it can still refuse
-        try:
-            optimizer.load_state_dict(content["optimizer"] or {"param_groups": []})
-        except ValueError as error:
-            raise CheckpointError(f"{path} was saved with another optimizer or without one: {error}") from error
-    model.load_state_dict(content["model"])

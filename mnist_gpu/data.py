@@ -9,7 +9,6 @@ import gzip
 import hashlib
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +17,6 @@ import torch
 from mnist_gpu.checks import at_least_one
 
 TRAIN_IMAGES = 60_000
-MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"  # the one that torchvision.datasets.MNIST tries first
 CHECKSUMS = {  # SHA-256
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -33,26 +31,21 @@ def data_root() -> Path:
 
 
 def _read_archive(name: str) -> bytearray:
-    """The content of one archive, its checksum verified; fetched first if it is not there.
+    """The content of one archive, its checksum verified.
 
     Unpacked in memory: where many processes start at once, one could read what another has half unpacked to disk.
     """
     raw = data_root() / "MNIST" / "raw"
     if not (raw / name).exists():
-        try:
-            raw.mkdir(parents=True, exist_ok=True)
-            # It checks the sum, and gives the file its name when it is whole.
-            torch.hub.download_url_to_file(MIRROR + name, str(raw / name), CHECKSUMS[name], progress=False)
-        except Exception as error:  # a folder that cannot be written, and whatever a network may do
-            raise FileNotFoundError(
-                f"{name} is not in {raw}, and it could not be downloaded ({error}). Restore the folder from the "
-                "repository (`git checkout -- data`), or set MNIST_GPU_DATA to a folder that holds MNIST/raw/*.gz."
-            ) from error
+        raise FileNotFoundError(
+            f"{name} is not in {raw}. Restore the folder from the repository (`git checkout -- data`), or set "
+            "MNIST_GPU_DATA to a folder that holds MNIST/raw/*.gz."
+        )
     packed = (raw / name).read_bytes()
     if (found := hashlib.sha256(packed).hexdigest()) != CHECKSUMS[name]:
         raise ValueError(
             f"{raw / name} is not the original archive: its SHA-256 sum is {found}, but should be {CHECKSUMS[name]}. "
-            f"Delete the file and restore it: `git checkout {name}` in its folder, or run again with a network."
+            f"Restore it: `git checkout {name}` in its folder."
         )
     return bytearray(gzip.decompress(packed))  # a bytearray, since torch.frombuffer wants memory it may write to
 
@@ -60,7 +53,7 @@ def _read_archive(name: str) -> bytearray:
 def load_mnist(train: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """MNIST's training or test set: images `[N, 28, 28]` uint8, 0 (background) to 255, and labels `[N]` int64.
 
-    Raises FileNotFoundError if an archive is missing and cannot be downloaded, ValueError if one is not the original.
+    Raises FileNotFoundError if an archive is missing, ValueError if one is not the original.
     """
     prefix = "train" if train else "t10k"
     # IDX format: a header of 16 bytes before the images (magic number, N, rows, columns), of 8 before the labels.
@@ -150,21 +143,18 @@ class DataLoaderBatches(Batches):
         from torchvision.transforms import Compose, Normalize, ToTensor
 
         super().__init__(*data, **options)
-        with warnings.catch_warnings(action="ignore"):  # of more workers than CPUs: what they are worth is measured
-            self.loader = torch.utils.data.DataLoader(
-                textbook_dataset(self.images, self.labels, Compose([ToTensor(), Normalize((0.5,), (0.5,))])),
-                batch_sampler=self.order,
-                collate_fn=collate,
-                num_workers=workers,
-                pin_memory=self.pin_memory,
-                persistent_workers=workers > 0,
-                generator=torch.Generator(),  # or every pass would draw a number from PyTorch's global generator
-            )
+        self.loader = torch.utils.data.DataLoader(
+            textbook_dataset(self.images, self.labels, Compose([ToTensor(), Normalize((0.5,), (0.5,))])),
+            batch_sampler=self.order,
+            collate_fn=collate,
+            num_workers=workers,
+            pin_memory=self.pin_memory,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # or every pass would draw a number from PyTorch's global generator
+        )
 
     def __iter__(self):
-        with warnings.catch_warnings(action="ignore"):
-            batches = iter(self.loader)
-        for batch in batches:
+        for batch in self.loader:
             yield tuple(tensor.to(self.device, non_blocking=self.pin_memory) for tensor in batch)
 
 

@@ -23,13 +23,12 @@ from mnist_gpu.checks import at_least_one
 # busy process, since OpenMP's threads spin while they wait for each other. So the default suits a shared server.
 DEFAULT_THREADS = 1
 
-# Where to look for a driver's programs that are not on PATH: NVIDIA's in WSL (after a login by ssh), and AMD's.
-BESIDES_PATH = ("/usr/lib/wsl/lib", "/opt/rocm/bin")
+WSL = "/usr/lib/wsl/lib"  # where NVIDIA's programs are in WSL, which after a login by ssh is not on PATH
 PROGRAM_SECONDS = 60  # nvidia-smi may take 10 to wake the driver of eight cards, and a new process to import PyTorch
 FIRST_KERNEL = """import sys, torch
 try: torch.ones(64, 64, device=sys.argv[1]).matmul(torch.ones(64, 64, device=sys.argv[1])).sum().item()
 except Exception: pass  # `kernel_error` meets it, too"""
-CGROUP = Path("/sys/fs/cgroup")  # where Linux tells a container's limits
+CGROUP = Path("/sys/fs/cgroup")  # where Linux tells a container's limits (cgroup v2)
 
 
 def accelerator() -> torch.device | None:
@@ -45,7 +44,7 @@ def available_devices() -> list[str]:
 
 def ask(program: str, *arguments: str) -> tuple[str, str]:
     """What a program prints, and what is wrong if it fails or takes too long. Both are "" where it is not installed."""
-    found = shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *BESIDES_PATH]))
+    found = shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", os.defpath), WSL]))
     if found is None:
         return "", ""
     options = {"encoding": "utf-8", "errors": "replace", "stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
@@ -120,10 +119,9 @@ def synchronize(device: torch.device | str) -> None:
 def usable_cpus(cgroup: Path = CGROUP) -> int:
     """How many CPUs this process may use: the machine's, its affinity's, or its container's quota if that is less."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # cgroup v2, v1
-        with contextlib.suppress(OSError, ValueError):  # no cgroups here, or no limit: "max 100000"
-            quota, period = (int(n) for file in files for n in (cgroup / file).read_text(encoding="utf-8").split())
-            cpus = min(cpus, math.ceil(quota / period)) if quota > 0 else cpus
+    with contextlib.suppress(OSError, ValueError):  # no cgroups here, or no limit: "max 100000"
+        quota, period = map(int, (cgroup / "cpu.max").read_text(encoding="utf-8").split())
+        cpus = min(cpus, math.ceil(quota / period))
     return cpus
 
 
@@ -132,26 +130,18 @@ def free_memory(cgroup: Path = CGROUP) -> int:
     import psutil  # here: it costs some milliseconds, which importing the training need not
 
     free = psutil.virtual_memory().available
-    for limit, used, stat, total in (
-        ("memory.max", "memory.current", "memory.stat", ""),  # cgroup v2
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_"),  # v1
-    ):
-        with contextlib.suppress(OSError, ValueError):  # no cgroups here, or no limit: "max"
-            most, taken, kept = ((cgroup / name).read_text(encoding="utf-8") for name in (limit, used, stat))
-            # The files that a container has read stay in its memory until that is needed: they count as free.
-            files = re.findall(rf"^{total}(?:in)?active_file (\d+)", kept, re.MULTILINE)
-            free = min(free, int(most) - int(taken) + sum(map(int, files)))
+    with contextlib.suppress(OSError, ValueError):  # no cgroups here, or no limit: "max"
+        files = ("memory.max", "memory.current", "memory.stat")
+        most, taken, kept = ((cgroup / name).read_text(encoding="utf-8") for name in files)
+        # The files that a container has read stay in its memory until that is needed: they count as free.
+        read = re.findall(r"^(?:in)?active_file (\d+)", kept, re.MULTILINE)
+        free = min(free, int(most) - int(taken) + sum(map(int, read)))
     return max(free, 0)
 
 
-def memory_error(error: Exception) -> Exception | None:
-    """The error that says whose memory ran out, or None if `error` is another. For a GPU PyTorch's own says it."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return error
-    if found := re.search(r"CPUAllocator.* allocate (\d+) bytes", str(error)):
-        needed, free = int(found[1]) / 1e9, free_memory() / 1e9
-        return MemoryError(f"the computer's memory ran out: {needed:,.1f} GB were needed, {free:,.1f} GB are free")
-    return None
+def out_of_memory(error: Exception) -> bool:
+    """Whether a GPU's memory ran out, or the computer's, for which PyTorch raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "CPUAllocator" in str(error)
 
 
 def set_threads(threads: int = DEFAULT_THREADS) -> int:
@@ -197,11 +187,9 @@ def device_name(device: torch.device | str) -> str:
 
 
 def nvidia_smi() -> tuple[list[dict[str, str]], str]:
-    """The NVIDIA GPUs that the driver knows of (one as old as 470 tells no compute_cap), and what is wrong, or ""."""
-    for fields in (("name", "driver_version", "compute_cap"), ("name", "driver_version")):
-        answer, wrong = ask("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
-        if "not a valid field" not in wrong:
-            break
+    """The NVIDIA GPUs that the driver knows of, and what is wrong, or ""."""
+    fields = ("name", "driver_version", "compute_cap")
+    answer, wrong = ask("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
     lines = [line.split(", ") for line in answer.splitlines()]
     cards = [dict(zip(fields, line, strict=True)) for line in lines if len(line) == len(fields)]
     return cards, wrong or ("" if cards else answer)

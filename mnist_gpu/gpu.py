@@ -37,7 +37,7 @@ finally:
 
 def parts(folder: Path, record: Path, on: str) -> list[tuple[str, int, list]]:
     """What there is to do on "gpu" or "cpu": a name, seconds at most (for a GPU), and the arguments of Python."""
-    bench = ["-m", "mnist_gpu", "benchmark", "--record", record, "--append", "--on"]
+    bench = ["-m", "mnist_gpu", "benchmark", "--record", record, "--on"]
     return [
         ("doctor", 60, ["-m", "mnist_gpu", "doctor"]),
         ("tests", 150, [*TESTS.format("tests -m gpu").split(), f"--junitxml={folder / 'tests.xml'}"]),

@@ -16,7 +16,6 @@ class MLP(nn.Module):
 
     def __init__(self, hidden: int = 128):
         super().__init__()
-        at_least_one(hidden=hidden)
         self.hidden = nn.Linear(PIXELS, hidden)
         self.output = nn.Linear(hidden, CLASSES)
 

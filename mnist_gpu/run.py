@@ -35,10 +35,8 @@ def run_training(
     device: Annotated[str, "auto, cpu, cuda, mps, xpu, one GPU such as cuda:1, webgpu, or webgpu:NAME"] = "auto",
     batches: Annotated[str, "the data pipeline", {"choices": PIPELINES}] = "device",
     threads: Annotated[int, "CPU threads; one is right for a network this small"] = DEFAULT_THREADS,
-    save: Annotated[Path | None, "write a checkpoint there when training has finished"] = None,
-    every_epoch: Annotated[bool, "write it after every epoch"] = False,
+    save: Annotated[Path | None, "write a checkpoint there after every epoch"] = None,
     resume: Annotated[Path | None, "go on from this checkpoint; may be the file of --save"] = None,
-    scale_batch: Annotated[bool, "multiply batch size and lr by the number of processes"] = False,
     timeout: Annotated[float, "seconds to wait for other processes (torchrun)"] = 60.0,
     json: Annotated[Path | None, "write configuration, environment and history there"] = None,
 ) -> "Training":
@@ -52,8 +50,6 @@ def run_training(
     positive(lr=lr, timeout=timeout)
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum is {momentum}, but must be 0 or more and below 1")
-    if every_epoch and not save:
-        raise ValueError("--every-epoch needs --save FILE, to say where")
     set_threads(threads)
     with join("cpu" if device.split(":")[0] == "webgpu" else device, timeout=timeout) as group:
         group.of_first(lambda: [writable(path) for path in (save, json)])
@@ -76,9 +72,6 @@ class Training:
         print(f"Device: {gpu.adapter}, through WebGPU" if gpu else describe(device), flush=True)
         if group.processes > 1:
             print(f"{group.processes} processes share every batch of {s['batch_size']} images", flush=True)
-        if s["scale_batch"]:
-            s |= {name: s[name] * group.processes for name in ("batch_size", "lr")}
-            print(f"--scale-batch: batches of {s['batch_size']}, learning rate {s['lr']:g} (linear rule)", flush=True)
         self.group, self.settings, self.status = group, s, 0
         self.history, self.tests = [], []
         part = group.rank, group.processes
@@ -102,7 +95,7 @@ class Training:
                 train(self.model, self.step, self.batches, history=self.history)
                 self.history[-1] = replace(self.history[-1], images=TRAIN_IMAGES)  # of all ranks
                 self.tests.append(evaluate(self.model, self.test))
-                if self.settings["every_epoch"] and save:
+                if save:
                     self.save()
             print("Finished Training")
         except KeyboardInterrupt:
@@ -143,7 +136,8 @@ class Training:
         theirs, ours = content.get("configuration", {}), self.settings
         if other := [f"{k} is {theirs.get(k)}, not {ours[k]}" for k in SAME if theirs.get(k) != ours[k]]:
             raise checkpoint.CheckpointError(f"{path} is of another training: its {', its '.join(other)}")
-        checkpoint.restore(content, self.model, self.optimizer, path)
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
         self.batches.order.generator.set_state(content["random"]["order"].cpu())
         torch.set_rng_state(content["random"]["torch"].cpu())
         self.history.extend(Epoch(**e) for e in content["history"])

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 
-from mnist_gpu.device import ask, nvidia_smi
+from mnist_gpu.device import nvidia_smi
 
 Reason = tuple[str, str]
 
-GPU_MIB_NEEDED = 700  # in one process: about 500 for CUDA's own context and 100 for data and network
 PYTORCH = "https://pytorch.org/get-started/locally"
 WHEELS = "https://download.pytorch.org/whl"
 ROCM_CARDS = "https://rocm.docs.amd.com/projects/install-on-linux/en/latest/reference/system-requirements.html"
@@ -53,7 +52,7 @@ def nvidia() -> Reason | None:
         nothing = re.match("$|Found no NVIDIA driver|No CUDA GPUs are available", error)
         return None if nothing else (f"PyTorch cannot start CUDA: {error}", remedy(error))
     driver, cuda, hidden = cards[0]["driver_version"], torch.version.cuda, os.environ.get("CUDA_VISIBLE_DEVICES")
-    card = tuple(map(int, re.findall(r"\d+", cards[0].get("compute_cap", ""))))
+    card = tuple(map(int, re.findall(r"\d+", cards[0]["compute_cap"])))
     here = f"{len(cards)} NVIDIA GPU(s) are here ({cards[0]['name']}, driver {driver})"
     if cuda is None:
         built = "other GPUs" if torch.version.hip or torch.version.xpu else "the CPU only"
@@ -91,7 +90,7 @@ def number(driver: str) -> int:
 
 
 def install(driver: str, card: tuple[int, ...]) -> str:
-    """How to install the build for an NVIDIA card of this compute capability, () if its driver is too old to tell.
+    """How to install the build for an NVIDIA card of this compute capability.
 
     Builds for CUDA 13 have no code below 7.5, those for CUDA 12.6 none from 10.0 on, and these end with torch 2.14
     (PyTorch's RELEASE.md). pip would keep a build of the same version, so that one has to go first.
@@ -106,16 +105,13 @@ def install(driver: str, card: tuple[int, ...]) -> str:
 
 
 def amd() -> Reason | None:
-    told, failed = zip(ask("amd-smi", "static", "--asic"), ask("rocm-smi", "--showproductname"), strict=True)
     if torch.version.hip:
         groups = "Your user has to be allowed to use /dev/kfd and /dev/dri/render* (the groups render and video)."
         text = f"This PyTorch is built for AMD GPUs (ROCm {torch.version.hip}), but finds none that it can use."
-        return " ".join([text, *filter(None, failed)]), f"ROCm has to serve the card: {ROCM_CARDS}. {groups}"
-    cards = re.findall(r"(?:card series|market_name):\s*(.+)", "\n".join(told), re.IGNORECASE)
-    cards += [AMDS_DEVICE] if AMDS_DEVICE.exists() else []
+        return text, f"ROCm has to serve the card: {ROCM_CARDS}. {groups}"
     rocm = f"Install PyTorch's ROCm build of torch and torchvision: {PYTORCH}. It runs on these cards: {ROCM_CARDS}."
-    not_for_it = f"but this PyTorch ({torch.__version__}) is not built for it."
-    return (f"An AMD GPU is here ({cards[0]}), {not_for_it}", rocm) if cards else None
+    text = f"An AMD GPU is here ({AMDS_DEVICE}), but this PyTorch ({torch.__version__}) is not built for it."
+    return (text, rocm) if AMDS_DEVICE.exists() else None
 
 
 def apple_or_intel() -> Reason | None:

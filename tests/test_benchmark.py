@@ -1,4 +1,4 @@
-"""The benchmark as a whole: what it plans and says before it starts, which sections it runs, and what it keeps."""
+"""The benchmark as a whole: which sections it runs, and what it keeps."""
 
 import contextlib
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mnist_gpu import benchmark
-from mnist_gpu.benchmark import CPU, LIMIT, SECTIONS, epoch_seconds, plan, summary
+from mnist_gpu.benchmark import CPU, SECTIONS, plan, summary
 from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK
 from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped, Timed, read, write
 
@@ -16,9 +16,8 @@ CUDA = torch.device("cuda")
 
 @pytest.fixture(autouse=True)
 def cpu_alone(monkeypatch):
-    """The benchmark takes the CPU for the machine's only device, and its epochs for those of a recorded machine."""
+    """The benchmark takes the CPU for the machine's only device."""
     monkeypatch.setattr(benchmark, "pick_device", lambda: CPU)
-    monkeypatch.setattr(benchmark, "epoch_seconds", lambda device: [6.0, 0.5])
 
 
 @pytest.fixture
@@ -49,51 +48,9 @@ def fake_sections(monkeypatch):
         measured_by(monkeypatch, section, fake(section))
 
 
-def total(**chosen):
-    return sum(seconds for *_, seconds in plan(CPU, **{"quick": False, "only": None, "on": None} | chosen))
-
-
-def test_an_epoch_is_timed_from_some_steps_of_it():
-    by_textbook, by_the_plain_loop = epoch_seconds(CPU)
-    assert by_textbook > by_the_plain_loop > 0.01
-
-
-def test_a_machine_that_is_twice_as_slow_is_told_twice_the_time_but_for_what_is_fixed(monkeypatch):
-    fixed = {name: seconds for name, (seconds, *_) in benchmark.COSTS.items()}
-    assert fixed.keys() == SECTIONS.keys()
-    here = {name: total(only=[name]) for name in SECTIONS}
-    assert 60 < total(quick=True) < total() / 2
-    monkeypatch.setattr(benchmark, "epoch_seconds", lambda device: [12.0, 1.0])
-    for name, seconds in fixed.items():
-        assert total(only=[name]) - seconds == pytest.approx(2 * (here[name] - seconds))
-    for one in ([12.0, 0.5], [6.0, 1.0]):  # either of the two alone counts, too
-        monkeypatch.setattr(benchmark, "epoch_seconds", lambda device, one=one: one)
-        assert total() > sum(here.values())
-
-
-def test_rounds_go_down_to_what_the_statistics_need_and_not_below(monkeypatch):
-    def planned(limit):
-        monkeypatch.setattr(benchmark, "LIMIT", limit)
-        found = [(name, settings.get("rounds"), seconds) for name, _, settings, seconds in plan(CPU, False, None, None)]
-        return sum(seconds for *_, seconds in found), {name: rounds for name, rounds, _ in found if rounds}
-
-    (most, ten), (least, fewest) = planned(LIMIT * 100), planned(0)
-    assert set(ten.values()) == {10} and fewest == {name: SECTIONS[name].quick["rounds"] for name in ten}
-    assert fewest["ladder"] == fewest["pipelines"] == 10 and min(fewest.values()) == 4
-    seconds, rounds = planned(between := (most + least) / 2)
-    assert seconds <= between and 4 < min(rounds.values()) < 10 and all(rounds[n] >= fewest[n] for n in ten)
-
-
-def test_it_says_how_long_it_takes_before_the_first_section_and_at_the_end(fake_sections, capsys):
-    assert benchmark.run() == 0
-    first, *lines = [line for line in capsys.readouterr().out.splitlines() if "minutes" in line or " ..." in line]
-    said = f"{total() / 60:.2g} minutes"
-    assert said in first and len(lines) == len(SECTIONS) + 1 and said in lines[-1] and "seconds" in lines[-1]
-
-
 def test_it_runs_the_sections_asked_for_on_every_device_but_crossover_once():
     def chosen(device, only, on=None):
-        return [(name, here.type) for name, here, *_ in plan(device, False, only, on)]
+        return [(name, here.type) for name, here in plan(device, only, on)]
 
     assert [name for name, _ in chosen(CPU, None)] == list(SECTIONS)
     assert chosen(CUDA, ["crossover", "ceilings"]) == [("ceilings", "cpu"), ("crossover", "cuda"), ("ceilings", "cuda")]
@@ -104,25 +61,24 @@ def test_it_runs_the_sections_asked_for_on_every_device_but_crossover_once():
 
 
 def test_an_error_ends_its_section_and_the_others_go_on(fake_sections, monkeypatch, record, capsys):
-    measured_by(monkeypatch, "pipelines", fake("pipelines", fail=RuntimeError("a worker died")))
-    assert benchmark.run(only=["ceilings", "pipelines", "crossover"], record=record) == 1
+    measured_by(monkeypatch, "crossover", fake("crossover", fail=RuntimeError("a worker died")))
+    assert benchmark.run(only=["ceilings", "crossover", "ladder"], record=record) == 1
     found = read(record)
-    assert [m.section for m in found.measurements] == ["ceilings"] * 2 + ["pipelines"] * 2 + ["crossover"] * 2
-    assert Skipped("pipelines", BROKEN_OFF, "cpu", "RuntimeError: a worker died") in found.skipped
+    assert [m.section for m in found.measurements] == ["ceilings"] * 2 + ["crossover"] * 2 + ["ladder"] * 2
+    assert Skipped("crossover", BROKEN_OFF, "cpu", "RuntimeError: a worker died") in found.skipped
     assert capsys.readouterr().out.count("a worker died") == 2  # at once, and in the summary
 
 
-def test_a_record_is_added_to_only_if_that_is_asked_for_and_on_the_same_machine(fake_sections, record):
+def test_a_record_is_added_to_on_the_same_machine_alone(fake_sections, record):
     for section in ("ceilings", "ladder", "ladder"):
-        assert benchmark.run(only=[section], record=record, append=True) == 0
-    found, before = read(record), record.read_bytes()
+        assert benchmark.run(only=[section], record=record) == 0
+    found = read(record)
     assert [m.section for m in found.measurements] == ["ceilings"] * 2 + ["ladder"] * 2
-    with pytest.raises(ValueError, match=rf"{record.name} is there already.*--append"):
+    write(record, replace(found, environment=found.environment | {"torch": "1.0"}))
+    before = record.read_bytes()
+    with pytest.raises(ValueError, match="torch"):
         benchmark.run(only=["ladder"], record=record)
     assert record.read_bytes() == before
-    write(record, replace(found, environment=found.environment | {"torch": "1.0"}))
-    with pytest.raises(ValueError, match="torch"):
-        benchmark.run(only=["ladder"], record=record, append=True)
 
 
 class Gone(BaseException):
@@ -132,14 +88,14 @@ class Gone(BaseException):
 @pytest.mark.parametrize("end", [KeyboardInterrupt, Gone, RuntimeError("the driver is lost")])
 @pytest.mark.parametrize("at", range(3))
 def test_a_record_that_is_cut_short_anywhere_and_continued_has_all_that_was_measured(monkeypatch, record, at, end):
-    names = ("pipelines", "account", "ladder")
+    names = ("ceilings", "crossover", "ladder")
 
     def go(fail_at=None, most=10):
         for i, name in enumerate(names):
             section = fake(name, fail=end if i == fail_at else None)
             measured_by(monkeypatch, name, lambda device, section=section, **_: section(device, most))
         with contextlib.suppress(Gone):
-            benchmark.run(only=list(names), record=record, append=True)
+            benchmark.run(only=list(names), record=record)
         return {(m.section, m.name): len(m.seconds) for m in read(record).measurements}
 
     whole = {(name, which): 10 for name in names for which in ("first", "second")}

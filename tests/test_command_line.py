@@ -63,7 +63,7 @@ def test_train_prints_the_textbooks_lines_and_writes_what_is_asked_for(tmp_path,
     assert epoch["test_accuracy"] == pytest.approx(accuracy, abs=1e-4)
     assert content["configuration"]["save"] == "a.pt" and content["environment"]["threads"] == 1
     model = make_model(seed=9)
-    checkpoint.load(tmp_path / "a.pt", model)
+    model.load_state_dict(checkpoint.read(tmp_path / "a.pt")["model"])
     found = evaluate(model, DeviceBatches(*mnist_test, 1000, seed=None))
     assert found.accuracy == pytest.approx(epoch["test_accuracy"], abs=2e-4)
     assert found.loss == pytest.approx(epoch["test_loss"], rel=1e-4)
@@ -74,11 +74,10 @@ def test_the_settings_reach_the_training_and_a_notebook_can_run_it(few_images, t
     found = run_training(epochs=3, device="cpu", save=tmp_path / "a.pt", **settings)
     assert found.status == 0 and [e.number for e in found.history] == [1, 2, 3] and len(found.tests) == 3
     assert f"Test loss {found.tests[-1].loss:.4f}" in capsys.readouterr().out
-    model = make_model(16)
-    optimizer = torch.optim.SGD(model.parameters(), lr=9, momentum=0.9)
-    configuration = checkpoint.load(tmp_path / "a.pt", model, optimizer)["configuration"]
-    assert optimizer.param_groups[0]["lr"] == 0.5 and optimizer.param_groups[0]["momentum"] == 0
-    assert settings.items() <= configuration.items() and torch.get_num_threads() == 2
+    content = checkpoint.read(tmp_path / "a.pt")
+    (group,) = content["optimizer"]["param_groups"]
+    assert (group["lr"], group["momentum"], len(content["model"]["hidden.bias"])) == (0.5, 0, 16)
+    assert settings.items() <= content["configuration"].items() and torch.get_num_threads() == 2
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_with_status_1_and_saves_no_weights(few_images, tmp_path, capsys):
@@ -119,7 +118,7 @@ def test_memory_that_runs_out_is_named_with_what_to_try_and_another_error_keeps_
 ):
     on_a_gpu = torch.OutOfMemoryError("CUDA out of memory")
     here = lambda: torch.empty(2**60)  # noqa: E731 - as an operation on large tensors would
-    for error, named in ((on_a_gpu, "CUDA out of memory"), (here, "4,611,686,018.4 GB")):
+    for error, named in ((on_a_gpu, "CUDA out of memory"), (here, f"{2**62} bytes")):
         monkeypatch.setattr(training_run, "make_step", fails(error))
         assert main(["train", "--device", "cpu", "--batch-size", "64"]) == 2
         said = capsys.readouterr().err
@@ -169,7 +168,7 @@ def test_what_is_no_command_or_choice_is_refused_with_status_2(capsys):
         assert caught.value.code == 2 and "usage: python -m mnist_gpu" in capsys.readouterr().err
 
 
-def test_missing_data_are_named_with_the_remedy_by_train_and_doctor(tmp_path, monkeypatch, capsys, no_network):
+def test_missing_data_are_named_with_the_remedy_by_train_and_doctor(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MNIST_GPU_DATA", str(tmp_path / "nowhere"))
     assert main(["train", "--device", "cpu"]) == 2
     error = capsys.readouterr().err
@@ -179,11 +178,10 @@ def test_missing_data_are_named_with_the_remedy_by_train_and_doctor(tmp_path, mo
     assert "[ERROR]" in said and str(tmp_path / "nowhere") in said and "Training works" not in said
 
 
-def test_the_doctors_json_stands_alone_with_the_error_its_remedy_and_status_1(capsys):
-    assert main(["doctor", "--json", "--device", "cuda:77"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    (error,) = [f for f in found["findings"] if f["level"] == "error"]
-    assert found["works"] is False and "cuda:77" in error["text"] and error["remedy"]
+def test_the_doctor_ends_with_status_1_for_a_device_that_is_not_here_and_says_what_to_do(capsys):
+    assert main(["doctor", "--device", "cuda:77"]) == 1
+    said = capsys.readouterr().out
+    assert re.search(r"\[ERROR\] .*cuda:77.*\n +-> \w", said) and "Training works" not in said
 
 
 def test_a_file_that_cannot_be_written_is_an_error_before_anything_is_done(tmp_path, monkeypatch, capsys):

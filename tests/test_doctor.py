@@ -1,6 +1,5 @@
 """Each state of a machine is faked; the finding must name its facts, and the remedy must be the one for that state."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +8,7 @@ import torch
 
 from mnist_gpu import doctor, why_no_gpu
 from mnist_gpu.device import environment
-from mnist_gpu.doctor import Finding, diagnose, works
+from mnist_gpu.doctor import diagnose, works
 from mnist_gpu.webgpu.gpu import Adapter
 
 CARD = {"name": "NVIDIA GeForce RTX 3060", "driver_version": "580.95.05", "compute_cap": "8.6"}
@@ -27,7 +26,7 @@ def machine(monkeypatch):
 
     def change(
         *, gpu=None, error=None, cards=(), cuda="13.0", hip=None, xpu=None, mps=False, capability=(8, 6),
-        free=8 * 2**30, cuda_error="No CUDA GPUs are available", said=("", ""), kfd="/nowhere",
+        cuda_error="No CUDA GPUs are available", kfd="/nowhere",
     ):  # fmt: skip
         found = torch.device(gpu) if gpu else None
         here = {"capability": "8.6", "driver": "580.95.05"}
@@ -41,10 +40,9 @@ def machine(monkeypatch):
                 "environment": lambda device: environment("cpu") | here,
                 "device_name": lambda device: "a fine GPU",
                 "load_mnist": lambda train: None,
-                "usable_cpus": lambda: 4,
                 "import_module": lambda name: SimpleNamespace(__version__="0.26.0"),
             },
-            why_no_gpu: {"nvidia_smi": lambda: (list(cards), ""), "ask": lambda *c: said, "AMDS_DEVICE": Path(kfd)},
+            why_no_gpu: {"nvidia_smi": lambda: (list(cards), ""), "AMDS_DEVICE": Path(kfd)},
             torch.version: {"cuda": cuda, "hip": hip, "xpu": xpu},
             torch.accelerator: {"device_count": lambda: 1},
             torch.backends.mps: {"is_built": lambda: mps},
@@ -53,7 +51,7 @@ def machine(monkeypatch):
                 "get_device_name": lambda: "a fine GPU",
                 "get_device_capability": lambda: capability,
                 "get_arch_list": lambda: ["sm_80"],
-                "mem_get_info": lambda: (free, 12 * 2**30),
+                "mem_get_info": lambda: (8 * 2**30, 12 * 2**30),
             },
         }
         for where, names in fakes.items():
@@ -79,7 +77,7 @@ def test_a_machine_without_a_gpu_is_healthy(machine, cuda, says):
     machine(cuda=cuda, cuda_error=says)
     findings = diagnose()
     assert_says(findings[0], "ok", ["No GPU is here"], [])
-    assert [f.level for f in findings] == ["ok"] * 5 and works(findings)
+    assert [f.level for f in findings] == ["ok"] * 4 and works(findings)
     assert "Training works here, on cpu" in findings[-1].text
 
 
@@ -111,7 +109,6 @@ def test_a_gpu_that_works_is_named_with_what_is_known_of_it(machine, state, text
         # A driver that is too old
         (CARD, "535.183.01", "13.0", ["CUDA 13.0", "580 or newer"], ["/cu126", "to 580"]),
         (BLACKWELL, "570.86.10", "13.2", ["CUDA 13.2", "580 or newer"], ["to 580", "/cu130"]),
-        ({"name": "GTX 780"}, "470.182.03", "12.6", ["CUDA 12.6", "525 or newer"], ["to 525", "/cu126"]),
         # A driver that fails for another reason
         (CARD, "580.95.05", "13.0", ["CUDA unknown error"], ["Restart"]),
     ],
@@ -139,26 +136,13 @@ def test_a_card_that_this_build_has_no_code_for(machine, capability, remedy):
         ({"gpu": "xpu", "error": "driver error 17"}, ["xpu", "driver error 17"], ["Restart", "pytorch.org"]),
         ({"mps": True}, ["MPS"], ["macOS 14", "Rosetta"]),
         ({"xpu": "20250101"}, ["Intel", "XPU"], ["driver", "/dev/dri/render"]),
-        ({"hip": "6.4.1", "said": ("", "no amdgpu")}, ["ROCm 6.4.1", "no amdgpu"], ["/dev/kfd", "render"]),
+        ({"hip": "6.4.1"}, ["ROCm 6.4.1"], ["/dev/kfd", "render"]),
         ({"kfd": "/"}, ["AMD GPU", torch.__version__], ["ROCm build", "pytorch.org"]),
     ],
 )
 def test_a_gpu_of_any_maker_that_cannot_be_used(machine, state, texts, remedies):
     machine(cuda="13.0" if state.get("gpu") == "cuda" else None, **state)
     assert_says(diagnose()[0], "note", texts, remedies)
-
-
-def test_a_gpu_whose_memory_is_nearly_full(machine):
-    machine(gpu="cuda", cards=[CARD], free=300 * 2**20)
-    finding = next(f for f in diagnose() if "memory" in f.text)
-    assert_says(finding, "note", ["300 of 12,288 MiB", "about 700"], ["Shut down", "nvidia-smi"])
-
-
-def test_more_threads_than_usable_cpus(machine, monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert diagnose()[1].level == "ok"
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    assert_says(diagnose()[1], "note", ["64 thread", "4 usable CPU"], ["OMP_NUM_THREADS=4", "torch.set_num_threads"])
 
 
 def test_data_that_cannot_be_read_are_an_error(machine, monkeypatch):
@@ -171,32 +155,15 @@ def test_data_that_cannot_be_read_are_an_error(machine, monkeypatch):
 def test_a_torchvision_that_cannot_be_imported_is_named_with_its_remedy(machine, monkeypatch):
     monkeypatch.setattr(doctor, "import_module", lambda name: fail("operator torchvision::nms does not exist"))
     findings = diagnose()
-    assert_says(findings[2], "note", ["torchvision::nms does not exist", "pipeline"], ["Uninstall", "in one command"])
+    assert_says(findings[1], "note", ["torchvision::nms does not exist", "pipeline"], ["Uninstall", "in one command"])
     assert works(findings)  # the default pipeline needs none
 
 
-def test_the_json_has_the_findings_the_environment_and_the_hosts_name_in_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(doctor.platform, "node", lambda: "seat-07")
-    findings = [Finding("ok", "fine"), Finding("error", "of two\nlines, π", "do that")]
-    monkeypatch.setattr(doctor, "diagnose", lambda device: findings)
-    assert doctor.run("cuda:77", json=True) == 1
-    text = capsys.readouterr().out
-    assert len(text.splitlines()) == 1 and text.isascii()  # whatever the collecting script's locale is
-    found = json.loads(text)
-    assert found["findings"][1] == {"level": "error", "text": "of two\nlines, π", "remedy": "do that"}
-    assert found["works"] is False and found["environment"].items() >= {"host": "seat-07", "device": "cpu"}.items()
-
-
-@pytest.mark.parametrize(("far", "whose"), [(False, ""), (True, "server")])
-def test_gpus_through_webgpu_are_named_and_software_is_none(machine, monkeypatch, far, whose):
+def test_gpus_through_webgpu_are_named_and_software_is_none(machine, monkeypatch):
     gpu, software = Adapter(0, "Iris Xe", "integrated", "Vulkan", 0), Adapter(1, "llvmpipe", "software", "Vulkan", 0)
-    for name in ("JUPYTERHUB_USER", "COLAB_RELEASE_TAG", "SSH_CONNECTION"):
-        monkeypatch.delenv(name, raising=False)
-    if far:
-        monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1")
     monkeypatch.setattr(doctor, "adapters", lambda: ([gpu, software], ""))
     said = [f.text for f in diagnose() if "WebGPU" in f.text]
-    assert len(said) == 1 and "Iris Xe (integrated, Vulkan)" in said[0] and whose in said[0]
+    assert len(said) == 1 and "Iris Xe (integrated, Vulkan)" in said[0]
     monkeypatch.setattr(doctor, "adapters", lambda: ([software], "only llvmpipe"))
     (said,) = (f.text for f in diagnose() if "WebGPU" in f.text)
     assert "only llvmpipe" in said and works(diagnose())

@@ -76,7 +76,7 @@ def test_the_parts_are_measured_where_they_are_asked_for_into_one_record(tmp_pat
         assert (every[-1][0] == "cpu") == (on == "gpu") and all(30 < seconds <= 600 for _, seconds, _ in every)
         for name, _, arguments in every:
             if "benchmark" in arguments:
-                assert {tmp_path / "it.json", "--append", "cpu" if name == "cpu" else on} <= {*arguments}
+                assert {tmp_path / "it.json", "cpu" if name == "cpu" else on} <= {*arguments}
 
 
 @posix

@@ -26,7 +26,6 @@ def computer(monkeypatch):
             here.installs.append([str(part) for part in command])
             if here.status:
                 raise subprocess.CalledProcessError(here.status, command)
-            here.environment = options.get("env")
         says = here.smi if command[0] == "nvidia-smi" else here.pip if "config" in command else ""
         return subprocess.CompletedProcess(command, 0, says, "")
 
@@ -61,27 +60,13 @@ def test_where_pytorchs_index_cannot_be_used_pip_installs_and_one_line_says_so(c
     assert install.main() == 7
 
 
-def test_pips_settings_reach_uv_and_uvs_own_go_first(computer, monkeypatch):
-    computer.pip = """global.index-url='https://mirror.example.org/simple'
-global.extra-index-url='\\nhttps://a.example.org/simple\\nhttps://b.example.org/simple'
-install.cert='/etc/install.pem'
-global.cert='/etc/site.pem'
-:env:.constraint='/etc/constraints.txt'
-global.constraint='/etc/older.txt'
-global.proxy='http://proxy.example.org:3128'
-global.find-links='/wheels /more'
-download.index-url='https://other.example.org'"""
-    monkeypatch.setenv("UV_INSECURE_HOST", "own.example.org")
-    assert install.main() == 0
-    expected = {
-        "UV_DEFAULT_INDEX": "https://mirror.example.org/simple", "SSL_CERT_FILE": "/etc/install.pem",
-        "UV_INDEX": "https://a.example.org/simple https://b.example.org/simple",
-        "UV_CONSTRAINT": "/etc/constraints.txt", "HTTPS_PROXY": "http://proxy.example.org:3128",
-        "UV_FIND_LINKS": "/wheels,/more", "UV_INSECURE_HOST": "own.example.org",
-    }  # fmt: skip
-    assert expected.items() <= computer.environment.items()
-    computer.pip = "global.no-index='true'"
-    assert install.main() == 0 and "uv" not in computer.installs[-1]  # uv could find nothing
+@pytest.mark.parametrize("setting", ["global.index-url='https://mirror.example.org/simple'", ":env:.no-index='true'"])
+def test_where_pip_has_settings_of_its_own_it_installs_by_them(computer, capfd, setting):
+    computer.pip = f"global.timeout='60'\n{setting}"
+    assert install.main() == 0 and "uv" not in computer.installs[0]
+    assert setting.split("=")[0].rpartition(".")[2] in capfd.readouterr().out
+    computer.pip = "global.timeout='60'\ndownload.index-url='https://mirror.example.org/simple'"
+    assert install.main() == 0 and "uv" in computer.installs[1]
 
 
 def test_it_needs_nothing_but_python():

@@ -31,15 +31,15 @@ def environment(page: str) -> dict[str, str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_prints_to_a_file_under_every_page(tmp_path, page):
     """The minutes of `gpu` are too few to begin."""
-    train, benchmark = "train --epochs 1 --device cpu", "benchmark --quick --only ceilings --on cpu"
-    commands = ["doctor --device cpu", train, "predict T4", "exercises", "figure a.png"]
+    train, benchmark = "train --epochs 1 --device cpu", "benchmark --only ceilings --on cpu"
+    commands = ["doctor --device cpu", train, "figure a.png"]
     commands += [benchmark, "gpu out --minutes 0.5"] if page == "ascii" else []
     with (tmp_path / "printed").open("wb") as file:
         command = [sys.executable, "-c", COMMANDS, *commands]
         done = subprocess.run(command, cwd=tmp_path, env=environment(page), stdout=file, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (0, b"")
     said = (tmp_path / "printed").read_text(encoding=page)
-    assert "Training works here" in said and "Finished Training" in said and "Drew a.png" in said and "10.2" in said
+    assert "Training works here" in said and "Finished Training" in said and "Drew a.png" in said
     assert page != "ascii" or ("ceilings on cpu: " in said and "no time was left" in said)
 
 
@@ -60,9 +60,6 @@ def test_what_another_program_says_is_read_as_it_was_said(tmp_path, monkeypatch,
     assert (tmp_path / "a.log").read_text(encoding="utf-8") == f"{SIGNS}\n"
 
 
-def test_a_command_that_fails_shows_its_status_and_the_end_of_what_it_said():
-    code = "import sys; [print(f'line {i}', file=sys.stderr) for i in range(100)]; sys.exit(3)"
-    with pytest.raises(RuntimeError) as caught:
-        run_command([sys.executable, "-c", code])
-    said = str(caught.value)
-    assert "status 3" in said and said.endswith("line 98\nline 99") and "line 50" not in said
+def test_a_command_that_fails_shows_its_status_and_what_it_said():
+    with pytest.raises(RuntimeError, match=r"(?s)status 3.*because"):
+        run_command([sys.executable, "-c", "import sys; print('because', file=sys.stderr); sys.exit(3)"])

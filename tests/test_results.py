@@ -21,7 +21,6 @@ EXAMPLE = Results(
         Timed("crossover", "step", "cpu", 2, [2e-5], {"hidden": 512, "batch_size": 32}),
     ],
     date="2026-01-31",
-    quick=True,
     skipped=[Skipped("ladder", "TF32", "cpu", "needs an NVIDIA GPU"), Skipped("peers", "Keras", "cpu", "failed: ä")],
 )
 
@@ -39,7 +38,7 @@ def test_what_is_written_is_read_back_equal_and_everybody_can_read_it_also_after
 
 def again(measurements=(), skipped=()):
     """A second run on the machine of EXAMPLE."""
-    return Results(EXAMPLE.environment, list(measurements), "2026-02-01", True, list(skipped))
+    return Results(EXAMPLE.environment, list(measurements), "2026-02-01", list(skipped))
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 3])
@@ -79,16 +78,14 @@ def test_only_what_one_run_has_timed_in_turn_is_compared():
     assert [c.names for c in results.compare_in_turn(third, pairs)] == [("b", "c")]  # a's twelve rounds stay
 
 
-def test_results_of_another_machine_or_kind_are_not_merged():
+def test_results_of_another_machine_are_not_merged():
     other = replace(EXAMPLE, environment=EXAMPLE.environment | {"driver": "580", "memory_bytes": 1})
     with pytest.raises(ValueError, match="memory_bytes, driver"):
         results.merged(EXAMPLE, other)
-    with pytest.raises(ValueError, match="quick"):
-        results.merged(EXAMPLE, replace(EXAMPLE, quick=False))
 
 
 MEASUREMENT = {"section": "ladder", "name": "device", "device": "cpu", "threads": 1, "seconds": [1.0]}
-WHOLE = {"format": FORMAT, "date": "2026-01-31", "quick": False, "environment": {}, "measurements": [MEASUREMENT]}
+WHOLE = {"format": FORMAT, "date": "2026-01-31", "environment": {}, "measurements": [MEASUREMENT]}
 
 
 def test_a_file_that_is_no_results_file_is_named(tmp_path):
@@ -146,6 +143,6 @@ def test_every_recorded_result_of_the_repository_is_whole():
     found = recorded()
     assert len(found) == len(list(REFERENCE.glob("*.json")))
     for one in found:
-        assert one.measurements and not one.quick
+        assert one.measurements
         for field in ("device", "device_name", "cpu_name", "driver", "torch", "cuda", "threads", "memory_bytes"):
             assert field in one.environment

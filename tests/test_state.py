@@ -14,7 +14,7 @@ import torch
 
 from mnist_gpu import benchmark
 from mnist_gpu.benchmark import SECTIONS
-from mnist_gpu.chapters import chapter_03, chapter_06, chapter_07
+from mnist_gpu.chapters import chapter_07
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.device import using_threads
 from mnist_gpu.faster import ladder
@@ -23,11 +23,9 @@ from mnist_gpu.measuring import climb, timing, workloads
 
 CPU = torch.device("cpu")
 BEFORE = 3  # threads: no measurement here takes so many
-# As little as the sections can do. One that is added runs with its quick settings.
+# As little as the sections can do.
 LITTLE = {
     "ceilings": {"sizes": (8,), "mebibytes": (1,), "seconds": 0.001},
-    "pipelines": {"batches": 2, "rounds": 1},
-    "account": {"steps": 1, "rounds": 1},
     "crossover": {"batch_sizes": (4,), "widths": (2,), "rounds": 1, "call_seconds": 0.001},
     "ladder": {"steps": 2, "rounds": 1},
 }
@@ -62,8 +60,7 @@ def little(monkeypatch, mnist):
     def few(kind, device="cpu", **loading):
         return DeviceBatches(mnist[0][:1280], mnist[1][:1280], device=device)
 
-    for module in (chapter_03, chapter_06, ladder):
-        monkeypatch.setattr(module, "make_batches", few)
+    monkeypatch.setattr(ladder, "make_batches", few)
     eager = [rung for rung in RUNGS if not rung.name.startswith("compiled")]
     monkeypatch.setattr(climb, "rungs", lambda names: [r for r in eager if names is None or r.name in names])
 
@@ -84,7 +81,7 @@ def test_a_section_puts_back_what_it_changes_before_it_hands_anything_over(name,
 
         seen.clear()
         monkeypatch.setattr(timing, "watching", watching)
-        return SECTIONS[name].measure(CPU, **(SECTIONS[name].quick | LITTLE.get(name, {})))
+        return SECTIONS[name].measure(CPU, **LITTLE[name])
 
     found = [state() == before for _ in run({})]
     assert found and all(found) and state() == before

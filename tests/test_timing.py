@@ -66,8 +66,6 @@ def test_the_interval_goes_between_the_tabulated_order_statistics():
         assert interval([float(i) for i in range(n, 0, -1)]) == (low, high)  # not sorted
     values = [float(i) for i in range(1, 11)]
     assert [interval(values, c) for c in (0.5, 0.89, 0.95, 0.99)] == [(4, 7), (3, 8), (2, 9), (1, 10)]
-    with pytest.raises(ValueError, match="at least one value"):
-        interval([])
 
 
 SLOW = [2.0, 2.02, 1.98, 2.01, 1.99, 2.0, 2.02, 1.98, 2.01, 1.99]
@@ -139,12 +137,6 @@ def test_equal_sides_are_seldom_claimed_to_differ():
 )
 def test_a_number_is_shown_with_the_digits_that_its_interval_leaves_it(values, texts):
     assert timing.rounded(*values) == texts
-
-
-def test_times_that_cannot_be_compared_are_an_error():
-    for a, b, message in (([1.0, 2.0], [1.0], "'a' .* 2 .* 'b' 1"), ([], [], "0"), ([1.0, 1.0], [1.0, 0.0], "above 0")):
-        with pytest.raises(ValueError, match=message):
-            compare({"a": a, "b": b}, "a", "b")
 
 
 @pytest.mark.parametrize(("each", "calls"), [(0.001, 20), (0.5, 1)])

@@ -24,8 +24,7 @@ from mnist_gpu.data import TRAIN_IMAGES, load_mnist, make_batches, normalize
 from mnist_gpu.device import describe, environment, pick_device, set_threads, using_threads
 from mnist_gpu.faster.ladder import PLAIN, RUNGS, WIDE, plain
 from mnist_gpu.measuring import results
-from mnist_gpu.measuring.results import Results, Skipped, Timed
-from mnist_gpu.measuring.section import comparisons
+from mnist_gpu.measuring.results import Results, Skipped, Timed, comparisons
 from mnist_gpu.measuring.timing import alternate, in_turn
 from mnist_gpu.measuring.workloads import train_part
 from mnist_gpu.model import make_model

@@ -11,13 +11,12 @@ import torch
 
 from mnist_gpu.device import environment, usable_cpus, using_threads
 from mnist_gpu.faster.ladder import PLAIN, TEXTBOOK, rungs
-from mnist_gpu.measuring.busy import watched
+from mnist_gpu.measuring.busy import watching
 from mnist_gpu.measuring.climb import skipped
 from mnist_gpu.measuring.drawing import OWN, PALETTE, PREDICTED, PUBLISHED, RECORDED, Drawn, Series, bars, number, span
 from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Wrong, checker, compared, count_of, in_time
 from mnist_gpu.measuring.prediction import Card, Figure, predicted_ladders
-from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped, Timed
-from mnist_gpu.measuring.section import Section
+from mnist_gpu.measuring.results import BROKEN_OFF, Results, Section, Skipped, Timed
 from mnist_gpu.measuring.timing import measure
 from mnist_gpu.measuring.workloads import thread_counts, torch_call, webgpu_call
 from mnist_gpu.webgpu.gpu import Gpu, WebGPUError, the_gpu, webgpu_missing
@@ -101,10 +100,9 @@ def picture(card: Card) -> Drawn:
     return Drawn(axis, says.replace("\n", ", "))
 
 
-@watched
-def measure_ceilings(device, *, sizes=SIZES, mebibytes=MEBIBYTES, seconds=0.2) -> Iterator[Timed | Skipped]:
+def measure_ceilings(device, *, sizes=SIZES, mebibytes=MEBIBYTES, seconds=0.2, progress=iter) -> Iterator:
     """The two limits of a device, float32 products of n x n and copies; after the CPU's those of the reader's GPU."""
-    for threads in thread_counts(device):
+    for threads in progress(thread_counts(device)):
         for name, parameters, per_call in work(sizes, mebibytes):
             with using_threads(threads):  # a call holds its tensors, and goes when it is measured
                 times = measure(torch_call(device, **parameters), min_seconds=seconds).times
@@ -139,14 +137,15 @@ def summary(results: Results, device: str) -> list[str]:
     return [f": {m.name} at {m.rate(*m.per_call) / 1e9:,.0f} {UNITS[m.name]} ({m.threads} threads)" for m in found]
 
 
-SECTION = Section(measure_ceilings, quick={"seconds": 0.02}, summary=summary)
+SECTION = Section(measure_ceilings, summary)
 
 
 def ceilings_here(device: torch.device) -> Results:
     """A short measurement of the CPU, of `device`, and of a GPU through WebGPU."""
     sides = {CPU: (8, 64, 256, 1024), device: (8, 64, 256, 1024) if device == CPU else (8, 64, 512, 4096)}
     every = (m for d, n in sides.items() for m in measure_ceilings(d, sizes=n, mebibytes=(1, 16, 256), seconds=0.1))
-    return Results(environment(device), skipped(every), "", quick=True)
+    with watching():
+        return Results(environment(device), skipped(every), "")
 
 
 def played(answer: Callable, asking: int, work: int, pending: int, setup: int) -> object:

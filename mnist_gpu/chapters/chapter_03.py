@@ -1,4 +1,4 @@
-"""Chapter 03, the data pipeline: what batches cost, section "pipelines" of the benchmark; its figures and exercises."""
+"""Chapter 03, the data pipeline: what batches cost, its figures, and the checks of its exercises."""
 
 import itertools
 import time
@@ -9,37 +9,28 @@ from itertools import islice
 
 import torch
 
-from mnist_gpu.data import PIPELINES, DeviceBatches, make_batches
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.device import pick_device
 from mnist_gpu.measuring.drawing import OWN, PUBLISHED, Drawn, Series, bars
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Wrong, checker, in_time, same
 from mnist_gpu.measuring.operations import Operations
 from mnist_gpu.measuring.results import Timed
-from mnist_gpu.measuring.section import ROUNDS, Section, comparisons
-from mnist_gpu.measuring.timing import alternate, compare_all, in_turn
+from mnist_gpu.measuring.timing import alternate, compare_all
 from mnist_gpu.measuring.workloads import repeat, seconds_of
 
 
-def measure_pipelines(device, sides=None, *, batches=100, rounds=10, step: Callable | None = None, progress=iter):
-    """Times so many batches of 128 from every pipeline, or from `sides`, on one thread; `step`, if given, gets each."""
-    if sides is None:
-        sides = {kind: make_batches(kind, device=device) for kind in PIPELINES}
-        sides["dataloader, 2 workers"] = make_batches("dataloader", device=device, workers=2)
+def measure_pipelines(device, sides: Mapping, *, batches: int, step: Callable | None = None) -> list[Timed]:
+    """Times so many batches of 128 from each of `sides`, in turn, on one thread; `step`, if given, gets each."""
 
-    def one_part(stream):  # workers begin each with four batches prepared ahead: 4 % of 100, 8 % of 50
+    def one_part(stream):  # workers begin each with four batches prepared ahead: 8 % of 50
         return lambda: [step and step(*batch) for batch in islice(stream, batches)]
 
     parts = {}
     for name, side in sides.items():  # with a pause, or workers would prepare those in the next side's time
         endless = itertools.chain.from_iterable(itertools.repeat(side))
         parts |= {name: one_part(endless), f"after {name}": partial(time.sleep, 0.05)}
-    for name, seconds in in_turn(parts, threads=1, rounds=rounds, device=device, progress=progress):
-        if name in sides:
-            yield Timed("pipelines", name, device.type, 1, seconds, {"batch_size": 128}, {"images": 128 * batches})
-
-
-SUMMARY = partial(comparisons, section="pipelines", pairs=lambda names: [("dataloader", name) for name in names])
-SECTION = Section(measure_pipelines, full=ROUNDS | {"batches": 100}, quick=ROUNDS | {"batches": 50}, summary=SUMMARY)
+    seconds, images = alternate(parts, threads=1, device=device), {"images": 128 * batches}
+    return [Timed("pipelines", name, device.type, 1, seconds[name], {"batch_size": 128}, images) for name in sides]
 
 
 def factors(seconds: Mapping, published: Mapping | None = None, source: str = "") -> Drawn:

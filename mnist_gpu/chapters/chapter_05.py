@@ -6,22 +6,19 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from types import SimpleNamespace
-from typing import Annotated
 
 import torch
 
-from mnist_gpu.checks import at_least_one
 from mnist_gpu.data import DeviceBatches
-from mnist_gpu.device import cpu_name, device_name, synchronize, usable_cpus, using_threads
+from mnist_gpu.device import device_name, synchronize
 from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
-from mnist_gpu.measuring import busy, prediction
-from mnist_gpu.measuring.drawing import Drawn, columns, grid, span
+from mnist_gpu.measuring.busy import watching
+from mnist_gpu.measuring.drawing import Drawn, grid, span
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker, compared, in_time
 from mnist_gpu.measuring.operations import step_bytes, step_flops
-from mnist_gpu.measuring.results import Timed, side_name
-from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section
-from mnist_gpu.measuring.timing import alternate, measure
+from mnist_gpu.measuring.results import Section, Timed, side_name
+from mnist_gpu.measuring.timing import alternate
 from mnist_gpu.measuring.workloads import repeat, seconds_of, thread_counts, training_step, webgpu_call
 from mnist_gpu.model import make_model
 from mnist_gpu.webgpu.gpu import Call, source, the_gpu, webgpu_missing
@@ -69,29 +66,29 @@ def counted_step(on: torch.device, threads: int, batch_size: int, hidden: int) -
     return lambda count: epoch.gpu.run(calls * count), [*epoch.arrays.values()]
 
 
-@busy.watched
 def measure_crossover(
     device: torch.device, *, batch_sizes=(32, 128, 512, 2048), widths=(32, 128, 512, 2048), rounds=10,
     call_seconds=0.02, progress: Callable = iter,
 ) -> Iterator[Timed]:  # fmt: skip
     """Time of a step over batch size x hidden width, data on the device, all sides in turn, `call_seconds` a call."""
-    for batch_size, hidden in progress([(b, w) for b in batch_sizes for w in widths]):
-        calls, counts, held = {}, {}, []
-        for on, threads in sides_of(device).values():
-            steps, arrays = counted_step(on, threads, batch_size, hidden)
-            side, held = (on.type, threads), held + arrays
-            counts[side] = math.ceil(call_seconds / seconds_of(partial(steps, 1), CPU if on is WEBGPU else on))
-            calls[side] = partial(steps, counts[side])
-        sizes, flop = {"batch_size": batch_size, "hidden": hidden}, sum(step_flops(batch_size, hidden))
-        work = {"flop": flop, "bytes": step_bytes(batch_size, hidden), "images": batch_size}
-        for side, seconds in alternate(calls, rounds=rounds, device=device).items():
-            proof = {"hardware": the_gpu().name} if side[0] == WEBGPU.type else {}
-            yield Timed("crossover", "step", *side, [s / counts[side] for s in seconds], sizes, work, proof=proof)
-        for array in held:
-            array.release()
+    with watching():
+        for batch_size, hidden in progress([(b, w) for b in batch_sizes for w in widths]):
+            calls, counts, held = {}, {}, []
+            for on, threads in sides_of(device).values():
+                steps, arrays = counted_step(on, threads, batch_size, hidden)
+                side, held = (on.type, threads), held + arrays
+                counts[side] = math.ceil(call_seconds / seconds_of(partial(steps, 1), CPU if on is WEBGPU else on))
+                calls[side] = partial(steps, counts[side])
+            sizes, flop = {"batch_size": batch_size, "hidden": hidden}, sum(step_flops(batch_size, hidden))
+            work = {"flop": flop, "bytes": step_bytes(batch_size, hidden), "images": batch_size}
+            for side, seconds in alternate(calls, rounds=rounds, device=device).items():
+                proof = {"hardware": the_gpu().name} if side[0] == WEBGPU.type else {}
+                yield Timed("crossover", "step", *side, [s / counts[side] for s in seconds], sizes, work, proof=proof)
+            for array in held:
+                array.release()
 
 
-SECTION = Section(measure_crossover, full=ROUNDS, quick=QUICK_ROUNDS, once=True)  # all devices in one run, in turn
+SECTION = Section(measure_crossover, once=True)  # all devices in one run, in turn
 
 
 def ratio_map(ratios: Sequence, steps: Sequence[Timed], title: str, model: Sequence[float] = ()) -> Drawn:
@@ -113,30 +110,6 @@ def ratio_map(ratios: Sequence, steps: Sequence[Timed], title: str, model: Seque
     faster, slower, open_ = (int(found.sum()) for found in (wins > 0, wins < 0, wins == 0))
     counts = f"of {wins.numel()} cells faster in {faster}, slower in {slower}, open in {open_} (brackets)"
     return Drawn(axes, f"{title}: {counts}.\n{largest.replace(chr(10), ', ')}")
-
-
-@using_threads()
-def run_predict(
-    card: Annotated[str | None, "one card, such as T4; without it, all", {"nargs": "?"}] = None,
-    batch_size: Annotated[int, "images per step"] = 128,
-    hidden: Annotated[int, "width of the hidden layer"] = 128,
-) -> None:
-    """Prints a table of a training step on GPUs that are not here, beside this computer's CPU, which is measured."""
-    at_least_one(batch_size=batch_size, hidden=hidden)
-    cards, rows = [prediction.predicted_card(name) for name in ([card] if card else prediction.predictable())], []
-    step = batch_size, hidden
-    launch = measure(training_step(CPU, 1, 1)).median
-    each = [(using_threads(t)(measure)(training_step(CPU, *step)).median, t) for t in thread_counts(CPU)]
-    here, threads = min(each)
-    for there in cards:
-        times = prediction.predict_step(there, launch, *step), prediction.predict_graph(there, *step)
-        rows.append((there.name, *(text for t in times for text in (span(t, 1e-6), f"{span(t.gain_over(here))}x"))))
-    print(f"Measured here, {cpu_name()}: a step of {batch_size} images at width {hidden} takes {1e6 * here:,.0f} μs,")
-    print(f"with {threads} of {usable_cpus()} usable CPUs; to launch its operations takes {1e6 * launch:,.0f} μs.")
-    print("Likely on GPUs, by figures that others have published; nothing of it was measured:")
-    print(columns(["card", "one by one, μs", "over this CPU", "as a CUDA graph, μs", "over this CPU"], rows))
-    if card:
-        print("From these figures of others:", prediction.sources(prediction.figures_for(card)), sep="\n")
 
 
 def agreed(a: list[float], b: list[float], left_out: int = 1) -> str:
@@ -198,30 +171,6 @@ def times_of(answer: Callable, ratio: float, rounds: int) -> str:
     return later if abs(off) > 3 * Machine.DRIFT else ""  # which leaves room for a call to warm up before each
 
 
-MISTAKES = {  # that one side of a report may make
-    "not waited for": lambda s: min(s["seconds"]) < s["operations"] / s["rate"],
-    "cold start": lambda s: s["seconds"][0] > 10 * statistics.median(s["seconds"][1:] or s["seconds"]),
-    "idle cores": lambda s: s["threads"] < s["cores"],
-    "too few times": lambda s: len(s["seconds"]) < 6,
-}
-
-
-def mistakes(report: dict) -> list[str]:
-    a, b = report.values()
-    found = [name for name, made in MISTAKES.items() if made(a) or made(b)]
-    return sorted(found + ["different work"] * (a["operations"] != b["operations"]))
-
-
-def one_side(operations: int) -> dict:
-    """Each mistake in some, and near misses: a time just possible, or only long; six times; some of the cores."""
-    cores, count, slow, last = (random.choice(c) for c in ((1, 4, 9), (1, 2, 5, 6, 20), (1, 4, 30), (1, 1, 0.01, 40)))
-    seconds = [random.choice((2.0, 2.4, 2.9)) for _ in range(count)]
-    seconds[0] *= slow
-    seconds[-1] *= last
-    threads, rate = random.choice((cores, cores, max(1, cores // 2))), random.choice((4.0, 9.0))
-    return {"operations": operations, "rate": rate, "threads": threads, "cores": cores, "seconds": seconds}
-
-
 EXERCISES = (
     Exercise("05.1", WRITE, "May a claim be made?", compared(
         agreed, ten_rounds,
@@ -239,13 +188,6 @@ EXERCISES = (
         lambda: [(1.0, 10), (1.0, 1), *((random.uniform(0.5, 2), random.randrange(6, 20)) for _ in range(4))],
         given=lambda ratio, rounds: f"{rounds} rounds, a takes {ratio:.2f} times as long as b (what is wrong)",
         run=partial(in_time, times_of),
-    )),
-    Exercise("05.3", WRITE, "Which mistakes does a report make?", compared(
-        mistakes,
-        lambda: [({"old": one_side(8), "new": one_side(random.choice((8, 8, 6)))},) for _ in range(40)],
-        given=lambda report: f"The report {report}",
-        why=lambda report, found: f"Read the rule again of: {', '.join(sorted({*found} ^ {*mistakes(report)}))}.",
-        run=lambda answer, report: sorted({*in_time(answer, report)}),
     )),
 )  # fmt: skip
 check = checker(EXERCISES)

@@ -14,7 +14,6 @@ from mnist_gpu.measuring import drawing
 from mnist_gpu.measuring.drawing import CAUSES, OWN, Drawn, Series, lines, number, stacked
 from mnist_gpu.measuring.exercises import PREDICT, WRITE, Exercise, checker, compared
 from mnist_gpu.measuring.results import Timed
-from mnist_gpu.measuring.section import QUICK_ROUNDS, ROUNDS, Section
 from mnist_gpu.measuring.timing import in_turn
 from mnist_gpu.measuring.workloads import First, repeat, train_part, training_step
 
@@ -23,7 +22,7 @@ NOTES = "step ", "ProfilerStep", "Activity Buffer Request", "Buffer Flush"  # of
 SIZES = (1, 4, 16, 64, 256, 1024), (1, 256, 4096, 32_768)  # on a CPU; on a GPU, where launching hides small ones
 
 
-def measure_account(device: torch.device, *, sizes=None, steps=50, rounds=10, progress=iter) -> Iterator[Timed]:
+def measure_account(device: torch.device, *, steps: int, sizes=None, progress=iter) -> Iterator[Timed]:
     """What chapter 06 takes a training step apart into; one thread, times of one step of the 784-128-10 network.
 
     whole: the training itself. load: only the batches, not copied. copy: one batch from the host, again and again.
@@ -46,7 +45,7 @@ def measure_account(device: torch.device, *, sizes=None, steps=50, rounds=10, pr
         sides["load, textbook, with steps"] = partial(between, First(host, steps), calls["step, waiting"])
         sides["load, device, with steps"] = partial(between, First(on_device, steps), step)
     sides |= {name: partial(repeat, call, steps) for name, call in calls.items()}
-    for name, seconds in in_turn(sides, threads=1, rounds=rounds, device=device, progress=progress):
+    for name, seconds in in_turn(sides, threads=1, device=device, progress=progress):
         shape = dict(zip(("batch_size", "hidden"), shapes.get(name, (128, 128)), strict=True))
         yield Timed("account", name, device.type, 1, [s / steps for s in seconds], shape)
 
@@ -55,9 +54,6 @@ def between(batches: Iterable, call: Callable[[], object] = lambda: None) -> Non
     """A pass over `batches`, with a `call` after each of them."""
     for _ in batches:
         call()
-
-
-SECTION = Section(measure_account, full=ROUNDS, quick=QUICK_ROUNDS)
 
 
 def verdict(name: str, parts: Mapping[str, float], whole: float) -> str:

@@ -19,8 +19,7 @@ from mnist_gpu.measuring import climb, drawing
 from mnist_gpu.measuring.drawing import Drawn, Series, span
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Undecided, Wrong, checker, in_time
 from mnist_gpu.measuring.prediction import predicted_ladders
-from mnist_gpu.measuring.results import REFERENCE, Results, Skipped, Timed, compare_in_turn, read, recorded
-from mnist_gpu.measuring.section import ROUNDS, Section, comparisons
+from mnist_gpu.measuring.results import REFERENCE, Results, Section, Timed, compare_in_turn, comparisons, read, recorded
 from mnist_gpu.measuring.timing import Comparison, alternate, compare, compare_all, interval
 from mnist_gpu.measuring.workloads import train_part
 from mnist_gpu.model import make_model
@@ -31,7 +30,7 @@ LAST, FLOOR = "CUDA graph of an epoch", "the floor: products alone"
 FEW = (TEXTBOOK, "tensors in memory", PLAIN, "compiled epoch", "WebGPU, a submission an epoch", LAST)
 
 
-def all_ladders(device: torch.device, *, steps: int | None = None, **options) -> Iterator[Timed | Skipped]:
+def all_ladders(device: torch.device, *, steps: int | None = None, **options) -> Iterator:
     """All rungs; on a CPU some with all its threads, too, a GPU's fair opponent; and reduced precision when wide."""
     yield from climb.measure_ladder(device, steps=steps, **options)
     if device.type == "cpu" and usable_cpus() > 1:
@@ -54,7 +53,7 @@ def summary(results: Results, device: str) -> list[str]:
     return comparisons(results, device, "ladder", pairs, hidden=128, threads=1) + wide
 
 
-LADDER = Section(all_ladders, full=ROUNDS, quick=ROUNDS | {"steps": 50}, summary=summary)
+LADDER = Section(all_ladders, summary)
 
 
 def against_base(measured: Iterable[Timed]) -> list[Comparison]:

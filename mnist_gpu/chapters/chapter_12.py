@@ -1,13 +1,11 @@
 """Chapter 12: what a step's launches take, other libraries, and the checks of its exercises."""
 
 import copy
-import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from unittest.mock import patch
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -17,14 +15,14 @@ from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.ladder import rungs
 from mnist_gpu.measuring.climb import extra, known
 from mnist_gpu.measuring.drawing import columns
-from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Wrong, checker, compared, count_of, in_time
+from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Wrong, checker, compared, in_time
 from mnist_gpu.measuring.results import Timed, compare_in_turn, recorded
 from mnist_gpu.measuring.timing import measure
 from mnist_gpu.training import make_step
 
 
 def products_of(rung: Timed) -> str:
-    """The library that a rung of the CPU multiplies with, and the layout of its weights: a name of PRODUCTS."""
+    """The library that a rung of the CPU multiplies with: a name of PRODUCTS."""
     return rung.proof.get("products", ("oneDNN" if "oneDNN" in rung.name else "torch.mm") + ", weights [H, 784]")
 
 
@@ -36,16 +34,6 @@ def launches(rung: Timed) -> float:
         few = CompiledEpoch(model, few, products=products_of(rung))
         step = few.step
     return measure(lambda: [step(*batch) for batch in few]).median / len(few)
-
-
-def possible(accounts: Mapping[str, Mapping[str, float]]) -> bool:
-    """Whether no part is below zero; if one is, says whose, and what to do."""
-    wrong = [name for name, parts in accounts.items() if min(parts.values()) < 0]
-    if wrong:
-        print(
-            f"The parts of {' and '.join(wrong)} take longer than the whole: they were disturbed. Run the cell again."
-        )
-    return not wrong
 
 
 def libraries(by: str = "s per epoch") -> None:
@@ -117,39 +105,6 @@ def pairs() -> Iterator[tuple[Callable, Callable]]:
         yield from ((one, other), (other, program(model, images, labels, momentum=0.8999)))
 
 
-class Single(float):
-    """A number whose sums and differences are rounded to float32, as hardware does."""
-
-    def __add__(self, other: float) -> "Single":
-        return Single(np.float32(float(self) + float(other)))
-
-    def __sub__(self, other: float) -> "Single":
-        return self + -other
-
-    def __rsub__(self, other: float) -> "Single":
-        return -self + Single(other)
-
-    __radd__ = __add__
-
-
-def sums(answer: Callable) -> str:
-    """Of 12.3: an error is at most what adding in pairs guarantees."""
-    several, few = random.randrange(9_000, 15_000), random.randrange(1, 9)
-    with_a_large_one = [1.0] * several
-    with_a_large_one[random.randrange(several)] = 2.0**24
-    mixed = [random.uniform(-1, 1) * 10 ** random.randrange(6) for _ in range(several)]
-    for case in (mixed[:1], mixed[:few], mixed, with_a_large_one, [0.1] * several):
-        numbers = [Single(np.float32(x)) for x in case]
-        found, exact = in_time(answer, list(numbers)), math.fsum(numbers)
-        if not isinstance(found, Single):
-            raise Wrong(f"It gives a {type(found).__name__}: use + and - only, on the numbers and on their sums.")
-        most = (1 + math.log2(len(case))) * 2.0**-24 * math.fsum(map(abs, numbers))
-        if not abs(error := float(found) - exact) <= most:
-            what = f"{count_of(len(case), 'number')}, the first {numbers[0]:.3g}, the largest {max(numbers):,.9g}"
-            raise Wrong(f"Of {what}: its sum is {error:+.2g} off, but adding in pairs never by more than {most:.2g}.")
-    return "Tried on 5 sums."
-
-
 EXERCISES = (
     Exercise("12.1", WRITE, "Back through another activation", compared(
         bias_gradient, small_networks, run=partial(in_time, by_hand),
@@ -165,6 +120,5 @@ EXERCISES = (
         given=lambda *two: "Losses that differ by up to {:.0e} in float32 and by {:.0e} in float64".format(
             *(apart(*two, dtype) for dtype in (torch.float32, torch.float64))),
     )),
-    Exercise("12.3", WRITE, "A sum that loses less", sums),
 )  # fmt: skip
 check = checker(EXERCISES)

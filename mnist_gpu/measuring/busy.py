@@ -6,7 +6,6 @@ another process wants a CPU (see mnist_gpu.device). On a shared server that is t
 
 import contextlib
 import contextvars
-import functools
 import time
 from collections.abc import Callable, Iterator
 
@@ -44,14 +43,3 @@ def watching(say: Callable[[str], object] = print) -> Iterator[None]:
         if outermost and others >= NOTICED and cpus - others <= usable_cpus() - NOTICED:
             said = f"other processes used {others:.1f} of {cpus} CPUs during this measurement"
             say(f"(Busy machine: {said}. Times are longer and spread more than on an idle one.)")
-
-
-def watched(measurement: Callable[..., Iterator]) -> Callable[..., Iterator]:
-    """A measurement (a generator) that says at its end whether the machine was busy."""
-
-    @functools.wraps(measurement)
-    def run(*args, **options) -> Iterator:
-        with watching():
-            yield from measurement(*args, **options)
-
-    return run

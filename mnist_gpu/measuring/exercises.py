@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from mnist_gpu.device import memory_error
+from mnist_gpu.device import out_of_memory
 
 UNANSWERED, RIGHT, WRONG, UNDECIDED = "not answered yet", "right", "wrong", "nothing can be claimed"
 WRITE, PREDICT, MEND = "write", "predict", "mend"  # the kinds: a function, a number or an order, a wrong program
@@ -218,7 +218,7 @@ def judge(exercise: Exercise, answer: object, seed: int = 0) -> Verdict:
     except Undecided as undecided:
         return Verdict(UNDECIDED, f"{name}: {undecided}")
     except Exception as error:
-        if memory_error(error):  # which may be the machine's fault, and says what to do
+        if out_of_memory(error):  # which may be the machine's fault
             raise
         return Verdict(WRONG, f"{name}: wrong. {_stopped(error, answer)}")
     finally:

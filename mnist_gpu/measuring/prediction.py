@@ -120,11 +120,6 @@ def predictable() -> list[str]:
     return [c.name for c in cards().values() if c.full_name.startswith("NVIDIA")]
 
 
-def _launching() -> list[Figure]:
-    """What others have measured of launching a kernel, on any card."""
-    return [f for quantity in ("small kernel", "kernel in a graph") for f in published(quantity=quantity)]
-
-
 def _measured(card: str, quantity: str) -> list[Figure]:
     """What others have measured on this card; if nobody has, on every card there are predictions for."""
     found = [f for f in published(quantity=quantity, kind=MEASURED) if f.card in predictable()]
@@ -138,23 +133,15 @@ def predicted_card(name: str) -> PredictedCard:
     the least to the greatest share of the data sheet on any card. A kernel: the published ones of any card.
     """
     if name not in predictable():
-        why = " (how long it takes to launch a kernel is published of NVIDIA's alone)" * (name in cards())
-        raise ValueError(f"no prediction for {name!r}{why}; there are: {', '.join(predictable())}")
+        raise ValueError(f"no prediction for {name!r}; there are: {', '.join(predictable())}")
 
     def rate(quantity: str, promised: str) -> Range:
         figures, sheet = _measured(name, quantity), named(name).get(promised, SHEET)
         shares = [f.value / named(f.card).get(promised, SHEET) for f in figures]
         return Range(sheet * min(shares), sheet * max(*shares, 1.0 if figures[0].card == name else 0.0))
 
-    seconds = [f.value for f in _launching()]
+    seconds = [f.value for quantity in ("small kernel", "kernel in a graph") for f in published(quantity=quantity)]
     return PredictedCard(name, Range(min(seconds), max(seconds)), rate("float32", "float32"), rate("copy", "memory"))
-
-
-def figures_for(card: str) -> list[Figure]:
-    """The published figures that a prediction for this card rests on, others' among them where nobody measured it."""
-    rates = [f for quantity in ("float32", "copy") for f in _measured(card, quantity)]
-    sheet = [f for f in named(card).figures if f.kind == SHEET and f.quantity in ("float32", "memory")]
-    return sheet + rates + _launching()
 
 
 @functools.cache
@@ -187,11 +174,9 @@ def on_card(card: PredictedCard, batch_size: int = 128, hidden: int = 128, *, fu
 
 def predict_step(card: PredictedCard, launch: float, batch_size: int = 128, hidden: int = 128) -> Range:
     """Likely seconds of a step, by the host's smallest step: `launch` seconds, nearly all of it launching."""
-    count, size = kernels(), (batch_size, hidden)
-    operations, moved = sum(step_flops(*size)), step_bytes(*size)
+    count, operations = kernels(), sum(step_flops(batch_size, hidden))
     least = count.low * card.kernel.low + operations / card.rate.high  # the bytes may stay in the caches
-    most = count.high * card.kernel.high + operations / card.rate.low
-    most += moved / card.bandwidth.low
+    most = on_card(card, batch_size, hidden).high
     asked = Range(launch / 2, launch + count.high * card.kernel.high)  # fewer operations on a GPU; CUDA's share
     return Range(max(asked.low, least), asked.high + most)  # both at the same time, or one after the other
 

@@ -6,7 +6,7 @@ Only `python -m mnist_gpu benchmark --record` writes them, and `python benchmark
 import json
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -69,7 +69,6 @@ class Results:
     environment: dict
     measurements: list[Timed]
     date: str
-    quick: bool = False
     skipped: list[Skipped] = field(default_factory=list)
 
     def hardware(self, device: str) -> str:
@@ -117,7 +116,7 @@ def read(path: str | Path) -> Results:
         skipped = [Skipped(**s) for s in content.get("skipped", [])]
         if not all(m.seconds and all(0 < s < math.inf for s in m.seconds) for m in measurements):
             raise ValueError("a measurement has no times above 0 seconds")
-        return Results(content["environment"], measurements, content["date"], content["quick"], skipped)
+        return Results(content["environment"], measurements, content["date"], skipped)
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # JSONDecodeError is a ValueError
         raise ValueError(f"{path} is not a results file of format {FORMAT!r}: {error}") from error
 
@@ -126,14 +125,12 @@ def merged(first: Results, second: Results) -> Results:
     """Two runs on one machine as one; of the load that they began with, the larger.
 
     A measurement of the first gives way only to the same one of the second with as many rounds or more. Raises
-    ValueError if one of them is quick, or their environments differ in anything but the load.
+    ValueError if their environments differ in anything but the load.
     """
     loads = [r.environment.get("load_average") for r in (first, second)]
     environment = first.environment | {"load_average": max((x for x in loads if x is not None), default=None)}
     if different := [k for k, v in environment.items() if k != "load_average" and second.environment.get(k) != v]:
         raise ValueError(f"these are results of another machine or program: {', '.join(different)} differ")
-    if first.quick != second.quick:
-        raise ValueError("one of these results is a record, the other a quick look")
 
     def same(m: Timed) -> tuple:
         return m.section, m.name, m.device, m.threads, json.dumps(m.parameters, sort_keys=True)
@@ -145,7 +142,7 @@ def merged(first: Results, second: Results) -> Results:
     again = {(one.section, one.name, one.device) for one in [*second.measurements, *second.skipped]}
     again |= {(section, BROKEN_OFF, device) for section, _, device in again}
     skipped = [s for s in first.skipped if (s.section, s.name, s.device) not in again] + second.skipped
-    return Results(environment, list(kept.values()), second.date, second.quick, skipped)
+    return Results(environment, list(kept.values()), second.date, skipped)
 
 
 def compare_in_turn(measured: Iterable[Timed], pairs: Iterable[tuple[str, str]]) -> list[Comparison]:
@@ -160,3 +157,22 @@ def recorded(folder: str | Path = REFERENCE, *, unlike: torch.device | None = No
     every = [read(path) for path in sorted(Path(folder).glob("*.json"))]
     here = {device_name(unlike), cpu_name()} if unlike else set()
     return [r for r in every if not unlike or not {r.environment["device_name"], r.environment["cpu_name"]} <= here]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the benchmark: measured in a chapter's room, and a line in mnist_gpu.benchmark."""
+
+    # Called with the device and `progress` (see timing.in_turn). It yields one measurement at a time, so that what is
+    # finished is kept when a run is interrupted.
+    measure: Callable[..., Iterator[Timed | Skipped]]
+    # Lines for the results of one device, each to follow the device's name.
+    summary: Callable[[Results, str], list[str]] = lambda results, device: []
+    once: bool = False  # takes all devices in one run
+
+
+def comparisons(results: Results, device: str, section: str, pairs: Callable, note: str = "", **fields) -> list[str]:
+    """A line of the summary for each of `pairs(times)` that were timed, over the measurements that `fields` select."""
+    measured = results.select(section, device=device, **fields)
+    asked = [(a, b) for a, b in dict.fromkeys(pairs({m.name: m.seconds for m in measured})) if a != b]
+    return [f", {section}{note}: {one}" for one in compare_in_turn(measured, asked)]

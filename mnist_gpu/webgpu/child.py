@@ -35,18 +35,12 @@ class Server:
             for a in wgpu.gpu.enumerate_adapters_sync()
         ]
 
-    def open(self, number: int) -> bool:
-        """Makes the adapter of this number the one to compute on; returns whether it can time its own work."""
+    def open(self, number: int) -> None:
+        """Makes the adapter of this number the one to compute on."""
         adapter = wgpu.gpu.enumerate_adapters_sync()[number]
-        timed = "timestamp-query" in adapter.features
-        self.device = adapter.request_device_sync(
-            required_features=["timestamp-query"] if timed else [],
-            required_limits={name: adapter.limits[name] for name in LIMITS},
-        )
+        self.device = adapter.request_device_sync(required_limits={name: adapter.limits[name] for name in LIMITS})
         self.fence = self.device.create_buffer(size=4, usage=STORAGE | COPIED)
-        self.stamps = self.device.create_query_set(type="timestamp", count=2) if timed else None
         self.numbers = self.layout([{"type": "uniform", "has_dynamic_offset": True}])
-        return timed
 
     def layout(self, buffers: list[dict]):
         """Of the buffers in a group: one after another, which kinds of buffer there are."""
@@ -83,10 +77,10 @@ class Server:
         compute = {"module": self.device.create_shader_module(code=text), "entry_point": "main"}
         self.things[name] = self.device.create_compute_pipeline(layout=layout, compute=compute), own
 
-    def submit(self, calls: list[tuple], each: int, timed: bool = False) -> None:
+    def submit(self, calls: list[tuple], each: int) -> None:
         """Has calls (kernel, buffers, workgroups, numbers) run in their order, and does not wait.
 
-        `each` is the number of calls in a submission; 0: all in one. `timed` notes the times of the last submission.
+        `each` is the number of calls in a submission; 0: all in one.
         """
         numbers = numpy.zeros((len(calls), ALIGNED), numpy.uint8)
         for i, (*_, own) in enumerate(calls):
@@ -96,8 +90,7 @@ class Server:
         each = min(each or MOST_DISPATCHES, MOST_DISPATCHES)
         for start in range(0, len(calls), each):
             encoder = self.device.create_command_encoder()
-            stamps = {"query_set": self.stamps, "beginning_of_pass_write_index": 0, "end_of_pass_write_index": 1}
-            work = encoder.begin_compute_pass(timestamp_writes=stamps if timed else None)
+            work = encoder.begin_compute_pass()
             for i, (kernel, buffers, workgroups, _) in enumerate(calls[start : start + each], start):
                 pipeline, layout = self.things[kernel]
                 key = kernel, *buffers
@@ -109,16 +102,6 @@ class Server:
                 work.dispatch_workgroups(*workgroups)
             work.end()
             self.device.queue.submit([encoder.finish()])
-
-    def seconds(self) -> float:
-        """Waits; the seconds that the last timed submission took, from the times that the device noted (in ns)."""
-        resolved = wgpu.BufferUsage.QUERY_RESOLVE | wgpu.BufferUsage.COPY_SRC
-        out = self.device.create_buffer(size=16, usage=resolved)
-        encoder = self.device.create_command_encoder()
-        encoder.resolve_query_set(self.stamps, 0, 2, out, 0)
-        self.device.queue.submit([encoder.finish()])
-        begin, end = numpy.frombuffer(self.device.queue.read_buffer(out), numpy.uint64)
-        return float(end - begin) / 1e9
 
     def wait(self) -> None:
         """Reading waits for all work before it. (wgpu 0.32's on_submitted_work_done_sync raises a TypeError.)"""

@@ -152,7 +152,7 @@ class Gpu:
         self.adapter, self.name, self.kernels = fit[0], fit[0].name, {}
         self.child = Child(str(self.adapter))
         self.ask, self.close = self.child.ask, self.child.close
-        self.timed = self.ask("open", self.adapter.number)
+        self.ask("open", self.adapter.number)
 
     def array(self, content: numpy.ndarray | int) -> Array:
         """Memory on the GPU with this content, or so many zeros in float32. Raises WebGPUError beyond its limit."""
@@ -172,13 +172,13 @@ class Gpu:
             self.kernels[name] = new
         return self.kernels[name]
 
-    def submit(self, calls: Sequence[Call], each: int = 0, timed: bool = False) -> None:
+    def submit(self, calls: Sequence[Call], each: int = 0) -> None:
         """Asks for the calls in their order, in one submission, or `each` calls in one, and does not wait for them."""
         packed = []
         for c in calls:
             numbers = (struct.pack("<f" if isinstance(n, float) else "<I", n) for n in c.numbers)
             packed.append((c.kernel, [a.name for a in c.arrays], tuple(c.workgroups), b"".join(numbers)))
-        self.ask("submit", packed, each, timed)
+        self.ask("submit", packed, each)
 
     def wait(self) -> None:
         """Until all that was asked for is done."""
@@ -188,13 +188,6 @@ class Gpu:
         """`submit`, then `wait`."""
         self.submit(calls, each)
         self.wait()
-
-    def seconds(self, calls: Sequence[Call]) -> float | None:
-        """What one submission of the calls takes by the GPU's own clock; None where it has none."""
-        if not self.timed:
-            return self.run(calls)
-        self.submit(calls, timed=True)
-        return self.ask("seconds")
 
 
 def source(kernel: str) -> str:

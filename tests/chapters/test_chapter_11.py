@@ -40,7 +40,7 @@ def test_three_processes_and_two_of_them_measure_themselves_in_one_run():
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no signal that kills")
 def test_a_training_goes_on_after_a_worker_was_killed_to_the_weights_of_the_other(monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    options = ["--device", "cpu", "--epochs", 3, "--batch-size", 512, "--save", "model.pt", "--every-epoch"]
+    options = ["--device", "cpu", "--epochs", 3, "--batch-size", 512, "--save", "model.pt"]
     command = lab.torchrun(2, "-m", "mnist_gpu", "train", *options, "--resume", "model.pt", restarts=1)
     killed = lab.weights_after(command, kill=True)
     said = capsys.readouterr().out

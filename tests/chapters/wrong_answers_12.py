@@ -1,7 +1,5 @@
 """Wrong answers to chapter 12's exercises, each with a part of the hint that it gets."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from wrong import WrongAnswers
@@ -43,13 +41,3 @@ for limit, given in ((0, False), (1e-3, False), (1e3, True)):
 wrong.value("12.2", "in float64: it gives False", agree(torch.float64, 0))
 wrong.value("12.2", "it gives True", agree(torch.float64, 0.1))
 wrong.value("12.2", "it gives None", lambda one, other: None)
-
-wrong.value("12.3", "the largest 16,777,216", sum)
-wrong.value("12.3", "the first 0.1, the largest 0.1", lambda numbers: sum(sorted(numbers)))
-wrong.value("12.3", "the largest 16,777,216", lambda many: sum(sum(many[i : i + 99]) for i in range(0, len(many), 99)))
-wrong.value("12.3", "It gives a float", math.fsum)
-
-
-@wrong("12.3", "RecursionError")
-def first_and_rest(numbers):
-    return numbers[0] + first_and_rest(numbers[1:]) if len(numbers) > 1 else numbers[0]

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mnist_gpu.measuring import busy
-from mnist_gpu.measuring.busy import others_seconds, watched, watching
+from mnist_gpu.measuring.busy import others_seconds, watching
 from mnist_gpu.measuring.timing import alternate
 
 BUSY = "import time; end = time.monotonic() + {}\nwhile time.monotonic() < end: pass"
@@ -61,11 +61,11 @@ def test_a_busy_machine_is_one_that_does_not_leave_the_usable_cpus(machine, caps
 def test_it_is_said_once_for_a_measurement_and_those_within_it(machine, capsys):
     machine(4.0)
 
-    @watched
     def measurement(n):
-        for i in range(n):
-            alternate({"a": lambda: None}, rounds=1, clock=lambda: 0.0)
-            yield i
+        with watching():
+            for i in range(n):
+                alternate({"a": lambda: None}, rounds=1, clock=lambda: 0.0)
+                yield i
 
     assert list(measurement(3)) == [0, 1, 2] and capsys.readouterr().out.count("of 2 CPUs") == 1
     with pytest.raises(KeyError), watching():

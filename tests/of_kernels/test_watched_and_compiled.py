@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from mnist_gpu.chapters import chapter_10 as lab
-from mnist_gpu.chapters.chapter_10 import watched
 from mnist_gpu.chapters.chapter_10.compiled import TARGETS
 from mnist_gpu.faster import kernels
 from mnist_gpu.faster.with_triton import imported, kernel_device
@@ -101,7 +100,7 @@ def test_what_is_masked_and_counts_as_nothing_named_spoils_a_sum_and_a_maximum()
 
 
 def test_why_a_kernel_stopped_is_told_and_the_interpreter_is_as_before(monkeypatch):
-    monkeypatch.setattr(watched, "in_time", lambda run, seconds: in_time(run, seconds=0.5))
+    monkeypatch.setattr(lab, "in_time", lambda run, seconds: in_time(run, seconds=0.5))
     assert (
         lab.watch(endless, (1,), {"x": torch.rand(4)}).wrong()
         == "The kernel stops: it had not ended after 0.5 seconds."
@@ -116,7 +115,7 @@ def test_why_a_kernel_stopped_is_told_and_the_interpreter_is_as_before(monkeypat
 
 def test_another_process_sees_the_same(monkeypatch):
     here = lab.watch(update, (3,), arguments := of_update(believed=12))
-    monkeypatch.setattr(watched, "interpreted", lambda: False)
+    monkeypatch.setattr(lab, "interpreted", lambda: False)
     there = lab.watch(update, (3,), arguments)
     assert there.touches == here.touches and torch.equal(there.results["w"], here.results["w"])
 

@@ -1,15 +1,12 @@
 """The package on the simulated accelerator: right results, no wait too many, nothing on the wrong card."""
 
-import threading
-
 import pytest
 import simulated_accelerator as sim
 import torch
 from agreement import losses_of, silent
 
-from mnist_gpu.data import DeviceBatches, MemoryBatches
+from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster.ladder import sgd, waiting
-from mnist_gpu.faster.prefetch import Prefetched
 from mnist_gpu.measuring.prediction import kernels
 from mnist_gpu.model import make_model
 from mnist_gpu.training import evaluate, make_step, train
@@ -39,33 +36,6 @@ def test_the_device_pipeline_copies_the_order_once_a_pass_and_nothing_else(small
         assert len(list(batches)) == 10
         assert sim.launches()["copy from the host"] == passes
         assert sim.waits() == {"blocking copy from the host": passes}
-
-
-def test_prefetched_batches_are_made_in_a_stream_of_their_own_while_the_step_before_waits(small):
-    plain, streams = MemoryBatches(*small, device="sim"), set()
-    passes = [list(plain), list(plain)]
-
-    class Meanwhile(MemoryBatches):
-        def batch(self, index):
-            i = sum(event.is_set() for event in made)
-            assert i == 0 or launched[i - 1].wait(20), "not beside the step before"
-            streams.add(torch.accelerator.current_stream("sim").stream_id)
-            made[i].set()
-            return super().batch(index)
-
-    batches = Prefetched(Meanwhile(*small, device="sim"), "sim")
-    for number in range(2):
-        launched, made = ([threading.Event() for _ in range(10)] for _ in range(2))
-        sim.reset()
-        for i, (images, labels) in enumerate(batches):
-            launched[i].set()
-            assert made[min(i + 1, 9)].wait(20), "only after the step"
-            assert sim.handovers() == i + 1
-            assert torch.equal(images, passes[number][i][0]) and torch.equal(labels, passes[number][i][1])
-        assert i + 1 == 10
-        assert sim.launches()["copy from the host"] == sim.aside()["copy from the host"] == 2 * 10
-    default = torch.accelerator.current_stream("sim").stream_id
-    assert len(streams) == 1 and default not in streams  # memory is kept aside for every stream that there ever was
 
 
 # Training

@@ -2,8 +2,8 @@
 
 Their memory is the host's and their operations are the CPU's, so results are the CPU's, bit for bit. As on a real one,
 tensors of different devices cannot be mixed, random numbers are its own, memory is limited (8 GiB a card); and it is
-counted what was launched, in which stream, and how often the host waited. But operations are done when they are
-launched, whatever their stream; there is no torch.compile; and `x[index] = value` is never counted as a wait.
+counted what was launched, and how often the host waited. But operations are done when they are launched, whatever their
+stream; there is no torch.compile; and `x[index] = value` is never counted as a wait.
 
 A *launch* is an operation, or a copy, that was given to a card. The host *waits* when it needs something back: `item`,
 a copy to the host, a copy from the host without `non_blocking`, an operation whose result's size depends on values. A
@@ -37,16 +37,6 @@ def pending(device: torch.device | str = "sim") -> int:
 def launches(device: torch.device | str = "sim") -> Counter[str]:
     """How often each operation was launched on `device`, by name: aten::addmm, copy from the host, ..."""
     return Counter(_ops.launches(device_module.index_of(device)))
-
-
-def aside(device: torch.device | str = "sim") -> Counter[str]:
-    """Those of the launches that were in another stream than the card's default one."""
-    return Counter(_ops.aside(device_module.index_of(device)))
-
-
-def handovers(device: torch.device | str = "sim") -> int:
-    """How often a stream of `device` was made to wait for another one."""
-    return _ops.handovers(device_module.index_of(device))
 
 
 def waits() -> Counter[str]:

@@ -45,8 +45,6 @@ struct Card {
   int64_t synchronizations = 0;
   int64_t allocated = 0;  // bytes
   std::map<std::string, int64_t> launches;  // by operation
-  std::map<std::string, int64_t> aside;  // those of them in another stream than the default one
-  int64_t handovers = 0;  // times that a stream was made to wait for another
 };
 
 std::mutex mutex;  // of all that follows: the backward pass runs on a thread for each card
@@ -70,7 +68,6 @@ void count_launch(DeviceIndex card, const std::string& name) {
   std::lock_guard<std::mutex> lock(mutex);
   cards[card].pending++;
   cards[card].launches[name]++;
-  if (streams[card] != 0) cards[card].aside[name]++;
 }
 
 void count_wait(DeviceIndex card, const std::string& cause) {
@@ -155,7 +152,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   }
   void synchronizeDevice(DeviceIndex card) const override { synchronize(or_current(card)); }
 
-  // Work is done when it was launched, so streams and events need not be kept in order: they are counted.
+  // Work is done when it was launched, so streams and events need not be kept in order.
   static c10::Stream stream_of(c10::Device device, c10::StreamId id) {
     return c10::Stream(c10::Stream::UNSAFE, {SIM, or_current(device.index())}, id);
   }
@@ -175,10 +172,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   bool queryStream(const c10::Stream&) const override { return true; }
   void synchronizeStream(const c10::Stream& stream) const override { synchronize(stream.device_index()); }
   void record(void**, const c10::Stream&, DeviceIndex, c10::EventFlag) const override {}
-  void block(void*, const c10::Stream& stream) const override {
-    std::lock_guard<std::mutex> lock(mutex);
-    cards[stream.device_index()].handovers++;
-  }
+  void block(void*, const c10::Stream&) const override {}
 };
 
 C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard);
@@ -453,16 +447,6 @@ c10::Dict<std::string, int64_t> get_launches(int64_t card) {
   return as_dict(cards.at(card).launches);
 }
 
-c10::Dict<std::string, int64_t> get_aside(int64_t card) {
-  std::lock_guard<std::mutex> lock(mutex);
-  return as_dict(cards.at(card).aside);
-}
-
-int64_t get_handovers(int64_t card) {
-  std::lock_guard<std::mutex> lock(mutex);
-  return cards.at(card).handovers;
-}
-
 c10::Dict<std::string, int64_t> get_waits() {
   std::lock_guard<std::mutex> lock(mutex);
   return as_dict(waits);
@@ -484,8 +468,6 @@ TORCH_LIBRARY(simulated_accelerator, m) {
   m.def("pending", &get_pending);
   m.def("synchronizations", &get_synchronizations);
   m.def("launches", &get_launches);
-  m.def("aside", &get_aside);
-  m.def("handovers", &get_handovers);
   m.def("waits", &get_waits);
   m.def("reset", &reset);
   m.def("device_count", [] { return int64_t{CARDS}; });
