@@ -3,7 +3,6 @@ import torch
 from agreement import assert_same_losses, losses_of
 
 from mnist_gpu.data import DeviceBatches
-from mnist_gpu.faster import written_out
 from mnist_gpu.faster.written_out import make_written_out_step
 from mnist_gpu.model import make_model
 from mnist_gpu.torch_private import onednn_missing
@@ -40,14 +39,7 @@ def test_it_trains_the_models_own_parameters_as_the_plain_step_does(mnist, onedn
     assert first.item() == kept > second.item() and torch.equal(images, before)  # of its own memory
 
 
-def test_what_it_cannot_train_is_named(monkeypatch):
-    for lr in (0, float("nan"), True):
-        with pytest.raises(ValueError, match=f"lr is {lr!r}"):
-            make_written_out_step(make_model(4), lr=lr)
+def test_what_it_cannot_train_is_named():
     for model in (make_model(4, device="meta"), make_model(4).double()):
         with pytest.raises(ValueError, match=r"must be torch.float32 on 'cpu'"):
             make_written_out_step(model)
-    monkeypatch.setattr(written_out, "onednn_missing", lambda: "there is none")
-    with pytest.raises(ValueError, match="there is none"):
-        make_written_out_step(make_model(4), onednn=True)
-    make_written_out_step(make_model(4))  # the plain products need none

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from mnist_gpu.checks import positive
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster.products import PRODUCTS, Products, fastest_products
 from mnist_gpu.faster.whole_epoch import WholeEpoch
@@ -62,12 +61,11 @@ class CompiledEpoch(WholeEpoch):
     """SGD over a whole epoch, or the first `steps` of one, in one compiled program, on the CPU. See WholeEpoch.
 
     The first pass compiles (8 to 18 s). `products` is a name of PRODUCTS, None measures which are the fastest here; the
-    model's first weights get their layout. Raises ValueError for lr not positive, or a model not float32 on the CPU.
+    model's first weights get their layout. Raises ValueError for a model not float32 on the CPU.
     """
 
     def __init__(self, model: MLP, batches: DeviceBatches, *, lr: float = 0.01, momentum: float = 0.9, products=None):
         super().__init__(batches)
-        positive(lr=lr)
         need_float32(model)
         self.settings = lr, momentum
         self.products: Products = PRODUCTS[products] if products else fastest_products(model.hidden.out_features)

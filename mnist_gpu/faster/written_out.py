@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from mnist_gpu.checks import positive
 from mnist_gpu.model import MLP
-from mnist_gpu.torch_private import onednn_missing, onednn_product
+from mnist_gpu.torch_private import onednn_product
 
 
 def need_float32(model: MLP, where: str = "cpu") -> None:
@@ -30,12 +29,9 @@ def make_written_out_step(model: MLP, *, lr: float = 0.01, momentum: float = 0.9
     """SGD's step on `model`, in place, under the step contract (see mnist_gpu.training), on the CPU.
 
     Activations are `[H, B]`, so that every product reads its operands as they lie. The three small parameters are in
-    one tensor, to be updated at once. `onednn` computes the large products. Raises ValueError for what it cannot train.
+    one tensor, to be updated at once. `onednn` computes the large products.
     """
-    positive(lr=lr)
     need_float32(model)
-    if onednn and (reason := onednn_missing()):
-        raise ValueError(reason)
     times = onednn_product if onednn else lambda a, b: torch.mm(a, b.t())  # a @ b.t()
     weights_1, rest = model.hidden.weight.detach(), [model.hidden.bias, *model.output.parameters()]
     flat, (bias_1, weights_2, bias_2) = in_one_tensor(rest)
