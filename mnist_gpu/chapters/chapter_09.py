@@ -2,7 +2,6 @@
 
 import random
 import weakref
-from bisect import bisect_right
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils import parameters_to_vector
 
-from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Wrong, checker, compared, in_time, same
+from mnist_gpu.measuring.exercises import MEND, Exercise, Wrong, checker, in_time, same
 from mnist_gpu.measuring.operations import Operations
 from mnist_gpu.model import make_model
 from mnist_gpu.torch_private import tree_leaves
@@ -108,25 +107,8 @@ def _uploaded(answer: Callable) -> str:
     return "Every batch arrives, and is copied while the next one is made."
 
 
-def _peak(weights: int, image: int, batch: int) -> int:
-    """In blocks of 512 bytes: at the end of the forward pass, or, with small batches, of the backward pass."""
-    return -(-max(2 * weights + image * batch, 3 * weights + image * batch // 7) // 512) * 512
-
-
-def _memories():
-    for least, most in ((0, 1), (1, 2), (1, 10), (1, 1000), *[(10**7, 10**9)] * 4):
-        weights, image = random.randrange(1000, 10**6), random.randrange(100, 10**4)
-        yield _peak(weights, image, random.randrange(least, most)) - random.choice((0, 1)), weights, image
-
-
 EXERCISES = (
     Exercise("09.1", MEND, "A large batch in parts", _in_parts),
     Exercise("09.2", MEND, "A buffer that is filled too early", _uploaded),
-    Exercise("09.3", WRITE, "The largest batch that fits", compared(
-        lambda memory, *of: bisect_right(range(1, 2**40), memory, key=partial(_peak, *of)), _memories,
-        run=lambda answer, memory, *of: in_time(answer, partial(_peak, *of), memory),
-        given=lambda memory, *_: f"{memory:,} bytes",
-        why=lambda *_: "Those must fit, and one more must not; if not even one fits, it is 0.",
-    )),
-)  # fmt: skip
+)
 check = checker(EXERCISES)

@@ -38,14 +38,3 @@ wrong.value("09.2", "Of 2, batch 0 does not arrive", through(lambda buffers, *_:
 wrong.value("09.2", "Of 3, batch 0 does not arrive", through(lambda buffers, _, i: buffers[i % 2]))
 wrong.value("09.2", "take turns", through(lambda buffers, *_: buffers[0], wait=True))
 wrong.value("09.2", "other memory", through(lambda _, batch, i: batch))
-
-
-def one_by_one(peak, memory, batch=0, factor=1):
-    while peak(factor * batch + 1) <= memory:
-        batch = factor * batch + 1
-    return batch
-
-
-wrong.value("09.3", "had not ended", one_by_one)
-wrong.value("09.3", "one more must not", lambda *given: one_by_one(*given, factor=2))
-wrong.value("09.3", "it is 0", lambda *given: max(1, one_by_one(*given, factor=2)))
