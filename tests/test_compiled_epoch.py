@@ -57,7 +57,7 @@ def test_it_trains_the_models_own_parameters_as_the_plain_loop_does(batches, ste
 @pytest.mark.skipif(bool(NO_COMPILER), reason=str(NO_COMPILER))
 def test_compiled_it_is_the_same_training(batches):
     """By oneDNN where there is one, since only its operator is our own."""
-    epoch = CompiledEpoch(model := make_model(), batches(), products=HERE[2 % len(HERE)])
+    epoch = CompiledEpoch(model := make_model(), batches(), products=HERE[-1])
     losses = losses_of(model, epoch.step, epoch, epochs=2)
     assert_trained_as_plainly(model, model.parameters(), losses, batches(), *SIZES[0])
     again = CompiledEpoch(another := make_model(), batches(), products=epoch.products.name)  # does not compile again
@@ -70,17 +70,12 @@ def test_without_names_the_products_are_measured(batches, monkeypatch):
     assert CompiledEpoch(make_model(8), batches()).products is chosen
 
 
-@pytest.mark.parametrize("before", [None, *HERE])
 @pytest.mark.parametrize("name", HERE)
-def test_the_state_has_the_strides_that_a_step_returns(batches, name, before):
-    """Or the compiled loop refuses it: [784, 1] transposed counts as contiguous with other strides."""
-    model = make_model(1)
-    if before:  # trained with weights in one layout before, perhaps now in the other
-        CompiledEpoch(model, batches(), products=before)
-    epoch = CompiledEpoch(model, batches(), products=name)
+def test_the_state_has_the_strides_that_a_step_returns(batches, name):
+    """Or the compiled loop refuses it: [1, 784] transposed counts as contiguous with other strides."""
+    epoch = CompiledEpoch(make_model(1), batches(), products=name)
     after, _ = compiled_epoch.training_step(name, epoch.data, epoch.state, torch.arange(64), 0.01, 0.9)
     assert [t.stride() for t in epoch.state] == [t.stride() for t in after]
-    assert [t.stride() for t in epoch.state] == [torch.empty(t.shape).stride() for t in epoch.state]
 
 
 def test_a_part_of_an_epoch_is_its_first_steps_and_images_and_labels_stay(batches, steps_of):

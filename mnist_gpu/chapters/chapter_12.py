@@ -22,7 +22,7 @@ from mnist_gpu.training import make_step
 
 
 def products_of(rung: Timed) -> str:
-    """The library that a rung of the CPU multiplies with, and the layout of its weights: a name of PRODUCTS."""
+    """The library that a rung of the CPU multiplies with: a name of PRODUCTS."""
     return rung.proof.get("products", ("oneDNN" if "oneDNN" in rung.name else "torch.mm") + ", weights [H, 784]")
 
 

@@ -21,20 +21,18 @@ def training_step(products: str, data: tuple, state: tuple, index: torch.Tensor,
 
     data: all images, uint8 `[N, 784]`, and labels. state: the four parameters, and the momentum of each. index: `[B]`.
     """
-    _, features_first, hidden, gradient = PRODUCTS[products]
+    _, hidden, gradient = PRODUCTS[products]
     (images, labels), (weights_1, bias_1, weights_2, bias_2), momenta = data, state[:4], state[4:]
     x = images[index].float() / 127.5 - 1  # [B, 784], mnist_gpu.data.normalize
     # x - -b, since torch.compile makes one call of x + b (addmm), which begins with a copy of b: 40 μs a step.
-    activations = F.relu(hidden(weights_1, x) - -(bias_1[:, None] if features_first else bias_1))
-    columns = activations if features_first else activations.t()  # [H, B]
-    log_p = torch.log_softmax(torch.mm(weights_2, columns) - -bias_2[:, None], 0)  # [10, B]
+    activations = F.relu(hidden(weights_1, x) - -bias_1[:, None])  # [H, B]
+    log_p = torch.log_softmax(torch.mm(weights_2, activations) - -bias_2[:, None], 0)  # [10, B]
     is_label = (torch.arange(CLASSES)[:, None] == labels[index]).float()
     loss = -(log_p * is_label).sum() / len(index)
     # Backward: the gradient of the mean cross-entropy by the logits is (p - 1 at the label) / B. All are negated here.
     logits = (is_label - log_p.exp()) / len(index)
-    back = torch.mm(weights_2.t(), logits) if features_first else torch.mm(logits.t(), weights_2)
-    back = torch.where(activations > 0, back, 0.0)
-    gradients = gradient(back, x), back.sum(1 if features_first else 0), torch.mm(logits, columns.t()), logits.sum(1)
+    back = torch.where(activations > 0, torch.mm(weights_2.t(), logits), 0.0)
+    gradients = gradient(back, x), back.sum(1), torch.mm(logits, activations.t()), logits.sum(1)
     momenta = [momentum * m - g for m, g in zip(momenta, gradients, strict=True)]
     return (*(p - lr * m for p, m in zip(state[:4], momenta, strict=True)), *momenta), loss
 
@@ -60,8 +58,8 @@ compiled = functools.cache(lambda: torch.compile(many_steps, dynamic=False, full
 class CompiledEpoch(WholeEpoch):
     """SGD over a whole epoch, or the first `steps` of one, in one compiled program, on the CPU. See WholeEpoch.
 
-    The first pass compiles (8 to 18 s). `products` is a name of PRODUCTS, None measures which are the fastest here; the
-    model's first weights get their layout. Raises ValueError for a model not float32 on the CPU.
+    The first pass compiles (8 to 18 s). `products` is a name of PRODUCTS, None measures which are the fastest here.
+    Raises ValueError for a model not float32 on the CPU.
     """
 
     def __init__(self, model: MLP, batches: DeviceBatches, *, lr: float = 0.01, momentum: float = 0.9, products=None):
@@ -70,12 +68,8 @@ class CompiledEpoch(WholeEpoch):
         self.settings = lr, momentum
         self.products: Products = PRODUCTS[products] if products else fastest_products(model.hidden.out_features)
         self.data = batches.images.flatten(1), batches.labels
-        weights, *others = (p.detach() for p in model.parameters())
-        turned = weights if self.products.features_first else weights.t()
-        # Row by row, or scan refuses its strides. contiguous() would keep those of a [784, 1] that is transposed.
-        turned = turned.clone(memory_format=torch.contiguous_format)
-        model.hidden.weight.data = turned if self.products.features_first else turned.t()
-        self.state = (turned, *others, *map(torch.zeros_like, (turned, *others)))
+        parameters = [p.detach() for p in model.parameters()]
+        self.state = (*parameters, *map(torch.zeros_like, parameters))
 
     @torch.no_grad()
     def run(self, drawn: Sequence[torch.Tensor]) -> torch.Tensor:

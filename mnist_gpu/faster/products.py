@@ -1,4 +1,4 @@
-"""The two large products of a step: which library and layout of the weights is fastest differs by processor."""
+"""The two large products of a step: which library is faster differs by processor."""
 
 import timeit
 from collections.abc import Callable
@@ -11,35 +11,32 @@ from mnist_gpu.torch_private import onednn_missing, onednn_product
 
 
 class Products(NamedTuple):
-    """How the two products are computed. x is a batch `[B, 784]`."""
+    """How the two products are computed. x is a batch `[B, 784]`, the weights are `[H, 784]`."""
 
     name: str
-    features_first: bool  # weights [H, 784] and hidden layer [H, B]; else weights [784, H] and hidden layer [B, H]
-    hidden: Callable  # (weights, x) -> the hidden layer, without its bias
+    hidden: Callable  # (weights, x) -> the hidden layer [H, B], without its bias
     gradient: Callable  # (gradient of the hidden layer, x) -> gradient of the weights
 
 
 # torch.compile would copy a transposed operand for it first. An operator of our own transposes inside.
 NAME = "mnist_gpu::onednn_product"
 if not hasattr(torch.ops.mnist_gpu, "onednn_product"):  # or reloading this module would define it twice
-    torch.library.define(NAME, "(Tensor a, Tensor b, bool a_transposed=False, bool b_transposed=False) -> Tensor")
+    torch.library.define(NAME, "(Tensor a, Tensor b, bool b_transposed=False) -> Tensor")
 
     @torch.library.impl(NAME, "CPU")
-    def _onednn_product(a, b, a_transposed=False, b_transposed=False):
-        return onednn_product(a.t() if a_transposed else a, b if b_transposed else b.t())
+    def _onednn_product(a, b, b_transposed=False):
+        return onednn_product(a, b if b_transposed else b.t())
 
     @torch.library.register_fake(NAME)
-    def _shape_of_product(a, b, a_transposed=False, b_transposed=False):
-        return a.new_empty(a.shape[a_transposed], b.shape[not b_transposed])
+    def _shape_of_product(a, b, b_transposed=False):
+        return a.new_empty(len(a), b.shape[not b_transposed])
 
 
-_onednn = torch.ops.mnist_gpu.onednn_product  # `a @ b`, with either operand transposed first
+_onednn = torch.ops.mnist_gpu.onednn_product  # `a @ b`, or with b transposed first
 
 PRODUCTS = {products.name: products for products in (
-    Products("torch.mm, weights [H, 784]", True, lambda w, x: torch.mm(w, x.t()), torch.mm),
-    Products("torch.mm, weights [784, H]", False, lambda w, x: torch.mm(x, w), lambda g, x: torch.mm(x.t(), g)),
-    Products("oneDNN, weights [H, 784]", True, lambda w, x: _onednn(w, x, b_transposed=True), _onednn),
-    Products("oneDNN, weights [784, H]", False, lambda w, x: _onednn(x, w), lambda g, x: _onednn(x, g, True)),
+    Products("torch.mm, weights [H, 784]", lambda w, x: torch.mm(w, x.t()), torch.mm),
+    Products("oneDNN, weights [H, 784]", lambda w, x: _onednn(w, x, b_transposed=True), _onednn),
 )}  # fmt: skip
 
 
@@ -51,17 +48,14 @@ def usable_products(device: torch.device | str = "cpu") -> list[Products]:
 
 def five_products(products: Products, batch_size: int = 128, hidden: int = 128, device="cpu") -> Callable[[], None]:
     """All matrix products of one training step and nothing else, on random numbers: the floor under every step."""
-    first, shapes = products.features_first, ((hidden, PIXELS), (hidden, batch_size))
-    weights_1, activations = (torch.rand(shape if first else shape[::-1], device=device) for shape in shapes)
-    shapes = (batch_size, PIXELS), (10, batch_size), (10, hidden)
-    x, logits, weights_2 = (torch.rand(shape, device=device) for shape in shapes)
-    columns = activations if first else activations.t()  # [H, B]
+    shapes = (batch_size, PIXELS), (hidden, PIXELS), (hidden, batch_size), (10, hidden), (10, batch_size)
+    x, weights_1, activations, weights_2, logits = (torch.rand(shape, device=device) for shape in shapes)
 
     def five():
         products.hidden(weights_1, x)
-        torch.mm(weights_2, columns)
-        torch.mm(logits, columns.t())
-        torch.mm(weights_2.t(), logits) if first else torch.mm(logits.t(), weights_2)
+        torch.mm(weights_2, activations)
+        torch.mm(logits, activations.t())
+        torch.mm(weights_2.t(), logits)
         products.gradient(activations, x)
 
     return five

@@ -18,7 +18,7 @@ from mnist_gpu.measuring.results import Skipped, Timed, compare_in_turn
 from mnist_gpu.measuring.timing import Comparison, in_turn, interval, rounded
 from mnist_gpu.measuring.workloads import repeat, train_part
 
-# The matrix products of an epoch and nothing else, by every library and layout: the fastest is the floor.
+# The matrix products of an epoch and nothing else, by every library: the fastest is the floor.
 FLOORS = {f"products alone, {name}": products for name, products in PRODUCTS.items()}
 ROUNDING = 1e-4  # nats: more than two programs differ by in their first steps, less than another update does
 CAUSES = (  # by the first step whose loss differs
@@ -29,7 +29,7 @@ CAUSES = (  # by the first step whose loss differs
 
 
 def floors(device: torch.device, hidden: int, steps: int) -> dict[str, Callable]:
-    """The products alone of so many steps, by every library and layout that the device has."""
+    """The products alone of so many steps, by every library that the device has."""
     found = {}
     for products in usable_products(device):
         five = five_products(products, 128, hidden, device)
@@ -40,7 +40,7 @@ def floors(device: torch.device, hidden: int, steps: int) -> dict[str, Callable]
 
 def weights(model: torch.nn.Module) -> torch.Tensor:
     """All parameters in one tensor, a copy."""
-    return torch.cat([p.detach().flatten() for p in model.parameters()])  # a compiled epoch may lay them by columns
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 class AnotherTraining(ValueError):

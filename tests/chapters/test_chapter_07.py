@@ -18,7 +18,7 @@ from mnist_gpu.measuring.results import Results, Timed
 from mnist_gpu.measuring.workloads import train_part
 
 CPU = torch.device("cpu")
-MM, TRANSPOSED, *_ = lab.climb.FLOORS
+MM, ONEDNN = lab.climb.FLOORS
 EPYC = {"device": "cpu", "cpu_name": "AMD EPYC", "device_name": "AMD EPYC", "load_average": 0.1}
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "07_the_speed_ladder.ipynb"
 
@@ -45,12 +45,12 @@ def test_the_ladder_is_measured_with_all_threads_too_and_on_a_wide_network(monke
 
 
 def test_rungs_are_compared_with_the_textbook_and_the_floor_with_the_plain_loop_and_the_fastest():
-    times = {TEXTBOOK: 9.0, PLAIN: 3.0, "bfloat16 autocast": 0.5, "compiled epoch": 1.5, MM: 1.2, TRANSPOSED: 1.0}
+    times = {TEXTBOOK: 9.0, PLAIN: 3.0, "bfloat16 autocast": 0.5, "compiled epoch": 1.5, MM: 1.2, ONEDNN: 1.0}
     wide = [timed(name, 3.0 / i, parameters={"hidden": 2048}) for i, name in enumerate(WIDE, start=1)]
     said = lab.LADDER.summary(machine(*(timed(*one) for one in times.items()), *wide), "cpu")
     assert [line.split(" is ")[1][:4] for line in said[:4]] == ["3.00", "18.0", "6.00", "9.00"]  # over the textbook
-    assert f"{TRANSPOSED} is 3.00 times as fast as {PLAIN}" in said[4]
-    assert f"{TRANSPOSED} is 1.50 times as fast as compiled epoch" in said[5]  # bfloat16 has another floor
+    assert f"{ONEDNN} is 3.00 times as fast as {PLAIN}" in said[4]
+    assert f"{ONEDNN} is 1.50 times as fast as compiled epoch" in said[5]  # bfloat16 has another floor
     assert [line.split(" is ")[1][:4] for line in said[6:]] == ["2.00"] and "2048" in said[6]
     assert [c.names for c in lab.against_base(wide)] == [WIDE]
     assert lab.LADDER.summary(machine(timed(PLAIN, 2.0), timed("fused optimizer", 1.0)), "cpu") == []
@@ -113,7 +113,7 @@ def test_a_rung_of_ones_own_is_scored_by_its_distance_to_the_floor_and_may_claim
     monkeypatch.setattr(lab, "same_training", lambda answer: "")
     (exercise,) = (e for e in lab.EXERCISES if e.name == "07.1")
     for mine, expected in (([1.5] * 10, "Score: 1.50"), ([1.5, 4.5] * 5, UNDECIDED), ([5.0] * 10, WRONG)):
-        times = {lab.THEIRS: [3.0] * 10, lab.YOURS: mine, MM: [1.0] * 10, TRANSPOSED: [2.0] * 10}
+        times = {lab.THEIRS: [3.0] * 10, lab.YOURS: mine, MM: [1.0] * 10, ONEDNN: [2.0] * 10}
         monkeypatch.setattr(lab, "alternate", lambda sides, times=times, **options: times)
         found = judge(exercise, lambda device, hidden: plain(device, hidden))
         assert expected in (found.status, *found.text.partition("Score: 1.50"))
