@@ -11,8 +11,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mnist_gpu.faster import graphs
-
 REFUSED, ENDED = "operation not permitted when stream is capturing", "the capture was invalidated"
 
 
@@ -84,7 +82,6 @@ def in_stream(stream):
 
 def record_on_the_cpu(monkeypatch) -> type[Graph]:
     Graph.recorded_in, Graph.replays, Graph.current = [], 0, Graph.default
-    monkeypatch.setattr(graphs, "_need_cuda", lambda model: None)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", Recording)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)

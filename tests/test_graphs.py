@@ -50,17 +50,6 @@ def plain(make_batches):
     return weights_of(model), losses
 
 
-@pytest.mark.parametrize("options", [None, {"dampening": 0.1}], ids=["NAdam", "dampening"])
-@steps_and_epochs
-def test_an_optimizer_whose_state_does_not_start_at_zero_is_refused_by_name(make_batches, how, options):
-    model = make_model(16)
-    optimizer = sgd(model, **options) if options else torch.optim.NAdam(model.parameters())
-    step, batches = captured(how, model, optimizer, make_batches())
-    with pytest.raises(ValueError, match=f"{type(optimizer).__name__}.*SGD without dampening"):
-        losses_of(model, step, batches)
-    assert same(model.parameters(), make_model(16).parameters()) and not optimizer.state
-
-
 def test_the_gradients_of_the_warm_up_are_gone_before_the_recording_and_those_of_the_recording_after_it(
     make_batches, monkeypatch
 ):
@@ -234,13 +223,6 @@ def test_a_pass_yields_the_indices_of_its_batches_and_has_trained_on_all_when_it
         assert labels is images and torch.equal(images, make_batches().order.draw()[0])
         break
     assert losses_of(model, step, epoch) == plain[1][6:] and same(model.parameters(), plain[0])
-
-
-@steps_and_epochs
-def test_a_model_on_the_cpu_has_no_graphs(mnist, how):
-    model = make_model(16)
-    with pytest.raises(ValueError, match=r"'cpu'.*CUDA"):
-        captured(how, model, sgd(model), DeviceBatches(*mnist))
 
 
 # On a GPU

@@ -33,13 +33,8 @@ def _finally(clean_up: Callable[[], object]) -> Iterator[None]:
 def restored(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Afterwards weights, buffers and momentum (a new one: zero) are as before, in the same memory, as a graph needs.
 
-    Raises ValueError for an optimizer other than SGD without dampening, where a momentum of zero is that of the start.
+    For SGD without dampening: the state of other optimizers does not start at zero, or the host reads it.
     """
-    if type(optimizer) is not torch.optim.SGD or any(group["dampening"] for group in optimizer.param_groups):
-        raise ValueError(
-            f"the optimizer is {type(optimizer).__name__}, but a CUDA graph needs torch.optim.SGD without dampening: "
-            "the state of others does not start at zero, or the host reads it"
-        )
 
     def momenta() -> list[torch.Tensor]:
         return [state["momentum_buffer"] for state in optimizer.state.values()]
@@ -117,18 +112,11 @@ def _graph_of(function: Callable, inputs: Sequence, model: nn.Module, optimizer,
     return call
 
 
-def _need_cuda(model: nn.Module) -> None:
-    if (found := next(model.parameters()).device.type) != "cuda":
-        raise ValueError(f"the model is on {found!r}, but CUDA graphs need a CUDA device")
-
-
 def capture(step: Callable, model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable:
     """`step` as a CUDA graph under the same contract, captured at the first call, on that batch's shapes.
 
     A batch of another kind, as the last one of a pass, runs the plain step. `step` may read no tensor on the host.
-    Raises ValueError for a model that is not on a CUDA device; a call raises what `restored` and `_graph_of` do.
     """
-    _need_cuda(model)
     graph = kind = None
 
     def captured(*batch: torch.Tensor) -> torch.Tensor:
@@ -144,11 +132,10 @@ def capture(step: Callable, model: nn.Module, optimizer: torch.optim.Optimizer) 
 class EpochGraph(WholeEpoch):
     """A whole epoch as one CUDA graph: gathering, normalizing and training on every batch, the last one included.
 
-    A pass copies the permutation in, and launches the graph. Arguments and errors are those of `capture`.
+    A pass copies the permutation in, and launches the graph. Arguments are those of `capture`.
     """
 
     def __init__(self, step: Callable, model: nn.Module, optimizer: torch.optim.Optimizer, batches: DeviceBatches):
-        _need_cuda(model)
         super().__init__(batches)
         self.training, self.graph = (step, model, optimizer), None
 

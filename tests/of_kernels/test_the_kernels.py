@@ -161,7 +161,6 @@ def test_what_a_step_cannot_train_or_read_is_named():
 def test_a_graph_of_an_epoch_takes_the_step_and_its_optimizer(mnist, monkeypatch):
     """Here a replay runs the functions again; on a GPU see the ladder's rung."""
     monkeypatch.setattr(graphs, "record", lambda function, warm_up: warm_up() or function)
-    monkeypatch.setattr(graphs, "_need_cuda", lambda model: None)
     monkeypatch.setattr(ladder, "load_mnist", lambda train: (mnist[0][:300], mnist[1][:300]))
     found = [train_part(make(WHERE, 8)).losses for make in (ladder.own_kernels, ladder.graph_of_own_kernels)]
     model, batches = make_model(8, device=WHERE), DeviceBatches(mnist[0][:300], mnist[1][:300], device=WHERE)
