@@ -14,7 +14,6 @@ COMMANDS = (
     ("train", "run", "run_training", "train the network on MNIST"),
     ("doctor", "doctor", "run", "say what is here, what is wrong, and what to do"),
     ("benchmark", "benchmark", "run", "measure this machine"),
-    ("predict", "chapters.chapter_05", "run_predict", "what a GPU that is not here would take, by published figures"),
     ("figure", "chapters.chapter_07", "draw_ladder", "draw the speed ladder of all recorded machines"),
     ("exercises", "benchmark", "exercises", "list the chapters' exercises"),
     ("gpu", "gpu", "run", "all that only a GPU can show, in ten minutes: checks, tests, record, chapters"),

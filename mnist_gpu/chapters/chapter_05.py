@@ -6,21 +6,19 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from types import SimpleNamespace
-from typing import Annotated
 
 import torch
 
-from mnist_gpu.checks import at_least_one
 from mnist_gpu.data import DeviceBatches
-from mnist_gpu.device import cpu_name, device_name, synchronize, usable_cpus, using_threads
+from mnist_gpu.device import device_name, synchronize
 from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
-from mnist_gpu.measuring import busy, prediction
-from mnist_gpu.measuring.drawing import Drawn, columns, grid, span
+from mnist_gpu.measuring import busy
+from mnist_gpu.measuring.drawing import Drawn, grid, span
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker, compared, in_time
 from mnist_gpu.measuring.operations import step_bytes, step_flops
 from mnist_gpu.measuring.results import Section, Timed, side_name
-from mnist_gpu.measuring.timing import alternate, measure
+from mnist_gpu.measuring.timing import alternate
 from mnist_gpu.measuring.workloads import repeat, seconds_of, thread_counts, training_step, webgpu_call
 from mnist_gpu.model import make_model
 from mnist_gpu.webgpu.gpu import Call, source, the_gpu, webgpu_missing
@@ -112,30 +110,6 @@ def ratio_map(ratios: Sequence, steps: Sequence[Timed], title: str, model: Seque
     faster, slower, open_ = (int(found.sum()) for found in (wins > 0, wins < 0, wins == 0))
     counts = f"of {wins.numel()} cells faster in {faster}, slower in {slower}, open in {open_} (brackets)"
     return Drawn(axes, f"{title}: {counts}.\n{largest.replace(chr(10), ', ')}")
-
-
-@using_threads()
-def run_predict(
-    card: Annotated[str | None, "one card, such as T4; without it, all", {"nargs": "?"}] = None,
-    batch_size: Annotated[int, "images per step"] = 128,
-    hidden: Annotated[int, "width of the hidden layer"] = 128,
-) -> None:
-    """Prints a table of a training step on GPUs that are not here, beside this computer's CPU, which is measured."""
-    at_least_one(batch_size=batch_size, hidden=hidden)
-    cards, rows = [prediction.predicted_card(name) for name in ([card] if card else prediction.predictable())], []
-    step = batch_size, hidden
-    launch = measure(training_step(CPU, 1, 1)).median
-    each = [(using_threads(t)(measure)(training_step(CPU, *step)).median, t) for t in thread_counts(CPU)]
-    here, threads = min(each)
-    for there in cards:
-        times = prediction.predict_step(there, launch, *step), prediction.predict_graph(there, *step)
-        rows.append((there.name, *(text for t in times for text in (span(t, 1e-6), f"{span(t.gain_over(here))}x"))))
-    print(f"Measured here, {cpu_name()}: a step of {batch_size} images at width {hidden} takes {1e6 * here:,.0f} μs,")
-    print(f"with {threads} of {usable_cpus()} usable CPUs; to launch its operations takes {1e6 * launch:,.0f} μs.")
-    print("Likely on GPUs, by figures that others have published; nothing of it was measured:")
-    print(columns(["card", "one by one, μs", "over this CPU", "as a CUDA graph, μs", "over this CPU"], rows))
-    if card:
-        print("From these figures of others:", prediction.sources(prediction.figures_for(card)), sep="\n")
 
 
 def agreed(a: list[float], b: list[float], left_out: int = 1) -> str:

@@ -120,11 +120,6 @@ def predictable() -> list[str]:
     return [c.name for c in cards().values() if c.full_name.startswith("NVIDIA")]
 
 
-def _launching() -> list[Figure]:
-    """What others have measured of launching a kernel, on any card."""
-    return [f for quantity in ("small kernel", "kernel in a graph") for f in published(quantity=quantity)]
-
-
 def _measured(card: str, quantity: str) -> list[Figure]:
     """What others have measured on this card; if nobody has, on every card there are predictions for."""
     found = [f for f in published(quantity=quantity, kind=MEASURED) if f.card in predictable()]
@@ -146,15 +141,8 @@ def predicted_card(name: str) -> PredictedCard:
         shares = [f.value / named(f.card).get(promised, SHEET) for f in figures]
         return Range(sheet * min(shares), sheet * max(*shares, 1.0 if figures[0].card == name else 0.0))
 
-    seconds = [f.value for f in _launching()]
+    seconds = [f.value for quantity in ("small kernel", "kernel in a graph") for f in published(quantity=quantity)]
     return PredictedCard(name, Range(min(seconds), max(seconds)), rate("float32", "float32"), rate("copy", "memory"))
-
-
-def figures_for(card: str) -> list[Figure]:
-    """The published figures that a prediction for this card rests on, others' among them where nobody measured it."""
-    rates = [f for quantity in ("float32", "copy") for f in _measured(card, quantity)]
-    sheet = [f for f in named(card).figures if f.kind == SHEET and f.quantity in ("float32", "memory")]
-    return sheet + rates + _launching()
 
 
 @functools.cache

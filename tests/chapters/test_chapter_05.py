@@ -12,10 +12,9 @@ from wrong_answers_05 import timed
 
 from mnist_gpu.chapters import chapter_05 as lab
 from mnist_gpu.measuring import workloads
-from mnist_gpu.measuring.drawing import span
 from mnist_gpu.measuring.exercises import RIGHT, judge
 from mnist_gpu.measuring.operations import step_bytes, step_flops
-from mnist_gpu.measuring.prediction import Range, predict_graph, predict_step, predictable, predicted_card
+from mnist_gpu.measuring.prediction import Range
 from mnist_gpu.measuring.results import Timed
 from mnist_gpu.measuring.timing import compare
 from mnist_gpu.webgpu.gpu import CHOICE, Array, the_gpu
@@ -107,22 +106,6 @@ def test_a_map_has_brackets_where_nothing_is_claimed_and_says_who_wins():
     axes, says = lab.ratio_map([Range(1.5, 3.0), Range(0.5, 0.9), Range(0.5, 2.0)], slow, "likely", [1.0, 0.25, 3.0])
     assert [t.get_text() for t in axes.texts] == ["1.5 to 3\nmodel 1", "0.5 to 0.9\nmodel 0.25", "(0.5 to 2)\nmodel 3"]
     assert axes.images[0].get_array()[0, 1] < 0 < axes.images[0].get_array()[0, 0]  # each side its colour
-
-
-def test_the_command_predicts_every_card_or_one(monkeypatch, capsys):
-    taken = lambda size: 9e-4 if size == (1, 1) else 1e-3 / torch.get_num_threads()  # noqa: E731
-    monkeypatch.setattr(lab, "training_step", lambda device, *size: size)
-    monkeypatch.setattr(lab, "measure", lambda size: SimpleNamespace(median=taken(size)))
-    out = lab.run_predict() or capsys.readouterr().out
-    assert [line[:9].strip() for line in out.splitlines() if line.endswith("x")] == predictable()
-    assert "500 μs" in out and "900 μs" in out and "https://" not in out
-    out, card = lab.run_predict("A100", 2048, 64) or capsys.readouterr().out, predicted_card("A100")
-    times = predict_step(card, 9e-4, 2048, 64), predict_graph(card, 2048, 64)
-    texts = [text for t in times for text in (span(t, 1e-6), span(t.gain_over(5e-4)) + "x")]
-    assert " ".join(["A100", *texts]).split() in [line.split() for line in out.splitlines()] and "https://" in out
-    for wrong, said in ({"card": "H900"}, "'H900'; there are: T4, P100"), ({"hidden": 0}, "hidden is 0"):
-        with pytest.raises(ValueError, match=said):
-            lab.run_predict(**wrong)
 
 
 def test_other_right_answers_are_right():
