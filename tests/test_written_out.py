@@ -37,9 +37,3 @@ def test_it_trains_the_models_own_parameters_as_the_plain_step_does(mnist, onedn
     kept, second = first.item(), step(*batch)
     assert kept == pytest.approx(expected, abs=1e-5) and first.dim() == 0 and not first.requires_grad
     assert first.item() == kept > second.item() and torch.equal(images, before)  # of its own memory
-
-
-def test_what_it_cannot_train_is_named():
-    for model in (make_model(4, device="meta"), make_model(4).double()):
-        with pytest.raises(ValueError, match=r"must be torch.float32 on 'cpu'"):
-            make_written_out_step(model)

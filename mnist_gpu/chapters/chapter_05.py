@@ -13,7 +13,7 @@ from mnist_gpu.data import DeviceBatches
 from mnist_gpu.device import device_name, synchronize
 from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
-from mnist_gpu.measuring.busy import watching
+from mnist_gpu.measuring import busy
 from mnist_gpu.measuring.drawing import Drawn, grid, span
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker, compared, in_time
 from mnist_gpu.measuring.operations import step_bytes, step_flops
@@ -21,7 +21,7 @@ from mnist_gpu.measuring.results import Section, Timed, side_name
 from mnist_gpu.measuring.timing import alternate
 from mnist_gpu.measuring.workloads import repeat, seconds_of, thread_counts, training_step, webgpu_call
 from mnist_gpu.model import make_model
-from mnist_gpu.webgpu.gpu import Call, source, the_gpu, webgpu_missing
+from mnist_gpu.webgpu.gpu import the_gpu, webgpu_missing
 
 CPU, WEBGPU = torch.device("cpu"), SimpleNamespace(type="webgpu")  # which is no device of PyTorch's
 
@@ -33,13 +33,8 @@ def own_gpu(device: torch.device) -> SimpleNamespace | None:
         return SimpleNamespace(**own, submit=lambda n: torch.mm(*torch.ones(2, n, n, device=device)))
     if webgpu_missing():
         return None
-    gpu = the_gpu()
-
-    @cache
-    def calls(n: int) -> list[Call]:  # for the first of a size a kernel is compiled
-        return [webgpu_call(gpu, n)._replace(kernel=gpu.kernel(f"// for {n}\n{source('product')}"))]
-
-    return SimpleNamespace(name=gpu.name, wait=gpu.wait, submit=lambda n: gpu.submit(calls(n)))
+    gpu, call = the_gpu(), cache(partial(webgpu_call, the_gpu()))  # the first of a size allocates its memory
+    return SimpleNamespace(name=gpu.name, wait=gpu.wait, submit=lambda n: gpu.submit([call(n)]))
 
 
 def sides_of(device: torch.device) -> dict[str, tuple]:

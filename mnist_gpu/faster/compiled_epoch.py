@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from mnist_gpu.data import DeviceBatches
-from mnist_gpu.faster.products import PRODUCTS, Products, fastest_products
+from mnist_gpu.faster.products import PRODUCTS, fastest_products
 from mnist_gpu.faster.whole_epoch import WholeEpoch
-from mnist_gpu.faster.written_out import need_float32
 from mnist_gpu.model import CLASSES, MLP
 from mnist_gpu.torch_private import scan
 
@@ -21,7 +20,7 @@ def training_step(products: str, data: tuple, state: tuple, index: torch.Tensor,
 
     data: all images, uint8 `[N, 784]`, and labels. state: the four parameters, and the momentum of each. index: `[B]`.
     """
-    _, hidden, gradient = PRODUCTS[products]
+    hidden, gradient = PRODUCTS[products]
     (images, labels), (weights_1, bias_1, weights_2, bias_2), momenta = data, state[:4], state[4:]
     x = images[index].float() / 127.5 - 1  # [B, 784], mnist_gpu.data.normalize
     # x - -b, since torch.compile makes one call of x + b (addmm), which begins with a copy of b: 40 μs a step.
@@ -59,21 +58,19 @@ class CompiledEpoch(WholeEpoch):
     """SGD over a whole epoch, or the first `steps` of one, in one compiled program, on the CPU. See WholeEpoch.
 
     The first pass compiles (8 to 18 s). `products` is a name of PRODUCTS, None measures which are the fastest here.
-    Raises ValueError for a model not float32 on the CPU.
     """
 
     def __init__(self, model: MLP, batches: DeviceBatches, *, lr: float = 0.01, momentum: float = 0.9, products=None):
         super().__init__(batches)
-        need_float32(model)
         self.settings = lr, momentum
-        self.products: Products = PRODUCTS[products] if products else fastest_products(model.hidden.out_features)
+        self.products = products or fastest_products(model.hidden.out_features)
         self.data = batches.images.flatten(1), batches.labels
         parameters = [p.detach() for p in model.parameters()]
         self.state = (*parameters, *map(torch.zeros_like, parameters))
 
     @torch.no_grad()
     def run(self, drawn: Sequence[torch.Tensor]) -> torch.Tensor:
-        size, name, state, losses = self.order.batch_size, self.products.name, self.state, []
+        size, name, state, losses = self.order.batch_size, self.products, self.state, []
         full = sum(len(index) == size for index in drawn) // UNROLLED * UNROLLED  # the others run uncompiled
         if full:
             batches = torch.stack(drawn[:full]).view(-1, UNROLLED, size)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 
 from mnist_gpu.data import DeviceBatches
-from mnist_gpu.faster.with_triton import imported, interpreted, kernel_device
-from mnist_gpu.faster.written_out import in_one_tensor, need_float32
+from mnist_gpu.faster.with_triton import imported, interpreted
+from mnist_gpu.faster.written_out import in_one_tensor
 from mnist_gpu.model import MLP, PIXELS
 
 triton, tl = imported()
@@ -179,10 +179,9 @@ def forward_and_backward(x, labels, weights, gradients):
 def make_kernel_step(model: MLP, *, lr: float = 0.01, momentum: float = 0.9) -> Callable:
     """SGD's step on `model`, in place, under the step contract (see mnist_gpu.training), in ten launches of kernels.
 
-    `step.optimizer` is torch.optim.SGD around the same momenta, for CUDA graphs and checkpoints. Raises ValueError: the
-    model is not float32 where kernels run; a batch is none (labels beyond 9 are not looked for).
+    `step.optimizer` is torch.optim.SGD around the same momenta, for CUDA graphs and checkpoints. A step raises
+    ValueError for what is no batch (labels beyond 9 are not looked for).
     """
-    need_float32(model, kernel_device().type)
     device, parameters = model.hidden.weight.device, list(model.parameters())
     flat, weights = in_one_tensor(parameters)
     flat_momenta, momenta = in_one_tensor(map(torch.zeros_like, parameters))

@@ -2,21 +2,11 @@
 
 import timeit
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 
 from mnist_gpu.model import PIXELS
 from mnist_gpu.torch_private import onednn_missing, onednn_product
-
-
-class Products(NamedTuple):
-    """How the two products are computed. x is a batch `[B, 784]`, the weights are `[H, 784]`."""
-
-    name: str
-    hidden: Callable  # (weights, x) -> the hidden layer [H, B], without its bias
-    gradient: Callable  # (gradient of the hidden layer, x) -> gradient of the weights
-
 
 # torch.compile would copy a transposed operand for it first. An operator of our own transposes inside.
 NAME = "mnist_gpu::onednn_product"
@@ -34,36 +24,38 @@ if not hasattr(torch.ops.mnist_gpu, "onednn_product"):  # or reloading this modu
 
 _onednn = torch.ops.mnist_gpu.onednn_product  # `a @ b`, or with b transposed first
 
-PRODUCTS = {products.name: products for products in (
-    Products("torch.mm, weights [H, 784]", lambda w, x: torch.mm(w, x.t()), torch.mm),
-    Products("oneDNN, weights [H, 784]", lambda w, x: _onednn(w, x, b_transposed=True), _onednn),
-)}  # fmt: skip
+# (weights [H, 784], x [B, 784]) -> the hidden layer [H, B], without its bias; (its gradient, x) -> that of the weights.
+PRODUCTS = {
+    "torch.mm, weights [H, 784]": (lambda w, x: torch.mm(w, x.t()), torch.mm),
+    "oneDNN, weights [H, 784]": (lambda w, x: _onednn(w, x, b_transposed=True), _onednn),
+}
 
 
-def usable_products(device: torch.device | str = "cpu") -> list[Products]:
-    """Those that can be computed on `device`: oneDNN is for CPUs."""
+def usable_products(device: torch.device | str = "cpu") -> list[str]:
+    """The names of those that can be computed on `device`: oneDNN is for CPUs."""
     onednn = torch.device(device).type == "cpu" and not onednn_missing()
-    return [p for p in PRODUCTS.values() if onednn or not p.name.startswith("oneDNN")]
+    return [name for name in PRODUCTS if onednn or not name.startswith("oneDNN")]
 
 
-def five_products(products: Products, batch_size: int = 128, hidden: int = 128, device="cpu") -> Callable[[], None]:
+def five_products(products: str, batch_size: int = 128, hidden: int = 128, device="cpu") -> Callable[[], None]:
     """All matrix products of one training step and nothing else, on random numbers: the floor under every step."""
     shapes = (batch_size, PIXELS), (hidden, PIXELS), (hidden, batch_size), (10, hidden), (10, batch_size)
     x, weights_1, activations, weights_2, logits = (torch.rand(shape, device=device) for shape in shapes)
+    to_hidden, gradient = PRODUCTS[products]
 
     def five():
-        products.hidden(weights_1, x)
+        to_hidden(weights_1, x)
         torch.mm(weights_2, activations)
         torch.mm(logits, activations.t())
         torch.mm(weights_2.t(), logits)
-        products.gradient(activations, x)
+        gradient(activations, x)
 
     return five
 
 
-def fastest_products(hidden: int = 128) -> Products:
+def fastest_products(hidden: int = 128) -> str:
     """The fastest on this CPU with the threads that are set, by a measurement of a third of a second."""
     sides = {p: five_products(p, hidden=hidden) for p in usable_products()}
     # In turn, and the least of each: warming up, and what another program takes meanwhile, only add to a time.
-    times = [(timeit.timeit(five, number=20), p.name) for _ in range(8) for p, five in sides.items()]
-    return PRODUCTS[min(times)[1]]
+    times = [(timeit.timeit(five, number=20), p) for _ in range(8) for p, five in sides.items()]
+    return min(times)[1]

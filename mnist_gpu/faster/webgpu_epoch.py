@@ -8,7 +8,6 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster.whole_epoch import WholeEpoch
-from mnist_gpu.faster.written_out import need_float32
 from mnist_gpu.model import CLASSES, MLP, PIXELS
 from mnist_gpu.webgpu.gpu import Call, Gpu
 
@@ -25,11 +24,6 @@ class WebGPUEpoch(WholeEpoch):
 
     def __init__(self, gpu: Gpu, model: MLP, optimizer: torch.optim.SGD, batches: DeviceBatches, submissions="epoch"):
         super().__init__(batches)
-        if submissions not in ("epoch", "step"):
-            raise ValueError(f"submissions is {submissions!r}, but must be 'epoch' or 'step'")
-        if type(model) is not MLP:
-            raise ValueError(f"the model is a {type(model).__name__}, but must be the course's MLP")
-        need_float32(model)
         options, others = optimizer.param_groups[0], ("dampening", "weight_decay", "nesterov", "maximize")
         if type(optimizer) is not torch.optim.SGD or any(options[k] for k in others):
             raise ValueError(f"the optimizer is {optimizer}, but must be torch.optim.SGD with lr and momentum only")

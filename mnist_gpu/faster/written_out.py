@@ -10,13 +10,6 @@ from mnist_gpu.model import MLP
 from mnist_gpu.torch_private import onednn_product
 
 
-def need_float32(model: MLP, where: str = "cpu") -> None:
-    """Raises ValueError unless all parameters are float32 and on a device of this type."""
-    for p in model.parameters():
-        if (p.device.type, p.dtype) != (where, torch.float32):
-            raise ValueError(f"the model is {p.dtype} on {p.device.type!r}, but must be torch.float32 on {where!r}")
-
-
 def in_one_tensor(tensors: Iterable[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Moves tensors into a flat one, of which they become views, so that one operation updates all; gives both."""
     tensors = list(tensors)
@@ -31,7 +24,6 @@ def make_written_out_step(model: MLP, *, lr: float = 0.01, momentum: float = 0.9
     Activations are `[H, B]`, so that every product reads its operands as they lie. The three small parameters are in
     one tensor, to be updated at once. `onednn` computes the large products.
     """
-    need_float32(model)
     times = onednn_product if onednn else lambda a, b: torch.mm(a, b.t())  # a @ b.t()
     weights_1, rest = model.hidden.weight.detach(), [model.hidden.bias, *model.output.parameters()]
     flat, (bias_1, weights_2, bias_2) = in_one_tensor(rest)

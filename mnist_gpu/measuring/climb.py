@@ -19,7 +19,7 @@ from mnist_gpu.measuring.timing import Comparison, in_turn, interval, rounded
 from mnist_gpu.measuring.workloads import repeat, train_part
 
 # The matrix products of an epoch and nothing else, by every library: the fastest is the floor.
-FLOORS = {f"products alone, {name}": products for name, products in PRODUCTS.items()}
+FLOORS = tuple(f"products alone, {name}" for name in PRODUCTS)
 ROUNDING = 1e-4  # nats: more than two programs differ by in their first steps, less than another update does
 CAUSES = (  # by the first step whose loss differs
     "The first loss differs already: by the weights, the images, their pixels (-1 to 1), or the loss.",
@@ -34,7 +34,7 @@ def floors(device: torch.device, hidden: int, steps: int) -> dict[str, Callable]
     for products in usable_products(device):
         five = five_products(products, 128, hidden, device)
         cuda = device.type == "cuda"  # one by one, launching them takes longer than an epoch in a graph
-        found[f"products alone, {products.name}"] = record(five, calls=steps) if cuda else partial(repeat, five, steps)
+        found[f"products alone, {products}"] = record(five, calls=steps) if cuda else partial(repeat, five, steps)
     return found
 
 
@@ -76,7 +76,7 @@ class Climb:
                     seconds = time.perf_counter() - start
                 proof = {"largest_loss_difference": difference, "tolerance": rung.tolerance}
                 if products := getattr(training.batches, "products", None):  # which a compiled epoch has chosen
-                    proof["products"] = products.name
+                    proof["products"] = products
                 if gpu := getattr(training.batches, "gpu", None):  # which is none of PyTorch's devices
                     proof["hardware"] = gpu.name
                 self.reached[rung.name] = training, seconds, proof

@@ -7,7 +7,7 @@ from mnist_gpu.data import DeviceBatches
 from mnist_gpu.faster import ladder as the_rungs
 from mnist_gpu.faster.graphs import WARMUP
 from mnist_gpu.faster.ladder import NEEDS, PLAIN, RUNGS, TEXTBOOK, Rung, Training, plain
-from mnist_gpu.faster.products import PRODUCTS, usable_products
+from mnist_gpu.faster.products import usable_products
 from mnist_gpu.faster.whole_epoch import WholeEpoch
 from mnist_gpu.measuring import climb, timing
 from mnist_gpu.measuring.climb import Climb, fastest_rung, measure_ladder
@@ -55,7 +55,7 @@ def test_every_rung_takes_the_same_steps_with_its_proof_and_so_does_the_floor(de
     assert {s.name: s.reason for s in found if isinstance(s, Skipped)} == missing
     there = [name for name in EAGER if name not in missing]
     measured = [m for m in found if isinstance(m, Timed)]
-    assert [m.name for m in measured] == there + [f"products alone, {p.name}" for p in usable_products(device)]
+    assert [m.name for m in measured] == there + [f"products alone, {p}" for p in usable_products(device)]
     for m in measured:
         assert (m.section, m.device, m.threads, len(m.seconds)) == ("ladder", device.type, 1, 2) and min(m.seconds) > 0
         assert (m.per_call, m.parameters) == ({"images": 384, "steps": 3}, {"batch_size": 128, "hidden": 32})
@@ -134,7 +134,7 @@ def test_of_an_epoch_as_one_program_the_same_part_is_trained_and_its_products_ar
         model.hidden.weight.data = model.hidden.weight.data.t().contiguous().t()  # column by column, as it may choose
         epoch = WholeEpoch(batches)
         epoch.run = lambda drawn: ran.append(len(drawn)) or torch.stack([step(*batches.batch(i)) for i in drawn])
-        epoch.products = PRODUCTS["torch.mm, weights [H, 784]"]
+        epoch.products = "torch.mm, weights [H, 784]"
         return Training(model, epoch.step, epoch)
 
     only(Rung("whole", make, None))

@@ -11,7 +11,7 @@ from mnist_gpu.data import DeviceBatches, normalize
 from mnist_gpu.faster import graphs, kernels, ladder
 from mnist_gpu.faster.with_triton import kernel_device
 from mnist_gpu.measuring.workloads import train_part
-from mnist_gpu.model import MLP, make_model
+from mnist_gpu.model import make_model
 from mnist_gpu.training import make_step
 
 WHERE = kernel_device()
@@ -144,10 +144,7 @@ def test_a_batch_need_not_be_contiguous_and_stays_as_it_was(mnist):
     assert torch.equal(images, kept[0]) and torch.equal(labels, kept[1])
 
 
-def test_what_a_step_cannot_train_or_read_is_named():
-    for model in (MLP(4).to("meta"), MLP(4).double().to(WHERE)):
-        with pytest.raises(ValueError, match=f"must be torch.float32 on '{WHERE.type}'"):
-            kernels.make_kernel_step(model)
+def test_what_a_step_cannot_read_is_named():
     images, labels = torch.zeros(4, 1, 28, 28, device=WHERE), torch.zeros(4, dtype=torch.int64, device=WHERE)
     step = kernels.make_kernel_step(make_model(4, device=WHERE))
     for wrong in (
