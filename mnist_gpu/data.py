@@ -17,6 +17,7 @@ import torch
 from mnist_gpu.checks import at_least_one
 
 TRAIN_IMAGES = 60_000
+MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"  # the one that torchvision.datasets.MNIST tries first
 CHECKSUMS = {  # SHA-256
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -31,21 +32,26 @@ def data_root() -> Path:
 
 
 def _read_archive(name: str) -> bytearray:
-    """The content of one archive, its checksum verified.
+    """The content of one archive, its checksum verified; fetched first if it is not there.
 
     Unpacked in memory: where many processes start at once, one could read what another has half unpacked to disk.
     """
     raw = data_root() / "MNIST" / "raw"
     if not (raw / name).exists():
-        raise FileNotFoundError(
-            f"{name} is not in {raw}. Restore the folder from the repository (`git checkout -- data`), or set "
-            "MNIST_GPU_DATA to a folder that holds MNIST/raw/*.gz."
-        )
+        try:
+            raw.mkdir(parents=True, exist_ok=True)
+            # It checks the sum, and gives the file its name when it is whole.
+            torch.hub.download_url_to_file(MIRROR + name, str(raw / name), CHECKSUMS[name], progress=False)
+        except Exception as error:  # a folder that cannot be written, and whatever a network may do
+            raise FileNotFoundError(
+                f"{name} is not in {raw}, and it could not be downloaded ({error}). Restore the folder from the "
+                "repository (`git checkout -- data`), or set MNIST_GPU_DATA to a folder that holds MNIST/raw/*.gz."
+            ) from error
     packed = (raw / name).read_bytes()
     if (found := hashlib.sha256(packed).hexdigest()) != CHECKSUMS[name]:
         raise ValueError(
             f"{raw / name} is not the original archive: its SHA-256 sum is {found}, but should be {CHECKSUMS[name]}. "
-            f"Restore it: `git checkout {name}` in its folder."
+            f"Delete the file and restore it: `git checkout {name}` in its folder, or run again with a network."
         )
     return bytearray(gzip.decompress(packed))  # a bytearray, since torch.frombuffer wants memory it may write to
 
@@ -53,7 +59,7 @@ def _read_archive(name: str) -> bytearray:
 def load_mnist(train: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """MNIST's training or test set: images `[N, 28, 28]` uint8, 0 (background) to 255, and labels `[N]` int64.
 
-    Raises FileNotFoundError if an archive is missing, ValueError if one is not the original.
+    Raises FileNotFoundError if an archive is missing and cannot be downloaded, ValueError if one is not the original.
     """
     prefix = "train" if train else "t10k"
     # IDX format: a header of 16 bytes before the images (magic number, N, rows, columns), of 8 before the labels.

@@ -11,6 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
+from mnist_gpu import data
 from mnist_gpu.data import CHECKSUMS, PIPELINES, DeviceBatches, load_mnist, make_batches, normalize, textbook_dataset
 
 TEXTBOOK_TRANSFORM = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
@@ -99,15 +100,30 @@ def test_a_damaged_archive_is_named_with_both_sums_and_never_used(raw):
     assert all(part in str(caught.value) for part in (str(raw / NAME), CHECKSUMS[NAME], found, "git checkout"))
 
 
-def test_a_missing_archive_or_folder_is_named_with_what_to_do(raw, monkeypatch, tmp_path):
+def test_a_missing_archive_or_folder_without_a_network_says_what_to_do(raw, monkeypatch, tmp_path, no_network):
     (raw / NAME).unlink()
+    before = sorted(p.name for p in raw.iterdir())
     with pytest.raises(FileNotFoundError) as caught:
         load_mnist(False)
     assert all(part in str(caught.value) for part in (NAME, str(raw), "git checkout -- data", "MNIST_GPU_DATA"))
+    assert sorted(p.name for p in raw.iterdir()) == before
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     monkeypatch.setenv("MNIST_GPU_DATA", str(tmp_path / "file"))
     with pytest.raises(FileNotFoundError, match="MNIST_GPU_DATA"):
         load_mnist(False)
+
+
+def test_a_missing_archive_is_fetched_whole_or_not_at_all(raw, tmp_path, mnist_test, monkeypatch):
+    monkeypatch.setattr(data, "MIRROR", f"{tmp_path.as_uri()}/")
+    whole = (raw / NAME).read_bytes()
+    (raw / NAME).unlink()
+    (tmp_path / NAME).write_bytes(whole[:1000])
+    with pytest.raises(FileNotFoundError, match="MNIST_GPU_DATA"):
+        load_mnist(False)
+    assert sorted(p.name for p in raw.iterdir()) == sorted(set(CHECKSUMS) - {NAME})
+    (tmp_path / NAME).write_bytes(whole)
+    assert same(load_mnist(False), mnist_test) and (raw / NAME).read_bytes() == whole
+    assert sorted(p.name for p in raw.iterdir()) == sorted(CHECKSUMS)
 
 
 # The pipelines

@@ -168,7 +168,7 @@ def test_what_is_no_command_or_choice_is_refused_with_status_2(capsys):
         assert caught.value.code == 2 and "usage: python -m mnist_gpu" in capsys.readouterr().err
 
 
-def test_missing_data_are_named_with_the_remedy_by_train_and_doctor(tmp_path, monkeypatch, capsys):
+def test_missing_data_are_named_with_the_remedy_by_train_and_doctor(tmp_path, monkeypatch, capsys, no_network):
     monkeypatch.setenv("MNIST_GPU_DATA", str(tmp_path / "nowhere"))
     assert main(["train", "--device", "cpu"]) == 2
     error = capsys.readouterr().err
