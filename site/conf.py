@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import tomllib
+from collections import defaultdict
 from pathlib import Path
 
 import latex2mathml.converter
@@ -101,13 +102,26 @@ def to_a_folder(document: str, link: re.Match) -> str:
     return f"[{link[1]}]({REPOSITORY}/tree/main/{folder.relative_to(ROOT).as_posix()})" if REPOSITORY else link[1]
 
 
+sentences = defaultdict(list)  # of a document's figures, in their order; myst-nb does not take them over
+
+
+def give_sentences(app, doctree) -> None:
+    shown = [image for output in doctree.findall(nodes.container) for image in output.findall(nodes.image)
+             if "cell_output" in output["classes"]]  # fmt: skip
+    for image, sentence in zip(shown, sentences.pop(app.env.docname, []), strict=True):
+        image["alt"] = " ".join(sentence.split())
+
+
 def as_a_page(app, name: str, source: list[str]) -> None:
-    """Folds the solutions, and adds the table of contents."""
+    """Folds the solutions, notes the sentences of the figures, and adds the table of contents."""
     if app.env.doc2path(name).suffix == ".ipynb":
         notebook = json.loads(source[0])
         for cell in notebook["cells"]:
             if "solution" in cell["metadata"].get("tags", []):
                 cell["metadata"]["tags"].append("hide-cell")
+            for output in cell.get("outputs", ()):
+                if "image/png" in output.get("data", ()):
+                    sentences[name].append(output["metadata"]["image/png"]["alt"])
         source[0] = json.dumps(notebook)
     else:
         source[0] = FOLDER.sub(lambda link: to_a_folder(name, link), source[0])
@@ -151,6 +165,7 @@ def setup(app) -> None:
     app.add_html_math_renderer("mathml", inline_renderers=(visit_inline, None), block_renderers=(visit_block, None))
     app.add_post_transform(PrintedLines)
     app.connect("source-read", as_a_page)
+    app.connect("doctree-read", give_sentences)
     app.connect("build-finished", finish)
 
 

@@ -32,7 +32,7 @@ def environment(page: str) -> dict[str, str]:
 def test_every_command_prints_to_a_file_under_every_page(tmp_path, page):
     """The minutes of `gpu` are too few to begin."""
     train, benchmark = "train --epochs 1 --device cpu", "benchmark --only ceilings --on cpu"
-    commands = ["doctor --device cpu", train, "exercises", "figure a.png"]
+    commands = ["doctor --device cpu", train, "figure a.png"]
     commands += [benchmark, "gpu out --minutes 0.5"] if page == "ascii" else []
     with (tmp_path / "printed").open("wb") as file:
         command = [sys.executable, "-c", COMMANDS, *commands]

@@ -13,7 +13,7 @@ from mnist_gpu.data import DeviceBatches
 from mnist_gpu.device import device_name, synchronize
 from mnist_gpu.faster.ladder import sgd
 from mnist_gpu.faster.webgpu_epoch import WebGPUEpoch
-from mnist_gpu.measuring import busy
+from mnist_gpu.measuring.busy import watching
 from mnist_gpu.measuring.drawing import Drawn, grid, span
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker, compared, in_time
 from mnist_gpu.measuring.operations import step_bytes, step_flops

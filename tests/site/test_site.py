@@ -92,7 +92,7 @@ def test_every_figure_has_its_sentence(pages):
     for path in ROOT.glob("notebooks/**/[0-9]*.ipynb"):
         cells = json.loads(path.read_text("utf-8"))["cells"]
         outputs = [o for cell in cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", ())]
-        sentences = [o["metadata"]["image/png"]["alt"] for o in outputs]
+        sentences = [" ".join(o["metadata"]["image/png"]["alt"].split()) for o in outputs]
         shown = pages[path.relative_to(ROOT).with_suffix(".html").as_posix()].images
         assert [image["alt"] for image in shown if "_images" in image["src"]] == sentences
     without = [
