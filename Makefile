@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: lab test gpu notebooks lint
+.PHONY: lab test gpu notebooks lint play
 
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m mnist_gpu.install
@@ -33,6 +33,13 @@ gpu:
 notebooks: $(READY)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 	$(BIN)/ruff format notebooks
+
+# Shows the course's folder to this computer's browser, for notebooks/play: a page that was opened as a file may not fetch
+# the images. Nothing is installed; PORT=8001 where 8000 is taken.
+PORT ?= 8000
+play:
+	@echo "http://127.0.0.1:$(PORT)/notebooks/play/train_it_here.html (Ctrl-C ends it)"
+	@$(PYTHON) -m http.server --bind 127.0.0.1 $(PORT)
 
 lint: $(READY)
 	$(BIN)/ruff check .
