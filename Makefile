@@ -29,10 +29,11 @@ gpu:
 	then $(PYTHON) -m mnist_gpu gpu $(GPU); \
 	else $(MAKE) --no-print-directory $(READY) && $(BIN)/python -m mnist_gpu gpu $(GPU); fi
 
-# Runs every notebook from the top and stores its outputs.
+# Runs every notebook from the top and stores its outputs, in the one form that tests/test_canonical.py asks for.
 notebooks: $(READY)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 	$(BIN)/ruff format notebooks
+	$(BIN)/python .ci/canonical_notebooks.py
 
 # Shows the course's folder to this computer's browser, for notebooks/play: a page that was opened as a file may not fetch
 # the images. Nothing is installed; PORT=8001 where 8000 is taken.

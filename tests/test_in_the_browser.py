@@ -1,6 +1,7 @@
 """Chapter 01 as a reader meets it: `make lab`, a browser, Run All Cells. Skipped where there is no browser to drive."""
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from test_canonical import notebooks
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 expect = sync_api.expect
@@ -38,6 +40,14 @@ pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="there is no Chromium or Chrome here"),
     pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here"),
 ]
+
+
+def without_outputs(text: str) -> dict:
+    """A notebook as it would be before it has run."""
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        cell |= {"outputs": [], "execution_count": None}
+    return notebook
 
 
 def within(seconds, found, check=lambda: None):
@@ -157,3 +167,11 @@ def test_chapter_01_runs_in_the_browser(tmp_path, page):
         assert within(10, all_is_drawn), f"widths of the images: {cells('images')}, stored figures: {figures}"
         assert all(map(all, cells("images"))), f"an image is broken; their widths: {cells('images')}"
         assert page.locator(".jp-Dialog, .Toastify__toast").all_inner_texts() == [], "something covers the page"
+
+        # Saved in JupyterLab, a chapter comes into its one form, and has the same cells.
+        file = tmp_path / "course" / CHAPTER
+        page.keyboard.press("Control+s")
+        assert within(10, lambda: '"execution_count": 1,' in file.read_text(encoding="utf-8")), "it was not saved"
+        saved, stored = file.read_text(encoding="utf-8"), (ROOT / CHAPTER).read_text(encoding="utf-8")
+        made = notebooks.canonical(saved, file.name, notebooks.repository(ROOT))
+        assert without_outputs(made) == without_outputs(stored) != without_outputs(saved)

@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 from mnist_gpu.faster.with_triton import CHOICE
 from mnist_gpu.measuring.drawing import Drawn
@@ -68,7 +69,7 @@ def first_cells():
             found[chapter] = {"__name__": "__main__"}
             first = next(c.source for c in CELLS[chapter] if c.cell_type == "code")
             with contextlib.redirect_stdout(io.StringIO()):
-                exec(first, found[chapter])
+                exec(TransformerManager().transform_cell(first), found[chapter])  # it may have lines for Colab
         return dict(found[chapter])
 
     yield of

@@ -4,6 +4,7 @@ import ast
 
 import pytest
 import torch
+from IPython.core.inputtransformer2 import TransformerManager
 from test_answers import CELLS
 
 from mnist_gpu.chapters import chapter_09 as lab
@@ -14,7 +15,8 @@ from mnist_gpu.model import make_model
 def cells():
     """The functions and imports of the notebook's cells."""
     code, kinds = [c for c in CELLS["09"] if c.cell_type == "code"], ast.FunctionDef | ast.Import | ast.ImportFrom
-    kept, found = [n for c in code for n in ast.parse(c.source).body if isinstance(n, kinds)], {"lab": lab}
+    python, found = TransformerManager().transform_cell, {"lab": lab}
+    kept = [n for c in code for n in ast.parse(python(c.source)).body if isinstance(n, kinds)]
     exec(compile(ast.Module(kept, []), "chapter 09", "exec"), found)
     return found
 
