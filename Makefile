@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: lab test gpu notebooks lint
+.PHONY: lab test gpu notebooks editions lint
 
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m mnist_gpu.install
@@ -32,7 +32,12 @@ gpu:
 # Runs every notebook from the top and stores its outputs.
 notebooks: $(READY)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
-	$(BIN)/ruff format notebooks
+	$(BIN)/ruff format notebooks/*.ipynb
+	$(BIN)/python translations/editions.py
+
+# Makes the translated editions from translations/, with the code and the outputs of the English notebooks.
+editions:
+	$(PYTHON) translations/editions.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
