@@ -27,6 +27,9 @@ from form import CODE, LINK, address, problems
 ROOT = Path(__file__).resolve().parent.parent
 MARK = re.compile(r"^<!-- text (\S+) ([0-9a-f]{8})(?: except: (.+?))? --> *\n", re.MULTILINE)
 
+# A line that leads to Colab and Kaggle is not translated: it is made from the repository's address, if that is known.
+HOSTED = re.compile(r"\n\n(\[!?\[?Open (?:chapter \d\d )?in Colab\]\(.*)")
+
 
 class Text(NamedTuple):
     """A cell or a section: its English, and what the translation has for it."""
@@ -103,9 +106,9 @@ def sections(page: str) -> dict[str, str]:
 def english_texts(name: str, content: str) -> dict[str, str]:
     """Every text of an English notebook or page, in its order."""
     if not name.endswith(".ipynb"):
-        return sections(content)
+        return sections(HOSTED.sub("", content))
     cells = (cell for cell in json.loads(content)["cells"] if cell["cell_type"] == "markdown")
-    return {cell["id"]: "".join(cell["source"]).strip("\n") for cell in cells}
+    return {cell["id"]: HOSTED.sub("", "".join(cell["source"])).strip("\n") for cell in cells}
 
 
 def texts(name: str, language: str) -> list[Text]:
@@ -148,18 +151,29 @@ def moved(text: str, name: str, language: str) -> str:
     return "".join(pieces) + LINK.sub(relative, text[end:])
 
 
+def line_below_title(name: str, language: str) -> str:
+    """What an edition says of itself, and where its own chapters open in Colab and Kaggle, if the English says that."""
+    edition, text = settings(language, "edition.json"), read(ROOT / name)
+    line = edition["page"]
+    if name.endswith(".ipynb"):
+        line = edition["note"]
+        text = "".join(next(c["source"] for c in json.loads(text)["cells"] if c["cell_type"] == "markdown"))
+    line = line.replace("{english}", posixpath.relpath("/" + name, "/" + posixpath.dirname(made_name(name, language))))
+    if hosted := HOSTED.search(text):
+        line += "\n\n" + re.sub(r"/notebooks/(?=\d\d_)", f"/notebooks/{language}/", hosted.group(1))
+        for english, own in edition.get("replace", {}).items():
+            line = line.replace(english, own)
+    return line
+
+
 def made(name: str, language: str) -> str:
     """The edition of an English file: what belongs at `made_name`."""
-    edition, shown = settings(language, "edition.json"), {}
+    stale, shown = settings(language, "edition.json")["stale"], {}
     for text in texts(name, language):
         if text.english:
             known = text.state == "translated"
-            body = text.translation if known else with_line(text.english, edition["stale"])
-            shown[text.key] = moved(body, name, language)
-    note = edition["note" if name.endswith(".ipynb") else "page"]
-    english = posixpath.relpath("/" + name, "/" + posixpath.dirname(made_name(name, language)))
-    first = next(iter(shown))
-    shown[first] = with_line(shown[first], note.replace("{english}", english))
+            body = moved(text.translation if known else with_line(text.english, stale), name, language)
+            shown[text.key] = body if shown else with_line(body, line_below_title(name, language))
     if not name.endswith(".ipynb"):
         return "\n\n".join(shown.values()) + "\n"
     content = json.loads(read(ROOT / name))
@@ -173,15 +187,19 @@ def old_english(name: str, text: Text) -> str | None:
     """The English that a stale translation was made from, if git knows it."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, encoding="utf-8", check=True).stdout
+        return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, encoding="utf-8").stdout
 
     try:
-        for commit in git("log", "--format=%H", "--diff-filter=d", "--", name).split():
-            old = english_texts(name, git("show", f"{commit}:{name}")).get(text.key, "")
-            if hash_of(old) == text.made_from:
-                return old
-    except (OSError, subprocess.CalledProcessError):
-        pass  # no git, or no repository
+        commits = git("log", "--format=%H", "--", name).split()
+    except OSError:  # no git
+        return None
+    for commit in commits:
+        content = git("show", f"{commit}:./{name}")
+        old = (
+            english_texts(name, content).get(text.key, "") if content else ""
+        )  # there is none if this commit removed it
+        if hash_of(old) == text.made_from:
+            return old
     return None
 
 
@@ -190,7 +208,8 @@ def report(name: str, language: str) -> dict[str, list[str]]:
     every, source = texts(name, language), source_of(name, language).relative_to(ROOT).as_posix()
     found = {"missing": [], "stale": [], "extra": [], "wrong": []}
     if missing := [text.key for text in every if text.state == "missing"]:
-        found["missing"].append(f"{source}: {len(missing)} of {len(every)} missing: {', '.join(missing)}")
+        keys = "all" if len(missing) == len(every) else ", ".join(missing)
+        found["missing"].append(f"{source}: {keys} missing of {len(every)}")
     for text in every:
         at, now = f"{source}: {text.key}", hash_of(text.english)
         if text.state == "extra":

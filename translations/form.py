@@ -69,13 +69,14 @@ def terms_not_kept(english: str, spoken: str, known: dict) -> Iterator[tuple[str
         english = words.sub("", english)  # a cache line is no cache
 
 
-def problems(english: str, translation: str, rules: dict[str, str], terms: dict) -> list[tuple[str, str]]:
+def problems(english: str, translation: str, rules: dict[str, dict], terms: dict) -> list[tuple[str, str]]:
     """Kind and description of everything that is wrong with a translated text."""
     found, there, spoken = [], parts(translation), prose(translation)
     for kind, here in parts(english).items():
         found += [(kind, f"missing {part!r}") for part in (here - there[kind]).elements()]
         found += [(kind, f"not in the English {part!r}") for part in (there[kind] - here).elements()]
     found += [("emphasis", f"would be shown as stars, in {part!r}") for part in left_as_stars(translation)]
-    for rule, pattern in rules.items():
-        found += [(rule, f"in {spoken[max(m.start() - 5, 0) : m.end() + 5]!r}") for m in re.finditer(pattern, spoken)]
+    for rule, about in rules.items():
+        wrong = re.finditer(about["pattern"], spoken)
+        found += [(rule, f"in {spoken[max(m.start() - 5, 0) : m.end() + 5]!r}") for m in wrong]
     return found + list(terms_not_kept(english, spoken, terms))
