@@ -63,7 +63,7 @@ def terms_not_kept(english: str, spoken: str, known: dict) -> Iterator[tuple[str
     for term, allowed in sorted(known.get("terms", {}).items(), key=lambda item: -len(item[0])):
         words = re.compile(rf"\b{re.escape(term)}(?:e?s)?\b", re.IGNORECASE if term == term.lower() else 0)
         linked = any(link.endswith(f"#{address(term)}") for link in links)
-        asked = linked or term not in known["only where linked"]
+        asked = linked or term not in known.get("only where linked", ())
         if words.search(english) and asked and not any(word.lower() in spoken.lower() for word in allowed):
             yield f"term {term}", f"there should be {' or '.join(allowed)}"
         english = words.sub("", english)  # a cache line is no cache
