@@ -307,7 +307,7 @@ def test_a_changed_a_new_and_a_lost_text_are_named_and_what_is_translated_is_kep
     old, new = editions.hash_of("An old sentence."), editions.hash_of("A new sentence.")
     assert f"second is stale. Mend the translation, then write {new} for {old}." in said and "+ A new sentence." in said
     assert ("- An old sentence." in said) == bool(shutil.which("git"))
-    assert "third is no longer in the English" in said and "01_one.md: first, fourth missing of 4" in said
+    assert "third is no longer in the English" in said and "01_one.md: first, fourth missing of 3" in said
     tool(course)
     assert shown(course)[1:] == ["*(In English.)*\n\nA new sentence.", "*(In English.)*\n\nA fourth."]
     tool(course, "new", "xx")

@@ -208,8 +208,9 @@ def report(name: str, language: str) -> dict[str, list[str]]:
     every, source = texts(name, language), source_of(name, language).relative_to(ROOT).as_posix()
     found = {"missing": [], "stale": [], "extra": [], "wrong": []}
     if missing := [text.key for text in every if text.state == "missing"]:
-        keys = "all" if len(missing) == len(every) else ", ".join(missing)
-        found["missing"].append(f"{source}: {keys} missing of {len(every)}")
+        there = sum(text.state != "extra" for text in every)
+        keys = "all" if len(missing) == there else ", ".join(missing)
+        found["missing"].append(f"{source}: {keys} missing of {there}")
     for text in every:
         at, now = f"{source}: {text.key}", hash_of(text.english)
         if text.state == "extra":
