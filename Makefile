@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: lab test gpu notebooks lint play
+.PHONY: lab test gpu notebooks editions play site lint
 
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m mnist_gpu.install
@@ -32,8 +32,13 @@ gpu:
 # Runs every notebook from the top and stores its outputs, in the one form that tests/test_canonical.py asks for.
 notebooks: $(READY)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
-	$(BIN)/ruff format notebooks
+	$(BIN)/ruff format notebooks/*.ipynb
 	$(BIN)/python .ci/canonical_notebooks.py
+	$(BIN)/python translations/editions.py
+
+# Makes the translated editions from translations/, with the code and the outputs of the English notebooks.
+editions:
+	$(PYTHON) translations/editions.py
 
 # Shows the course's folder to this computer's browser, for notebooks/play: a page that was opened as a file may not fetch
 # the images. Nothing is installed; PORT=8001 where 8000 is taken.
@@ -41,6 +46,17 @@ PORT ?= 8000
 play:
 	@echo "http://127.0.0.1:$(PORT)/notebooks/play/train_it_here.html (Ctrl-C ends it)"
 	@$(PYTHON) -m http.server --bind 127.0.0.1 $(PORT)
+
+# The web edition, from the notebooks as they are stored: nothing is executed, and the pages need no network. One run of Sphinx a
+# language; the second one's pages lie in a folder of the first one's.
+SPHINX := $(BIN)/python -m sphinx -q -W --keep-going -b html -c site
+site: .venv/.site
+	$(SPHINX) . site/_build/html
+	@echo "site/_build/html/index.html"
+
+.venv/.site: $(READY) site/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r site/requirements.txt
+	@touch $@
 
 lint: $(READY)
 	$(BIN)/ruff check .

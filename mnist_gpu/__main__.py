@@ -3,8 +3,10 @@
 import argparse
 import inspect
 import io
+import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import get_args
 
 from mnist_gpu.device import out_of_memory
@@ -15,6 +17,7 @@ COMMANDS = (
     ("doctor", "doctor", "run", "say what is here, what is wrong, and what to do"),
     ("benchmark", "benchmark", "run", "measure this machine"),
     ("figure", "chapters.chapter_07", "draw_ladder", "draw the speed ladder of all recorded machines"),
+    ("editions", "__main__", "editions", "list what is stale or missing in the translated editions"),
     ("gpu", "gpu", "run", "all that only a GPU can show, in ten minutes: checks, tests, record, chapters"),
 )
 
@@ -37,6 +40,14 @@ def parser(chosen: str | None = None) -> argparse.ArgumentParser:
                 option = parameter.name if "nargs" in options else "--" + parameter.name.replace("_", "-")
                 p.add_argument(option, help=help, default=parameter.default, **options)
     return top
+
+
+def editions() -> int:
+    """Runs the translators' tool, which stands beside the package in a clone."""
+    tool = Path(__file__).resolve().parent.parent / "translations" / "editions.py"
+    if not tool.exists():
+        raise FileNotFoundError(f"The translations are in a clone of the course only; here is no {tool}.")
+    return subprocess.run([sys.executable, tool, "list"]).returncode
 
 
 def main(arguments: list[str] | None = None) -> int:

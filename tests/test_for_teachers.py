@@ -64,6 +64,6 @@ def test_every_term_of_the_glossary_is_linked_from_the_chapter_that_it_names():
 def test_the_pages_commands_are_understood():
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     commands = re.findall(r"-m mnist_gpu (\w+)([^#`|'\n]*)", text)
-    assert {"train", "doctor", "benchmark", "figure", "gpu"} == {name for name, _ in commands}
+    assert {"train", "doctor", "benchmark", "figure", "editions", "gpu"} == {name for name, _ in commands}
     for name, options in commands:
         parser(name).parse_args([name, *shlex.split(options)])
