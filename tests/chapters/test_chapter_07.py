@@ -97,6 +97,12 @@ def test_the_figure_is_drawn_from_recorded_files_alone_and_always_the_same(tmp_p
     assert files[0].read_bytes() == first and sorted(tmp_path.iterdir()) == files
 
 
+def test_the_readme_says_what_its_figure_shows_to_whoever_cannot_see_it():
+    with Image.open(lab.REFERENCE / "ladder.png") as figure:
+        says = " ".join(figure.text["Description"].split())
+    assert f"![{says}](data/reference/ladder.png)" in (NOTEBOOK.parents[1] / "README.md").read_text("utf-8")
+
+
 def test_the_graph_that_a_cell_makes_by_hand_is_the_same_training(monkeypatch, mnist, cuda_graphs):
     few = mnist[0][:640], mnist[1][:640]
     monkeypatch.setattr(ladder, "make_batches", lambda kind, device: DeviceBatches(*few, device=device))
