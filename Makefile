@@ -47,12 +47,9 @@ play:
 	@echo "http://127.0.0.1:$(PORT)/notebooks/play/train_it_here.html (Ctrl-C ends it)"
 	@$(PYTHON) -m http.server --bind 127.0.0.1 $(PORT)
 
-# The web edition, from the notebooks as they are stored: nothing is executed, and the pages need no network. One run of Sphinx a
-# language; the second one's pages lie in a folder of the first one's.
-SPHINX := $(BIN)/python -m sphinx -q -W --keep-going -b html -c site
+# The web edition, from the notebooks as they are stored: nothing is executed, and the pages need no network.
 site: .venv/.site
-	$(SPHINX) . site/_build/html
-	@echo "site/_build/html/index.html"
+	$(BIN)/python site/build.py
 
 .venv/.site: $(READY) site/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r site/requirements.txt

@@ -2,6 +2,8 @@
 
 import html
 import json
+import os
+import posixpath
 import re
 import shutil
 import tomllib
@@ -10,28 +12,43 @@ from pathlib import Path
 
 import latex2mathml.converter
 from docutils import nodes
+from sphinx.search.zh import SearchChinese
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"].get("urls", {}).get("Repository")
 
+# One run of Sphinx builds one language: the English, or the edition that is named here (site/build.py runs all).
+EDITION = os.environ.get("EDITION", "")
+EDITIONS = {path.parent.name: json.loads(path.read_text("utf-8")) for path in ROOT.glob("translations/*/edition.json")}
+WORDS = EDITIONS.get(EDITION, {}).get("site", {})  # what the pages say beside the course's own texts
+CHAPTERS = f"notebooks/{EDITION}".rstrip("/")  # the folder of this edition's texts
+OF_THE_REPOSITORY = ["INSTALL", "CONTRIBUTING", "CHANGELOG", "data/README"]  # in English only
+OF_THE_REPOSITORY = [name for name in OF_THE_REPOSITORY if (ROOT / f"{name}.md").exists()]
+
 project = "mnist_gpu"
 author = "The mnist_gpu authors"
-html_title = "GPU acceleration, measured"
-language = "en"
-root_doc = "README"
-include_patterns = ["*.md", "data/README.md", "notebooks/*.ipynb", "notebooks/**.md"]
+html_title = WORDS.get("title", "GPU acceleration, measured")
+language = WORDS.get("language", "en")
+root_doc = f"README.{EDITION}".rstrip(".")
+include_patterns = [f"{root_doc}.md", f"{CHAPTERS}/*.ipynb", f"{CHAPTERS}/*.md", f"{CHAPTERS}/for_teachers/*.md"]
+if not EDITION:
+    include_patterns += [f"{name}.md" for name in OF_THE_REPOSITORY]
 extensions = ["myst_nb"]
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # a progress bar of a finished run is nothing to show, and its script would come from elsewhere
-nb_code_prompt_show = nb_code_prompt_hide = "Solution"
+nb_code_prompt_show = nb_code_prompt_hide = WORDS.get("Solution", "Solution")
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
+# Sphinx 9.0 calls a search's stemmer after its language, but the Chinese search takes the English one for Latin words.
+SearchChinese.language_name = "English"
+
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
+html_js_files = ["course.js"]
 html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 templates_path = ["_templates"]
@@ -83,23 +100,40 @@ TREE = """
 ```
 """
 TREES = {  # the parts of the table of contents
-    "Chapters": [f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))],
-    "Beside them": ["notebooks/glossary", "INSTALL", "CONTRIBUTING", "data/README"],
+    "Chapters": [f"{CHAPTERS}/{path.stem}" for path in sorted((ROOT / CHAPTERS).glob("[0-9]*.ipynb"))],
+    "Beside them": [f"{CHAPTERS}/glossary", *([] if EDITION else OF_THE_REPOSITORY)],
     "For teachers": [
-        f"notebooks/for_teachers/{name}"
+        f"{CHAPTERS}/for_teachers/{name}"
         for name in ("README", "before_the_day", "schedules", "drill", *(f"{chapter:02}" for chapter in range(1, 13)))
     ],
 }
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!\w+:)([^)#\s]+)(#[^)]*)?\)")
 
-FOLDER = re.compile(r"\[([^\]]+)\]\((?!\w+:)([^)#]+)\)")
+
+def edition_of(document: str) -> str:
+    """The code of the edition that a text belongs to, by its path; "" is the English one."""
+    return next((e for e in EDITIONS if document.startswith((f"notebooks/{e}/", f"README.{e}"))), "")
 
 
-def to_a_folder(document: str, link: re.Match) -> str:
-    """A link to a folder leads to the repository, where its address is known, and is plain text elsewhere."""
-    folder = (ROOT / document).parent / link[2]
-    if not folder.is_dir():
-        return link[0]
-    return f"[{link[1]}]({REPOSITORY}/tree/main/{folder.relative_to(ROOT).as_posix()})" if REPOSITORY else link[1]
+def page_of(document: str) -> str:
+    """Where the page of a text lies: each edition's are in a folder of its own."""
+    return posixpath.join(edition_of(document), posixpath.splitext(document)[0] + ".html")
+
+
+def elsewhere(document: str, link: re.Match) -> str:
+    """A link to what this run makes no page of: to a folder, to a page that moves, or to another edition's page.
+
+    A folder is in the repository, if its address is known, and plain text else.
+    """
+    text, path, anchor = link[1], link[2], link[3] or ""
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(document), path))
+    if (ROOT / target).is_dir():
+        return f"[{text}]({REPOSITORY}/tree/main/{target})" if REPOSITORY else text
+    other = edition_of(target) != EDITION and target.endswith((".md", ".ipynb"))
+    if other or target.endswith(".html"):
+        here = posixpath.dirname(page_of(f"{document}.md"))
+        return f'<a href="{posixpath.relpath("/" + page_of(target), "/" + here)}{anchor}">{text}</a>'
+    return link[0]
 
 
 sentences = defaultdict(list)  # of a document's figures, in their order; myst-nb does not take them over
@@ -117,6 +151,8 @@ def as_a_page(app, name: str, source: list[str]) -> None:
     if app.env.doc2path(name).suffix == ".ipynb":
         notebook = json.loads(source[0])
         for cell in notebook["cells"]:
+            if cell["cell_type"] == "markdown":
+                cell["source"] = LINK.sub(lambda link: elsewhere(name, link), "".join(cell["source"]))
             if "solution" in cell["metadata"].get("tags", []):
                 cell["metadata"]["tags"].append("hide-cell")
             for output in cell.get("outputs", ()):
@@ -124,10 +160,10 @@ def as_a_page(app, name: str, source: list[str]) -> None:
                     sentences[name].append(output["metadata"]["image/png"]["alt"])
         source[0] = json.dumps(notebook)
     else:
-        source[0] = FOLDER.sub(lambda link: to_a_folder(name, link), source[0])
+        source[0] = LINK.sub(lambda link: elsewhere(name, link), source[0])
     if name == root_doc:
         for caption, documents in TREES.items():
-            source[0] += TREE.format(caption=caption, documents="\n".join(documents))
+            source[0] += TREE.format(caption=WORDS.get(caption, caption), documents="\n".join(documents))
 
 
 def printed(line: str) -> str:
@@ -149,15 +185,31 @@ class PrintedLines(SphinxPostTransform):
                 block.replace_self(nodes.raw("", text, format="html"))
 
 
+def other_editions(app, name: str, template: str, context: dict, doctree) -> None:
+    """For the menu: each other edition's name, code and address of this page there, or of its first page."""
+    english = name.replace(f"{CHAPTERS}/", "notebooks/", 1).removesuffix(f".{EDITION}")
+    here, context["editions"] = posixpath.dirname(posixpath.join(EDITION, name)), []
+    for code, edition in {"": {"name": "English", "language": "en"}, **EDITIONS}.items():
+        if code == EDITION:
+            continue
+        there = english.replace("notebooks/", f"notebooks/{code}/", 1) if code else english
+        files = [ROOT / f"{there}{suffix}" for suffix in (".md", ".ipynb")]
+        if edition_of(f"{there}.md") != code or not any(file.exists() for file in files):
+            there = f"README.{code}".rstrip(".")
+        page = page_of(f"{there}.md")
+        context["editions"].append((edition["name"], edition["language"], posixpath.relpath("/" + page, "/" + here)))
+
+
 def finish(app, error) -> None:
     """Beside the pages: the pages that move, the data that they read, and the address of the folder itself."""
     if error is None and app.builder.format == "html":
         out = Path(app.outdir)
-        (out / "notebooks/play").mkdir(exist_ok=True)
-        for page in (ROOT / "notebooks/play").glob("*.html"):
+        for page in (ROOT / CHAPTERS / "play").glob("*.html"):
             text = re.sub(r'(href="[^":]+)\.(?:ipynb|md)\b', r"\1.html", page.read_text("utf-8"))
-            (out / "notebooks/play" / page.name).write_text(text, "utf-8")
-        shutil.copytree(ROOT / "data/MNIST", out / "data/MNIST", dirs_exist_ok=True)
+            (out / CHAPTERS / "play").mkdir(exist_ok=True)
+            (out / CHAPTERS / "play" / page.name).write_text(text, "utf-8")
+        if not EDITION:
+            shutil.copytree(ROOT / "data/MNIST", out / "data/MNIST", dirs_exist_ok=True)
         shutil.copyfile(out / f"{root_doc}.html", out / "index.html")
 
 
@@ -166,6 +218,7 @@ def setup(app) -> None:
     app.add_post_transform(PrintedLines)
     app.connect("source-read", as_a_page)
     app.connect("doctree-read", give_sentences)
+    app.connect("html-page-context", other_editions)
     app.connect("build-finished", finish)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -42,11 +43,22 @@ class Seen(HTMLParser):
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-c", "site", ".", str(out)]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
+    out = tmp_path_factory.mktemp("site") / "html"
+    built = subprocess.run([sys.executable, "site/build.py", out], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert built.returncode == 0, built.stderr
     return out
+
+
+def sources() -> dict[str, Path]:
+    """Every text of the course, by the path of its page: each translated edition lies in a folder of its own."""
+    found = [*ROOT.glob("notebooks/**/*.ipynb"), *ROOT.glob("notebooks/**/*.md"), *ROOT.glob("README*.md")]
+    names = [path.relative_to(ROOT).with_suffix(".html").as_posix() for path in found]
+    editions = [re.match(r"notebooks/(\w\w)/|README\.(\w\w)\.", name) for name in names]
+    return {
+        f"{edition[1] or edition[2]}/{name}" if edition else name: path
+        for path, name, edition in zip(found, names, editions, strict=True)
+        if ".ipynb_checkpoints" not in path.parts
+    }
 
 
 @pytest.fixture(scope="session")
@@ -59,14 +71,11 @@ def pages(site) -> dict[str, Seen]:
 @pytest.fixture(scope="session")
 def texts(pages) -> list[str]:
     """The pages with a text: not the index of words, the search, and those that move, which have their own tests."""
-    return [name for name in pages if name not in ("genindex.html", "search.html") and "/play/" not in name]
+    return [name for name in pages if not name.endswith(("genindex.html", "search.html")) and "/play/" not in name]
 
 
 def test_every_chapter_and_text_is_a_page_and_all_are_small(site, pages):
-    sources = [*ROOT.glob("notebooks/**/*.ipynb"), *ROOT.glob("notebooks/**/*.md"), ROOT / "README.md"]
-    sources = [path for path in sources if ".ipynb_checkpoints" not in path.parts]
-    wanted = {path.relative_to(ROOT).with_suffix(".html").as_posix() for path in sources}
-    assert wanted <= set(pages)
+    assert set(sources()) <= set(pages)
     assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 40e6
 
 
@@ -89,12 +98,12 @@ def test_every_link_leads_somewhere(site, pages):
 
 
 def test_every_figure_has_its_sentence(pages):
-    for path in ROOT.glob("notebooks/**/[0-9]*.ipynb"):
-        cells = json.loads(path.read_text("utf-8"))["cells"]
-        outputs = [o for cell in cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", ())]
-        sentences = [" ".join(o["metadata"]["image/png"]["alt"].split()) for o in outputs]
-        shown = pages[path.relative_to(ROOT).with_suffix(".html").as_posix()].images
-        assert [image["alt"] for image in shown if "_images" in image["src"]] == sentences
+    for name, path in sources().items():
+        if path.suffix == ".ipynb":
+            cells = json.loads(path.read_text("utf-8"))["cells"]
+            outputs = [o for cell in cells for o in cell.get("outputs", ()) if "image/png" in o.get("data", ())]
+            sentences = [" ".join(o["metadata"]["image/png"]["alt"].split()) for o in outputs]
+            assert [image["alt"] for image in pages[name].images if "_images" in image["src"]] == sentences
     without = [
         (name, image) for name, page in pages.items() for image in page.images if not image.get("alt", "").strip()
     ]
@@ -133,12 +142,24 @@ def test_axe_finds_nothing(site, serve, visit, axe, texts, scheme):
     assert not wrong, "\n".join(wrong[:20])
 
 
-def test_the_search_finds_a_term_without_a_network(site, serve, visit):
-    page = visit(f"{serve(site)}/search.html?q=occupancy")
+@pytest.mark.parametrize("address", ["search.html?q=occupancy", "zh/search.html?q=占用率"])
+def test_the_search_finds_a_term_without_a_network(site, serve, visit, address):
+    page = visit(f"{serve(site)}/{address}")
     page.wait_for_selector("#search-results li a")
-    assert any(
-        "08_inside_the_gpu" in a for a in page.eval_on_selector_all("#search-results a", "e => e.map(a => a.href)")
-    )
+    found = page.eval_on_selector_all("#search-results a", "links => links.map(link => link.href)")
+    assert any("08_inside_the_gpu" in link for link in found)
+
+
+def test_another_language_keeps_the_page_and_the_place(site, serve, visit):
+    page = visit(f"{serve(site)}/notebooks/02_the_model.html")
+    page.locator("article h2").nth(4).scroll_into_view_if_needed()
+    page.evaluate("document.querySelectorAll('article h2')[4].scrollIntoView()")
+    page.locator("a.edition").first.click()
+    page.wait_for_url("**/zh/notebooks/zh/02_the_model.html#*")
+    heading = page.locator("article h2").nth(4)
+    heading.wait_for()
+    page.wait_for_function("Math.abs(document.querySelectorAll('article h2')[4].getBoundingClientRect().top) < 200")
+    assert page.locator("html").get_attribute("lang") == "zh-CN"
 
 
 def test_a_solution_is_folded_and_opens_by_keyboard(site, serve, visit):
