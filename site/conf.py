@@ -21,6 +21,7 @@ html_title = "GPU acceleration, measured"
 language = "en"
 root_doc = "README"
 include_patterns = ["*.md", "data/README.md", "notebooks/*.ipynb", "notebooks/**.md"]
+exclude_patterns = ["AGENTS.md"]
 extensions = ["myst_nb"]
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # a progress bar of a finished run is nothing to show, and its script would come from elsewhere
@@ -84,7 +85,7 @@ TREE = """
 """
 TREES = {  # the parts of the table of contents
     "Chapters": [f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))],
-    "Beside them": ["notebooks/glossary", "INSTALL", "CONTRIBUTING", "data/README"],
+    "Beside them": ["notebooks/glossary", "INSTALL", "CONTRIBUTING", "CHANGELOG", "data/README"],
     "For teachers": [
         f"notebooks/for_teachers/{name}"
         for name in ("README", "before_the_day", "schedules", "drill", *(f"{chapter:02}" for chapter in range(1, 13)))
