@@ -1,6 +1,7 @@
 # `make lab`, `make test`, `make gpu` and `make notebooks` each do their own set-up: a virtual environment in .venv, installed once
 # and again only when requirements.txt or pyproject.toml changes (mnist_gpu/install.py).
 PYTHON ?= python3
+NOTEBOOKS ?= notebooks/*.ipynb
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -29,9 +30,9 @@ gpu:
 	then $(PYTHON) -m mnist_gpu gpu $(GPU); \
 	else $(MAKE) --no-print-directory $(READY) && $(BIN)/python -m mnist_gpu gpu $(GPU); fi
 
-# Runs every notebook from the top and stores its outputs, in the one form that tests/test_canonical.py asks for.
+# Runs every notebook, or those in NOTEBOOKS, from the top and stores its outputs, in the form that tests/test_canonical.py asks for.
 notebooks: $(READY)
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
 	$(BIN)/ruff format notebooks/*.ipynb
 	$(BIN)/python .ci/canonical_notebooks.py
 	$(BIN)/python translations/editions.py

@@ -24,7 +24,6 @@ EDITIONS = {path.parent.name: json.loads(path.read_text("utf-8")) for path in RO
 WORDS = EDITIONS.get(EDITION, {}).get("site", {})  # what the pages say beside the course's own texts
 CHAPTERS = f"notebooks/{EDITION}".rstrip("/")  # the folder of this edition's texts
 OF_THE_REPOSITORY = ["INSTALL", "CONTRIBUTING", "CHANGELOG", "data/README"]  # in English only
-OF_THE_REPOSITORY = [name for name in OF_THE_REPOSITORY if (ROOT / f"{name}.md").exists()]
 
 project = "mnist_gpu"
 author = "The mnist_gpu authors"

@@ -87,9 +87,9 @@ def test_a_cell_without_an_id_of_its_own_gets_one_that_nobody_has():
 
 def test_what_is_made_from_the_address_comes_with_it_and_goes_with_it(tmp_path):
     """In a copy, twice each way, and from one address to the next."""
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
-    for name in ("README.md", "CITATION.cff"):
-        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    for path in (*STORED, ROOT / "README.md", ROOT / "CITATION.cff"):
+        shutil.copy(path, tmp_path / path.relative_to(ROOT))
     setting = tmp_path / "pyproject.toml"
 
     def contents(written: str) -> dict[Path, str]:

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mnist_gpu import __version__
 from mnist_gpu.__main__ import parser
 
 ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONTAINER = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text(encoding="utf-8"))
 TARGETS = set(re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)) | {
     ".venv/.ready"
@@ -49,8 +51,7 @@ def test_what_is_not_here_is_found():
 def test_the_container_does_the_set_up_and_shows_jupyterlabs_port():
     assert faults(CONTAINER["postCreateCommand"]) == [] and CONTAINER["forwardPorts"] == [8888]
     python = tuple(map(int, re.search(r"python:(\d+)\.(\d+)$", CONTAINER["image"]).groups()))
-    required = re.search(r'requires-python = ">=(\d+)\.(\d+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert python >= tuple(map(int, required.groups()))
+    assert python >= tuple(map(int, PROJECT["requires-python"].removeprefix(">=").split(".")))
     assert CONTAINER["hostRequirements"]["gpu"] == "optional"
 
 
@@ -90,8 +91,7 @@ def test_windows_and_macos_run_what_the_instructions_without_make_say():
 def test_the_oldest_pytorch_that_is_tested_is_the_oldest_that_is_allowed():
     jobs = yaml.safe_load((ROOT / ".github/workflows/weekly.yml").read_text(encoding="utf-8"))["jobs"]
     oldest = jobs["tests"]["strategy"]["matrix"]["include"][0]["torch"]
-    allowed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"][:2]
-    assert oldest.split() == [f"{bound.replace('>=', '==')}.*" for bound in allowed]
+    assert oldest.split() == [f"{bound.replace('>=', '==')}.*" for bound in PROJECT["dependencies"][:2]]
 
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda p: p.stem)
@@ -110,3 +110,11 @@ def test_a_file_fits_the_schema_of_the_service_that_reads_it(schema):
     command = [sys.executable, "-m", "check_jsonschema", *options, *map(str, SCHEMAS[schema])]
     done = subprocess.run(command, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_last_release_in_the_changelog_is_the_packages_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - (unreleased|\d{4}-\d\d-\d\d)$", text, re.MULTILINE)
+    assert len(entries) == text.count("\n## ") and "unreleased" not in dict(entries[1:]).values()
+    released = [version for version, date in entries if date != "unreleased"]
+    assert released[0] == __version__ == PROJECT["version"]

@@ -12,7 +12,8 @@ from mnist_gpu.__main__ import parser
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 GUIDE = sorted((NOTEBOOKS / "for_teachers").glob("*.md"))
-OTHERS = ("notebooks/glossary.md", "README.md", "INSTALL.md", "CONTRIBUTING.md", "data/README.md")
+OTHERS = ("README.md", "INSTALL.md", "CONTRIBUTING.md", "CHANGELOG.md", "AGENTS.md")
+OTHERS += ("notebooks/glossary.md", "data/README.md")
 PAGES = [*GUIDE, *(ROOT / name for name in OTHERS)]
 CHAPTERS = {path.name[:2]: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
 
