@@ -14,6 +14,12 @@ ARGUMENTS = ["--no-sandbox", "--no-first-run", "--disable-background-networking"
 ARGUMENTS += ["--disable-sync", "--disable-quic", "--enable-unsafe-webgpu"]  # WebGPU in software, where there is no GPU
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "chromium" in item.fixturenames:  # what a browser does takes too long for `make test`
+            item.add_marker("long")
+
+
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
@@ -83,11 +89,12 @@ def visit(chromium):
 
 @pytest.fixture
 def axe():
-    """axe(page) -> what axe-core finds on it, a line each."""
+    """axe(page, *rules) -> what axe-core finds on it, by all its rules or by these, a line each."""
     sync = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
 
-    def find(page) -> list[str]:
-        violations = sync.Axe().run(page, options={"preload": False}).response["violations"]
+    def find(page, *rules) -> list[str]:
+        options = {"preload": False, **({"runOnly": rules} if rules else {})}
+        violations = sync.Axe().run(page, options=options).response["violations"]
         return [f"{v['id']}: {v['help']}: {node['html'][:200]}" for v in violations for node in v["nodes"]]
 
     return find

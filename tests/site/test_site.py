@@ -132,13 +132,14 @@ def test_no_page_scrolls_sideways(site, serve, visit, texts, width):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(site, serve, visit, axe, texts, scheme):
+@pytest.mark.parametrize("scheme, rules", [("light", ()), ("dark", ["color-contrast"])])
+def test_axe_finds_nothing(site, serve, visit, axe, texts, scheme, rules):
+    """In the dark the colours are others, and those of all editions are the same."""
     base, page, wrong = serve(site), None, []
-    for name in texts:
+    for name in [name for name in texts if scheme == "light" or not re.match(r"\w\w/", name)]:
         page = visit(f"{base}/{name}", scheme=scheme) if page is None else page
         page.goto(f"{base}/{name}", wait_until="load")
-        wrong += [f"{name}: {found}" for found in axe(page)]
+        wrong += [f"{name}: {found}" for found in axe(page, *rules)]
     assert not wrong, "\n".join(wrong[:20])
 
 
