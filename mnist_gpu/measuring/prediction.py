@@ -174,9 +174,11 @@ def on_card(card: PredictedCard, batch_size: int = 128, hidden: int = 128, *, fu
 
 def predict_step(card: PredictedCard, launch: float, batch_size: int = 128, hidden: int = 128) -> Range:
     """Likely seconds of a step, by the host's smallest step: `launch` seconds, nearly all of it launching."""
-    count, operations = kernels(), sum(step_flops(batch_size, hidden))
+    count, size = kernels(), (batch_size, hidden)
+    operations, moved = sum(step_flops(*size)), step_bytes(*size)
     least = count.low * card.kernel.low + operations / card.rate.high  # the bytes may stay in the caches
-    most = on_card(card, batch_size, hidden).high
+    most = count.high * card.kernel.high + operations / card.rate.low
+    most += moved / card.bandwidth.low
     asked = Range(launch / 2, launch + count.high * card.kernel.high)  # fewer operations on a GPU; CUDA's share
     return Range(max(asked.low, least), asked.high + most)  # both at the same time, or one after the other
 

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 
 from mnist_gpu.measuring import drawing
 from mnist_gpu.measuring.drawing import OWN, PREDICTED, PUBLISHED, Series, number, span
@@ -14,6 +15,14 @@ ROWS = ["textbook", "no wait per step"]
 def closed():
     yield
     plt.close("all")
+
+
+def test_marks_stand_out_from_white():
+    """WCAG 2.2, 1.4.11: relative luminance, and a contrast of 3 to 1."""
+    for color in {*drawing.PALETTE, *drawing.CAUSES.values(), *drawing.GREYS}:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+        luminance = sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+        assert 1.05 / (luminance + 0.05) >= 3, color
 
 
 def widths(axis):
