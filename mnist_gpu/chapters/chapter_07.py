@@ -83,7 +83,7 @@ def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Dr
 
     Raises ValueError if there is no ladder at all.
     """
-    sides, panels = {}, {"On a CPU": [], "On a GPU": []}
+    sides, series = {}, []
     every = [(r, m) for r in [*([own] if own else []), *machines] for m in r.select("ladder", hidden=128)]
     for results, m in every:
         if m.threads == 1 or any(other.device != "cpu" for _, other in every):  # one is no fair opponent of a GPU
@@ -93,15 +93,15 @@ def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Dr
         raise ValueError(f"no machine's ladder is recorded in {REFERENCE}")
     for (kind, label), measured in sides.items():
         beside = own.select("ladder", hidden=128, threads=1) if kind == drawing.OWN else measured
-        panel = panels["On a CPU" if measured[0].device == "cpu" else "On a GPU"]
-        panel.append(_dots(kind, label, measured, beside))
+        series.append(_dots(kind, label, measured, beside))
     for label, found in predicted_ladders([r for r, _ in every]):
         names, base = [name for name in FEW if name in found], found[TEXTBOOK].middle
         notes = [f"{span(found[name])} s, x {span(found[name].gain_over(base))}" for name in names]
         notes[0] = f"{span(found[TEXTBOOK])} s"
         ends = zip(*(found[name] for name in names), strict=True)
-        panels["On a GPU"].append(Series(label, drawing.PREDICTED, names, [None] * len(names), *ends, notes))
-    return drawing.dots(panels, unit="seconds per epoch", order=[*(r.name for r in RUNGS), FLOOR])
+        series.append(Series(label, drawing.PREDICTED, names, [None] * len(names), *ends, notes))
+    axes, says = drawing.bars(series, unit="seconds per epoch", order=[*(r.name for r in RUNGS), FLOOR], log=True)
+    return Drawn(axes, f"Seconds per epoch.\n{says}")
 
 
 def draw_ladder(

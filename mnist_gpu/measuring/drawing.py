@@ -99,10 +99,11 @@ def span(found: Sequence[float], per: float = 1.0) -> str:
     return " to ".join(f"{x / per:.2g}" if x / per < 100 else f"{float(f'{x / per:.2g}'):,.0f}" for x in found)
 
 
-def bars(series: Sequence[Series], *, unit: str, order: Sequence[str] = ()) -> Drawn:
+def bars(series: Sequence[Series], *, unit: str, order: Sequence[str] = (), log: bool = False) -> Drawn:
     """Horizontal bars, a group a row, in the `order` of the rows' names; without it, in the one in which they come.
 
-    An interval is a black line at the bar's end; a range without a value is a bar from its one end to the other.
+    An interval is a black line at the bar's end; a range without a value is a bar from its one end to the other. With
+    `log`, for values too far apart for bars, dots on a logarithmic axis: one a value, two a range.
     """
     rows = list(dict.fromkeys(row for s in series for row in s.xs))
     rows, middles, y = [row for row in order if row in rows] or rows, [], 0.0
@@ -114,7 +115,10 @@ def bars(series: Sequence[Series], *, unit: str, order: Sequence[str] = ()) -> D
         for i, s, j in inside:
             low, high = s.ends(j)
             left, right = (low, high) if s.ys[j] is None else (0, s.ys[j])
-            axis.barh(y, right - left, left=left, label=None if j else s.label, **s.bar(i))
+            if log:
+                axis.plot([left or right, right], [y, y], label=None if j else s.label, **s.line(i))
+            else:
+                axis.barh(y, right - left, left=left, label=None if j else s.label, **s.bar(i))
             if s.ys[j] is not None:
                 axis.plot([low, high], [y, y], color="black", linewidth=2)
             axis.annotate(s.notes[j] if s.notes else s.text(j), (high, y), (5, 0), **place)
@@ -122,51 +126,18 @@ def bars(series: Sequence[Series], *, unit: str, order: Sequence[str] = ()) -> D
         middles.append(y - (1 + len(inside)) / 2)
         y += 0.8
     figure.set_size_inches(8, 1.2 + 0.24 * y)
-    ends = [end for s in series for j in range(len(s.xs)) for end in s.ends(j)]
+    least, most = axis.dataLim.intervalx
     axis.set_yticks(middles, rows)
     axis.set_ylim(y - 0.8, -0.8)
     axis.grid(axis="y", visible=False)
-    axis.set(xlabel=unit, xlim=(0, max(ends) * 1.25))
+    axis.set(xlabel=unit, **{"xscale": "log", "xlim": (least / 2, most * 5)} if log else {"xlim": (0, most * 1.25)})
     axis.xaxis.set_major_formatter("{x:,.10g}")
-    if len(series) > 1 or series[0].kind != OWN:
-        figure.legend(loc="outside lower left")
+    figure.legend(loc="outside lower left")
     says = []
     for s in series:
         notes = s.notes or [f"{s.text(j)} {unit}" for j in range(len(s.xs))]
         says.append(f"{s.label}:\n    {'; '.join(map(' '.join, zip(s.xs, notes, strict=True)))}.")
     return Drawn(axis, "\n".join(says).replace(",\n", ", "))  # of a row's name
-
-
-def dots(panels: Mapping[str, Sequence[Series]], *, unit: str, order: Sequence[str]) -> Drawn:
-    """For values too far apart for bars: a dot in each row, on a logarithmic axis that all panels share.
-
-    A range without a value is a line between two dots. Rows are in the `order` of their names; empty panels left out.
-    """
-    panels = {title: series for title, series in panels.items() if series}
-    rows = [[row for row in order if any(row in s.xs for s in series)] for series in panels.values()]
-    heights = [len(r) * (1 + len(s)) for r, s in zip(rows, panels.values(), strict=True)]
-    figure, axes = plt.subplots(len(panels), sharex=True, squeeze=False, height_ratios=heights)
-    figure.set_size_inches(8, 1.7 + 0.14 * sum(heights))
-    every, says = [s for series in panels.values() for s in series], []
-    for axis, title, names in zip(axes[:, 0], panels, rows, strict=True):
-        for i, s in enumerate(panels[title]):
-            down = (i + 0.5) / len(panels[title]) - 0.5  # from the middle of a row
-            look, notes = s.line(every.index(s)) | {"linewidth": 1.5}, s.notes or [*map(s.text, range(len(s.xs)))]
-            says.append(f"{s.label}: {'; '.join(map(' '.join, zip(s.xs, notes, strict=True)))} ({unit}).")
-            for j, row in enumerate(s.xs):
-                y, (low, high) = names.index(row) + 0.8 * down, s.ends(j)
-                at = [low, high] if s.ys[j] is None else [s.ys[j]]
-                axis.plot([low, high], [y, y], **look | {"marker": ""})
-                axis.plot(at, [y] * len(at), label=None if j else s.label, **look | {"linestyle": ""})
-                place = {"textcoords": "offset points", "va": "center", "fontsize": 8}
-                axis.annotate(notes[j], (high, y), (7, 0), **place)
-        axis.set_yticks(range(len(names)), names)
-        axis.set_ylim(len(names) - 0.4, -0.6)
-        axis.set(xscale="log", title=title)
-    axis.set(xlabel=f"{unit} (logarithmic)", xlim=(axis.get_xlim()[0], axis.get_xlim()[1] * 4))
-    axis.xaxis.set_major_formatter("{x:,.10g}")
-    figure.legend(loc="outside lower left")
-    return Drawn(axis, "\n".join(says))
 
 
 def lines(

@@ -63,21 +63,23 @@ def test_a_gpu_through_webgpu_is_compared_with_the_cpu_and_drawn_by_its_name():
     said = lab.LADDER.summary(found, "webgpu")
     assert len(said) == 4 and "epoch is 10.0 times as fast as textbook" in said[1] and "2.00" in said[2]
     axes, says = lab.ladder_figure([], found)
-    cpu, gpu = ([text.get_text() for text in one.get_yticklabels()] for one in axes.figure.axes)
-    assert (
-        cpu == [TEXTBOOK, PLAIN] and set(names) < set(gpu) and "Iris Xe" in says and "an epoch 0.900 s, x 10.0" in says
-    )
+    rows = [text.get_text() for text in axes.get_yticklabels()]
+    assert {TEXTBOOK, PLAIN, *names} < {*rows} and "Iris Xe" in says and "an epoch 0.900 s, x 10.0" in says
 
 
-def test_the_figure_has_cpus_and_gpus_apart_and_few_rungs_of_others_and_no_unknown_ones(monkeypatch):
+def test_the_figure_has_a_row_a_rung_and_few_rungs_of_others_and_no_unknown_ones(monkeypatch):
     predicted = {TEXTBOOK: Range(5.0, 6.0), lab.LAST: Range(0.02, 0.1)}
     monkeypatch.setattr(lab, "predicted_ladders", lambda machines: [("T4", predicted)])
     names = ("pinned memory", TEXTBOOK, "two workers", "fused optimizer", "compiled epoch", MM)
     every = [timed(*one) for one in zip(names, (1.9, 2.0, 2.0, 0.5, 0.25, 0.2), strict=True)]
     axes, says = lab.ladder_figure([], machine(*every, timed(TEXTBOOK, 1.5, threads=2)))
-    rows = [[text.get_text() for text in one.get_yticklabels()] for one in axes.figure.axes]
-    assert rows == [[TEXTBOOK, "two workers", "fused optimizer", "compiled epoch", lab.FLOOR], [TEXTBOOK, lab.LAST]]
-    assert "two workers 2.00 s; " in says and "compiled epoch 0.250 s, x 8.00" in says  # no difference, no ratio
+    rows = [text.get_text() for text in axes.get_yticklabels()]
+    assert rows == [TEXTBOOK, "two workers", "fused optimizer", lab.LAST, "compiled epoch", lab.FLOOR]
+    assert (
+        says.startswith("Seconds per epoch.")
+        and "two workers 2.00 s; " in says
+        and "compiled epoch 0.250 s, x 8.00" in says
+    )  # no difference, no ratio
     assert f"{lab.LAST} 0.02 to 0.1 s, x 55 to 270" in says
     assert "2 threads" not in says and "pinned" not in says
     both = machine(*every, timed(TEXTBOOK, 1.5, threads=2), timed(TEXTBOOK, 1.0, "cuda"), name="NVIDIA T4", load=0.6)

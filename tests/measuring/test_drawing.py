@@ -41,15 +41,14 @@ def test_bars_have_their_values_and_a_range_goes_from_end_to_end():
         assert part in says
 
 
-def test_dots_stand_in_panels_with_the_same_axis_and_say_every_value():
+def test_on_a_logarithmic_axis_a_value_is_a_dot_and_a_range_is_two():
     mine = Series("a CPU", OWN, ROWS, [8.0, 2.0], [7.0, 1.5], [9.0, 2.5], ["8 s", "2 s, x 4"])
     predicted = Series("T4", PREDICTED, ROWS[1:], [None], [0.5], [0.75])
-    axis, says = drawing.dots({"CPU": [mine], "none": [], "GPU": [predicted]}, unit="s an epoch", order=ROWS[::-1])
-    cpu, gpu = axis.figure.axes
-    assert [t.get_text() for t in cpu.get_yticklabels()] == ROWS[::-1] and cpu.get_xlim() == gpu.get_xlim()
-    dots = ([x for line in one.lines if line.get_linestyle() == "None" for x in line.get_xdata()] for one in (cpu, gpu))
-    assert [*map(sorted, dots)] == [[2.0, 8.0], [0.5, 0.75]] and gpu.get_xscale() == "log"
-    assert "textbook 8 s; no wait per step 2 s, x 4" in says and "no wait per step 0.5 to 0.75 (s an epoch)" in says
+    axis, says = drawing.bars([mine, predicted], unit="s an epoch", order=ROWS[::-1], log=True)
+    dots = [sorted({*line.get_xdata()}) for line in axis.lines if line.get_marker() in drawing.MARKERS]
+    assert dots == [[2.0], [0.5, 0.75], [8.0]] and axis.get_xscale() == "log" and not axis.patches
+    assert [t.get_text() for t in axis.get_yticklabels()] == ROWS[::-1]
+    assert "textbook 8 s; no wait per step 2 s, x 4" in says and "no wait per step 0.5 to 0.75 s an epoch" in says
 
 
 def test_lines_have_their_points_bands_and_marks():
