@@ -218,10 +218,8 @@ def _replayed(answer: Callable, batches: Sequence[Sequence[torch.Tensor]]) -> No
 
 
 EXERCISES = (
-    Exercise("07.1", WRITE, "A rung of your own", partial(
-        in_time, own_rung, seconds=180, doing="Comparing it with the plain loop, then timing both")),
+    Exercise("07.1", WRITE, "A rung of your own", partial(in_time, own_rung, seconds=180)),
     Exercise("07.2", MEND, "A recorded step", partial(in_time, recorded_step)),
-    Exercise("07.3", MEND, "A rung that is too fast", partial(
-        in_time, same_training, seconds=60, doing="Comparing it with the plain loop")),
-)  # fmt: skip
+    Exercise("07.3", MEND, "A rung that is too fast", partial(in_time, same_training, seconds=60)),
+)
 check = checker(EXERCISES)

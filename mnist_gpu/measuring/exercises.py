@@ -54,12 +54,11 @@ class Exercise(NamedTuple):
     check: Callable[[object], str]
 
 
-def in_time(answer: Callable, *arguments, seconds: float = 3.0, doing: str = "Trying it") -> object:
+def in_time(answer: Callable, *arguments, seconds: float = 3.0) -> object:
     """Calls an answer that may never end: a `run` for `compared`. Raises TimeoutError if it takes longer.
 
-    After three seconds it says what it is `doing`, if it has more.
-
     It runs in a thread of its own, in which an exception is raised then: that works on every system, and slows nothing.
+    After three seconds it says for how long it goes on, if it has more.
     """
     found = {}
 
@@ -74,7 +73,7 @@ def in_time(answer: Callable, *arguments, seconds: float = 3.0, doing: str = "Tr
     try:
         thread.join(min(seconds, 3.0))
         if thread.is_alive() and seconds > 3.0:
-            print(f"({doing}, for at most {seconds:g} seconds ...)")
+            print(f"(Trying it, for at most {seconds:g} seconds ...)")
             thread.join(seconds - 3.0)
     finally:  # also when the reader has interrupted the cell
         if stuck := thread.is_alive():
