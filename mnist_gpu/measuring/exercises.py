@@ -13,10 +13,11 @@ import random
 import textwrap
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from mnist_gpu.device import out_of_memory
 
@@ -148,6 +149,23 @@ def same(found: object, expected: object) -> bool:
     if isinstance(expected, float) and isinstance(found, int | float):
         return math.isclose(found, expected, rel_tol=1e-6)
     return found == expected
+
+
+def networks() -> Iterator[tuple[torch.Tensor, ...]]:
+    """Random x, labels, w1, b1, w2, b2 of networks with one hidden layer, in float64."""
+    for batch, pixels, hidden, classes in [*torch.randint(5, 14, (6, 4)).tolist(), (1, 5, 4, 3), (7, 3, 1, 2)]:
+        shapes = (batch, pixels), (hidden, pixels), (hidden,), (classes, hidden), (classes,)
+        x, *weights = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
+        yield x, torch.randint(classes, (batch,)), *weights
+
+
+def gradient(at: int, x, labels, w1, b1, w2, b2, *, activation=torch.relu, slope=None, times=lambda x: 1):
+    """Of the mean loss by w1, b1, w2 or b2. `slope` has the derivative that the activation is said to have."""
+    wanted = (w1, b1, w2, b2)[at].requires_grad_()
+    z = x @ w1.T + b1
+    through = (slope or activation)(z)
+    h = through + (activation(z) - through).detach()  # the value is the activation's
+    return torch.autograd.grad(F.cross_entropy(h @ w2.T + b2, labels) * times(x), wanted)[0]
 
 
 def difference(found: object, expected: object) -> str:
