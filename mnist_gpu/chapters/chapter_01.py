@@ -16,7 +16,7 @@ from mnist_gpu.measuring.climb import skipped
 from mnist_gpu.measuring.drawing import OWN, PALETTE, PREDICTED, PUBLISHED, RECORDED, Drawn, Series, bars, number, span
 from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Wrong, checker, compared, count_of, in_time
 from mnist_gpu.measuring.prediction import Card, Figure, predicted_ladders
-from mnist_gpu.measuring.results import BROKEN_OFF, Results, Section, Skipped, Timed
+from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped, Timed
 from mnist_gpu.measuring.timing import measure
 from mnist_gpu.measuring.workloads import thread_counts, torch_call, webgpu_call
 from mnist_gpu.webgpu.gpu import Gpu, WebGPUError, the_gpu, webgpu_missing
@@ -128,11 +128,9 @@ def highest(results: Results, name: str, **side) -> Timed | None:
 
 
 def summary(results: Results, device: str) -> list[str]:
+    """Lines for the results of one device, each to follow the device's name."""
     found = [m for name in UNITS if (m := highest(results, name, device=device))]
     return [f": {m.name} at {m.rate(*m.per_call) / 1e9:,.0f} {UNITS[m.name]} ({m.threads} threads)" for m in found]
-
-
-SECTION = Section(measure_ceilings, summary)
 
 
 def ceilings_here(device: torch.device) -> Results:

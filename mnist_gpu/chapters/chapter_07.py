@@ -19,7 +19,7 @@ from mnist_gpu.measuring import climb, drawing
 from mnist_gpu.measuring.drawing import Drawn, Series, span
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Undecided, Wrong, checker, in_time
 from mnist_gpu.measuring.prediction import predicted_ladders
-from mnist_gpu.measuring.results import REFERENCE, Results, Section, Timed, compare_in_turn, comparisons, read, recorded
+from mnist_gpu.measuring.results import REFERENCE, Results, Timed, compare_in_turn, comparisons, read, recorded
 from mnist_gpu.measuring.timing import Comparison, alternate, compare, compare_all, interval
 from mnist_gpu.measuring.workloads import train_part
 from mnist_gpu.model import make_model
@@ -45,15 +45,13 @@ def pairs(times: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
 
 
 def summary(results: Results, device: str) -> list[str]:
+    """Lines for the results of one device, each to follow the device's name."""
     if device == "webgpu":  # timed in turn with the CPU
         measured = [m for m in results.select("ladder", hidden=128, threads=1) if m.device in ("cpu", device)]
         sides = [(first, m.name) for first in (TEXTBOOK, PLAIN) for m in measured if m.device == device]
         return [f", ladder: {one}" for one in compare_in_turn(measured, sides)]
     wide = comparisons(results, device, "ladder", lambda times: [WIDE], ", width 2048", hidden=2048)
     return comparisons(results, device, "ladder", pairs, hidden=128, threads=1) + wide
-
-
-LADDER = Section(all_ladders, summary)
 
 
 def against_base(measured: Iterable[Timed]) -> list[Comparison]:
