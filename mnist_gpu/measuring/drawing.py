@@ -166,30 +166,27 @@ def lines(
 
 
 def stacked(rows: Mapping[str, Mapping[str, float]], *, unit: str) -> Drawn:
-    """Bars of the same parts, one a row; parts below a hundredth of every bar are left out, and named.
+    """Bars of the same parts, one a row.
 
     A part that is called by its cause ("bytes", "bytes: update") has the cause's colour.
     """
     names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
-    small = [n for n in names if all(abs(p.get(n, 0.0)) < 0.01 * sum(p.values()) for p in rows.values())]
     axis = plt.subplots(figsize=(8, 1.6 + 0.5 * len(rows)))[1]
     left = [0.0] * len(rows)
-    for i, name in enumerate(names):  # a part's colour is its own in every figure, whatever is left out
-        if name not in small:
-            color = CAUSES.get(name.split(":")[0], PALETTE[i % len(PALETTE)])
-            widths = [max(0.0, parts.get(name, 0.0)) for parts in rows.values()]
-            look = {"color": color, "edgecolor": "white"}
-            axis.barh(list(rows), widths, left=left, height=0.6, label=name, hatch=HATCHES[i % len(HATCHES)], **look)
-            left = [at + width for at, width in zip(left, widths, strict=True)]
+    for i, name in enumerate(names):
+        color = CAUSES.get(name.split(":")[0], PALETTE[i % len(PALETTE)])
+        widths = [max(0.0, parts.get(name, 0.0)) for parts in rows.values()]
+        look = {"color": color, "edgecolor": "white", "hatch": HATCHES[i % len(HATCHES)]}
+        axis.barh(list(rows), widths, left=left, height=0.6, label=name, **look)
+        left = [at + width for at, width in zip(left, widths, strict=True)]
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set(xlabel=unit)
     axis.figure.legend(loc="outside lower left", ncols=4)
     said = []
     for row, parts in rows.items():
-        each = ", ".join(f"{name} {number(parts[name])}" for name in names if name in parts and name not in small)
+        each = ", ".join(f"{name} {number(parts[name])}" for name in names if name in parts)
         said.append(f"{' '.join(row.split())}: {number(sum(parts.values()))} {unit} = {each}")
-    said += [f"Too small to draw: {', '.join(small)}."] * bool(small)
     return Drawn(axis, "\n".join(said))
 
 
