@@ -220,27 +220,22 @@ def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: int
 
     The `named` longest are numbered, and the numbers explained by the sentence.
     """
+    order, start, longest = [*dict.fromkeys(e[0] for e in events)], min(e[2] for e in events), {}
     least = sorted((e[3] - e[2] for e in events), reverse=True)[:named][-1]
-    depths, offsets, at, longest = {}, {}, 0.0, {}
+    rows = sorted({(order.index(e[0]), e[4]) for e in events})
+    axis = plt.subplots(figsize=(9, 1.2 + 0.28 * len(rows)))[1]
     for row, name, begin, end, depth in sorted(events, key=lambda e: e[2]):
-        depths[row] = max(depths.get(row, 0), depth + 1)
-        if end - begin >= least:
-            longest[name] = max(longest.get(name, 0.0), end - begin)
-    for row in dict.fromkeys(e[0] for e in events):
-        offsets[row], at = at, at + depths[row] + 0.6
-    axis = plt.subplots(figsize=(9, 1.2 + 0.28 * at))[1]
-    start, names = min(e[2] for e in events), list(longest)
-    for row, name, begin, end, depth in events:
-        left, width, y = (begin - start) * 1e6, (end - begin) * 1e6, offsets[row] + depth
+        left, width, y = (begin - start) * 1e6, (end - begin) * 1e6, rows.index((order.index(row), depth))
         axis.barh(y, width, left=left, height=0.85, color=colors[name], edgecolor="white", linewidth=0.3)
         if end - begin >= least:
+            longest[name] = max(longest.get(name, 0.0), width)
             place = {"ha": "center", "va": "center", "fontsize": 7, "color": "white"}
-            axis.text(left + width / 2, y, str(names.index(name) + 1), **place)
-    axis.set_yticks([offset + (depths[row] - 1) / 2 for row, offset in offsets.items()], list(offsets))
+            axis.text(left + width / 2, y, str(list(longest).index(name) + 1), **place)
+    axis.set_yticks(range(len(rows)), ["" if depth else order[i] for i, depth in rows])
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set(xlabel="μs since the beginning")
-    said = [f"{i:2d}  {name}: up to {longest[name] * 1e6:.0f} μs" for i, name in enumerate(names, start=1)]
+    said = [f"{i:2d}  {name}: up to {width:.0f} μs" for i, (name, width) in enumerate(longest.items(), start=1)]
     return Drawn(axis, "\n".join(said))
 
 
