@@ -60,22 +60,6 @@ def against_base(measured: Iterable[Timed]) -> list[Comparison]:
     return compare_all(times, [(rung.base, rung.name) for rung in RUNGS if {rung.base, rung.name} <= times.keys()])
 
 
-def _dots(kind: str, label: str, measured: Sequence[Timed], beside: Sequence[Timed]) -> Series:
-    """The rungs of one side, all of the reader's and a few of others, and the fastest products.
-
-    `beside` has the textbook that they are compared with: of a GPU through WebGPU, the CPU's.
-    """
-    timed = {m.name: m.per_epoch() for m in measured}
-    names = [r.name for r in RUNGS if kind == drawing.OWN or r.name in FEW]
-    times = {name: timed[name] for name in names if name in timed}
-    if floor := climb.quickest(timed, climb.FLOORS):
-        times[FLOOR] = timed[floor]
-    shown = {name: f", x {gain.times}" for name, gain in climb.gains(beside).items() if gain.differs}
-    notes = [f"{climb.known(seconds)[0]} s{shown.get(name, '')}" for name, seconds in times.items()]
-    medians, ends = map(statistics.median, times.values()), map(interval, times.values())
-    return Series(label, kind, [*times], [*medians], *zip(*ends, strict=True), notes)
-
-
 def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Drawn:
     """Seconds per epoch of the rungs, `own` and recorded, of CPUs and of GPUs, and what is predicted for cards.
 
@@ -90,8 +74,17 @@ def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Dr
     if not sides:
         raise ValueError(f"no machine's ladder is recorded in {REFERENCE}")
     for (kind, label), measured in sides.items():
+        timed = {m.name: m.per_epoch() for m in measured}
+        names = [r.name for r in RUNGS if kind == drawing.OWN or r.name in FEW]  # of others a few
+        times = {name: timed[name] for name in names if name in timed}
+        if floor := climb.quickest(timed, climb.FLOORS):
+            times[FLOOR] = timed[floor]
+        # Those of the reader's GPU through WebGPU are compared with the CPU's textbook.
         beside = own.select("ladder", hidden=128, threads=1) if kind == drawing.OWN else measured
-        series.append(_dots(kind, label, measured, beside))
+        shown = {name: f", x {gain.times}" for name, gain in climb.gains(beside).items() if gain.differs}
+        notes = [f"{climb.known(seconds)[0]} s{shown.get(name, '')}" for name, seconds in times.items()]
+        medians, ends = map(statistics.median, times.values()), map(interval, times.values())
+        series.append(Series(label, kind, [*times], [*medians], *zip(*ends, strict=True), notes))
     for label, found in predicted_ladders([r for r, _ in every]):
         names, base = [name for name in FEW if name in found], found[TEXTBOOK].middle
         notes = [f"{span(found[name])} s, x {span(found[name].gain_over(base))}" for name in names]
