@@ -27,11 +27,7 @@ TODO = {MEND: "Mend it, then delete the line with the ..."}  # what a reader is 
 
 
 class Wrong(Exception):
-    """The answer is wrong. The text says how; `draw`, if given, shows it."""
-
-    def __init__(self, text: str, draw: Callable[[], object] | None = None):
-        super().__init__(text)
-        self.draw = draw
+    """The answer is wrong. The text says how."""
 
 
 class Undecided(Exception):
@@ -43,7 +39,6 @@ class Verdict(NamedTuple):
 
     status: str  # UNANSWERED, RIGHT, WRONG or UNDECIDED
     text: str
-    draw: Callable[[], object] | None = None
 
 
 class Exercise(NamedTuple):
@@ -231,7 +226,7 @@ def judge(exercise: Exercise, answer: object, seed: int = 0) -> Verdict:
             random.seed(seed)
             return Verdict(RIGHT, f"{name}: right. {exercise.check(answer)}")
     except Wrong as wrong:
-        return Verdict(WRONG, f"{name}: wrong. {wrong}", wrong.draw)
+        return Verdict(WRONG, f"{name}: wrong. {wrong}")
     except Undecided as undecided:
         return Verdict(UNDECIDED, f"{name}: {undecided}")
     except Exception as error:
@@ -259,15 +254,13 @@ def checker(exercises: Sequence[Exercise]) -> Callable:
     known = {e.name: e for e in exercises}
 
     def check(name: str, answer: object, *, solution: bool = False) -> None:
-        """Prints the verdict on an answer, and draws it where that helps. `solution`: the answer is the notebook's.
+        """Prints the verdict on an answer. `solution`: the answer is the notebook's.
 
         Raises ValueError for an exercise that is not here.
         """
         if name not in known:
             raise ValueError(f"there is no exercise {name!r} here; there are: {', '.join(known)}")
-        _, text, draw = judge(known[name], answer)
+        text = judge(known[name], answer).text
         print(text if not solution else text.replace(":", ", the solution:", 1))
-        if draw:
-            draw()
 
     return check
