@@ -91,8 +91,7 @@ def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Dr
         notes[0] = f"{span(found[TEXTBOOK])} s"
         ends = zip(*(found[name] for name in names), strict=True)
         series.append(Series(label, drawing.PREDICTED, names, [None] * len(names), *ends, notes))
-    axes, says = drawing.bars(series, unit="seconds per epoch", order=[*(r.name for r in RUNGS), FLOOR], log=True)
-    return Drawn(axes, f"Seconds per epoch.\n{says}")
+    return drawing.bars(series, unit="seconds per epoch", order=[*(r.name for r in RUNGS), FLOOR], log=True)
 
 
 def draw_ladder(

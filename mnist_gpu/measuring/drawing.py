@@ -136,7 +136,8 @@ def bars(series: Sequence[Series], *, unit: str, order: Sequence[str] = (), log:
     says = []
     for s in series:
         notes = s.notes or [f"{s.text(j)} {unit}" for j in range(len(s.xs))]
-        says.append(f"{s.label}:\n    {'; '.join(map(' '.join, zip(s.xs, notes, strict=True)))}.")
+        each = "; ".join(map(" ".join, zip(s.xs, notes, strict=True)))
+        says.append(f"{s.label}:\n    {each}{f' ({unit})' * bool(s.notes)}.")
     return Drawn(axis, "\n".join(says).replace(",\n", ", "))  # of a row's name
 
 

@@ -48,7 +48,8 @@ def test_on_a_logarithmic_axis_a_value_is_a_dot_and_a_range_is_two():
     dots = [sorted({*line.get_xdata()}) for line in axis.lines if line.get_marker() in drawing.MARKERS]
     assert dots == [[2.0], [0.5, 0.75], [8.0]] and axis.get_xscale() == "log" and not axis.patches
     assert [t.get_text() for t in axis.get_yticklabels()] == ROWS[::-1]
-    assert "textbook 8 s; no wait per step 2 s, x 4" in says and "no wait per step 0.5 to 0.75 s an epoch" in says
+    assert "textbook 8 s; no wait per step 2 s, x 4 (s an epoch)." in says
+    assert "no wait per step 0.5 to 0.75 s an epoch" in says
 
 
 def test_lines_have_their_points_bands_and_marks():
