@@ -22,10 +22,13 @@ from mnist_gpu.measuring.busy import watching
 from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped
 
 SECTIONS = {  # in the order in which they run: what figures and predictions are compared with
-    "ceilings": chapter_01.SECTION,
-    "crossover": chapter_05.SECTION,
-    "ladder": chapter_07.LADDER,
+    # A function of the device and `progress` (see timing.in_turn). It yields one measurement at a time, so that what is
+    # finished is kept when a run is interrupted.
+    "ceilings": chapter_01.measure_ceilings,
+    "crossover": chapter_05.measure_crossover,
+    "ladder": chapter_07.all_ladders,
 }
+ONCE = "crossover"  # takes all devices in one run, in turn
 ONE_OF_SECTIONS = {"choices": SECTIONS, "action": "append", "type": str}
 CPU = torch.device("cpu")
 
@@ -33,7 +36,7 @@ CPU = torch.device("cpu")
 def plan(device: torch.device, only: Iterable[str] | None, on: str | None) -> list[tuple[str, torch.device]]:
     """What to run: sections, each on the CPU and on `device`, or on one of the two."""
     devices = {"cpu": [CPU], "gpu": [device]}.get(on) or dict.fromkeys([CPU, device])
-    return [(n, here) for here, n in product(devices, only or SECTIONS) if here == device or not SECTIONS[n].once]
+    return [(n, here) for here, n in product(devices, only or SECTIONS) if here == device or n != ONCE]
 
 
 def measure(planned: Iterable[tuple], found: Results, keep: Callable[[], object]) -> None:
@@ -43,7 +46,7 @@ def measure(planned: Iterable[tuple], found: Results, keep: Callable[[], object]
         print(f"{name} on {found.hardware(device.type)} ({device.type}) ...")
         try:
             with watching():
-                for one in SECTIONS[name].measure(device, progress=partial(tqdm, leave=False, disable=None)):
+                for one in SECTIONS[name](device, progress=partial(tqdm, leave=False, disable=None)):
                     (found.skipped if isinstance(one, Skipped) else found.measurements).append(one)
                 synchronize(device)
             print(f"{name} on {device.type}: {time.perf_counter() - start:.0f} s")
@@ -90,6 +93,6 @@ def summary(found: Results) -> str:
     lines = []
     for device in dict.fromkeys(m.device for m in found.measurements):
         where = f"{found.hardware(device)} ({device})"
-        lines += [where + line for section in SECTIONS.values() for line in section.summary(found, device)]
+        lines += [where + line for room in (chapter_01, chapter_07) for line in room.summary(found, device)]
     lines += [f"skipped: {s.section}, {s.name} ({s.device}): {s.reason}" for s in found.skipped]
     return "\n".join(lines)

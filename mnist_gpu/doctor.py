@@ -36,14 +36,9 @@ def diagnose(device: str = "auto") -> list[Finding]:
         picked = pick_device(device)
     except ValueError as refusal:
         return [*findings, error(str(refusal), "Choose another device, or mend this one as said above.")]
-    if works(findings):
+    if all(f.level != "error" for f in findings):
         findings.append(ok(f"Training works here, on {describe(picked).removeprefix('Device: ')}."))
     return findings
-
-
-def works(findings: list[Finding]) -> bool:
-    """Whether training works: no finding is an error."""
-    return all(f.level != "error" for f in findings)
 
 
 def report(findings: list[Finding]) -> str:
@@ -55,7 +50,7 @@ def report(findings: list[Finding]) -> str:
 def run(device: Annotated[str, "the device to train on"] = "auto") -> int:
     """Prints the report; returns 0 if training works, else 1."""
     print(report(findings := diagnose(device)))
-    return 0 if works(findings) else 1
+    return int(any(f.level == "error" for f in findings))
 
 
 def gpu() -> Iterator[Finding]:

@@ -30,11 +30,6 @@ class Epoch:
     images: int
     seconds: float
 
-    @property
-    def loss(self) -> float:
-        """Mean of the batches' losses, in nats."""
-        return sum(self.losses) / len(self.losses)
-
 
 class Evaluation(NamedTuple):
     """How well the model does on labelled images."""

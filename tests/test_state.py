@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,7 +80,7 @@ def test_a_section_puts_back_what_it_changes_before_it_hands_anything_over(name,
 
         seen.clear()
         monkeypatch.setattr(timing, "watching", watching)
-        return SECTIONS[name].measure(CPU, **LITTLE[name])
+        return SECTIONS[name](CPU, **LITTLE[name])
 
     found = [state() == before for _ in run({})]
     assert found and all(found) and state() == before
@@ -119,7 +118,7 @@ def test_the_benchmark_leaves_no_variable_that_it_or_the_compiler_set(before, mo
         if len(folders) > 1:
             raise RuntimeError
 
-    monkeypatch.setitem(SECTIONS, "ceilings", replace(SECTIONS["ceilings"], measure=compiling))
+    monkeypatch.setitem(SECTIONS, "ceilings", compiling)
     for status in (0, 1):  # an error ends its section
         assert benchmark.run(only=["ceilings"]) == status
         assert state() == before and not any(folder.exists() for folder in folders)

@@ -16,7 +16,7 @@ from mnist_gpu.measuring.climb import skipped
 from mnist_gpu.measuring.drawing import OWN, PALETTE, PREDICTED, PUBLISHED, RECORDED, Drawn, Series, bars, number, span
 from mnist_gpu.measuring.exercises import MEND, PREDICT, WRITE, Exercise, Wrong, checker, compared, count_of, in_time
 from mnist_gpu.measuring.prediction import Card, Figure, predicted_ladders
-from mnist_gpu.measuring.results import BROKEN_OFF, Results, Section, Skipped, Timed
+from mnist_gpu.measuring.results import BROKEN_OFF, Results, Skipped, Timed
 from mnist_gpu.measuring.timing import measure
 from mnist_gpu.measuring.workloads import thread_counts, torch_call, webgpu_call
 from mnist_gpu.webgpu.gpu import Gpu, WebGPUError, the_gpu, webgpu_missing
@@ -80,24 +80,19 @@ def picture(card: Card) -> Drawn:
     """Host and device: cores, streaming multiprocessors, and the lanes of one; under them the memories, and the bus."""
     many, lanes = (int(card.get(name)) for name in ("multiprocessors", "lanes"))
     rate, transfer = f"{card.bandwidth / 1e9:,.0f} GB/s", card.get("pinned transfer")
-    bus = f"bus\n{transfer / 1e9:.0f} GB/s" if transfer else "bus"
-    bare = {"xlim": (-1, 188), "ylim": (-28, 7), "frame_on": False, "xticks": (), "yticks": ()}
-    axis = plt.subplots(figsize=(9, 1.9), subplot_kw=bare)[1]
-    for left, count, color, over, noun, under in (
-        (0, usable_cpus(), PALETTE[5], "HOST: a CPU, ", "core", "main memory"),
-        (66, many, PALETTE[4], f"DEVICE: {card.name}, ", "multiprocessor", f"its memory, {rate}"),
-        (132, lanes // many, PALETTE[2], "one multiprocessor: ", "lane", "its own small memory"),
+    bus = f"bus, {transfer / 1e9:.0f} GB/s" if transfer else "bus"
+    axes = plt.subplots(1, 3, figsize=(9, 1.6))[1]
+    for axis, count, color, over, noun, under in (
+        (axes[0], usable_cpus(), PALETTE[5], "HOST: a CPU, ", "core", f"main memory; {bus}"),
+        (axes[1], many, PALETTE[4], f"DEVICE: {card.name}, ", "multiprocessor", f"its memory, {rate}"),
+        (axes[2], lanes // many, PALETTE[2], "one multiprocessor: ", "lane", "its own small memory"),
     ):
         i, columns = torch.arange(count), max(3, math.ceil(math.sqrt(3 * count)))
-        side = 48 / columns
-        axis.barh(-side * (i // columns + 0.5), 0.85 * side, 0.85 * side, left + side * (i % columns), color=color)
-        axis.text(left, 2, over + count_of(count, noun))
-        axis.barh(-23, 48, 6, left, facecolor="white", edgecolor="black")
-        axis.text(left + 24, -23, under, ha="center", va="center")
-    axis.plot([48, 66], [-23, -23], color="black", linewidth=3)
-    axis.text(57, -21, bus, ha="center")
+        axis.scatter(i % columns, -(i // columns), (110 / columns) ** 2, color, marker="s")
+        axis.set(xlim=(-1, columns), ylim=(-columns / 3 - 0.7, 1), xticks=(), yticks=(), xlabel=under)
+        axis.set_title(over + count_of(count, noun), fontsize=10)
     says = f"{card.full_name}, published: {many} multiprocessors, {lanes:,} lanes; memory {rate}; {bus}."
-    return Drawn(axis, says.replace("\n", ", "))
+    return Drawn(axes[0], says)
 
 
 def measure_ceilings(device, *, sizes=SIZES, mebibytes=MEBIBYTES, seconds=0.2, progress=iter) -> Iterator:
@@ -133,11 +128,9 @@ def highest(results: Results, name: str, **side) -> Timed | None:
 
 
 def summary(results: Results, device: str) -> list[str]:
+    """Lines for the results of one device, each to follow the device's name."""
     found = [m for name in UNITS if (m := highest(results, name, device=device))]
     return [f": {m.name} at {m.rate(*m.per_call) / 1e9:,.0f} {UNITS[m.name]} ({m.threads} threads)" for m in found]
-
-
-SECTION = Section(measure_ceilings, summary)
 
 
 def ceilings_here(device: torch.device) -> Results:

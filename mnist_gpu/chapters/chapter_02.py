@@ -1,12 +1,12 @@
 """Chapter 02's exercises: what moves with a network, a program for any device, and a backward pass by hand."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 
-from mnist_gpu.measuring.exercises import MEND, Exercise, Wrong, checker, compared, in_time, same
+from mnist_gpu.measuring.exercises import MEND, Exercise, Wrong, checker, compared, gradient, in_time, networks, same
 from mnist_gpu.measuring.operations import Operations
 from mnist_gpu.training import make_step
 
@@ -51,31 +51,17 @@ def ported(program: Callable) -> str:
     return "It runs on meta and on the CPU, so it would on a GPU."
 
 
-def backward_passes() -> Iterator[tuple]:
-    """(which gradient, x, labels, w1, b1, w2, b2): from the logits back, so that mistakes show one at a time."""
-    for batch, pixels, hidden, classes in [*torch.randint(5, 14, (6, 4)).tolist(), (1, 5, 4, 3), (7, 3, 1, 2)]:
-        shapes = (batch, pixels), (hidden, pixels), (hidden,), (classes, hidden), (classes,)
-        x, *weights = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
-        yield from ((at, x, torch.randint(classes, (batch,)), *weights) for at in (2, 3, 0, 1))
-
-
-def gradient(at: int, x, labels, w1, b1, w2, b2, relu: Callable = torch.relu, times: Callable = lambda x: 1):
-    """Autograd's, of the mean loss; `relu` has the derivative that the ReLU is said to have."""
-    wanted = (w1, b1, w2, b2)[at].requires_grad_()
-    z = x @ w1.T + b1
-    h = relu(z) + (z.relu() - relu(z)).detach()  # the value is the ReLU's
-    return torch.autograd.grad(F.cross_entropy(h @ w2.T + b2, labels) * times(x), wanted)[0]
-
-
 EXERCISES = (
     Exercise("02.1", MEND, "A network that moves as a whole", partial(in_time, moves)),
     Exercise("02.2", MEND, "A program for any device", partial(in_time, ported)),
     Exercise("02.3", MEND, "A backward pass by hand", compared(
-        gradient, backward_passes, run=lambda answer, at, *tensors: torch.as_tensor(in_time(answer, *tensors)[at]),
+        # From the logits back, so that mistakes show one at a time.
+        gradient, lambda: ((at, *given) for given in networks() for at in (2, 3, 0, 1)),
+        run=lambda answer, at, *tensors: torch.as_tensor(in_time(answer, *tensors)[at]),
         given=lambda at, x, labels, w1, *_: f"Of {('w1', 'b1', 'w2', 'b2')[at]}, with x {list(x.shape)}", hints=(
             (partial(gradient, times=len), "That is of the sum of the images' losses, but their mean is wanted."),
             (partial(gradient, times=lambda x: 1 / len(x)), "It is averaged twice: g_logits holds the mean already."),
-            (partial(gradient, relu=lambda z: z), "It comes back through the ReLU everywhere, not only where z > 0."),
+            (partial(gradient, slope=lambda z: z), "It comes back through the ReLU everywhere, not only where z > 0."),
     ))),
 )  # fmt: skip
 check = checker(EXERCISES)

@@ -20,18 +20,16 @@ READS |= {"__index__", "__format__", "__repr__"}
 
 
 def curves(history: Sequence[Epoch], validated: Sequence[Evaluation]) -> Drawn:
-    """The training loss of every batch, and loss and accuracy of the validation set after every epoch."""
-    left, right = plt.subplots(1, 2, figsize=(9, 3.2))[1]
+    """The training loss of every batch, and the validation set's after every epoch; its accuracy is in the sentence."""
+    axis = plt.subplots()[1]
     losses, numbers = [loss for e in history for loss in e.losses], [e.number for e in history]
     epochs = torch.linspace(0, len(history), len(losses) + 1)[1:]  # when each batch was finished
-    left.plot(epochs, losses, color=PALETTE[5], linewidth=0.6, label="a batch of the training set")
-    left.plot(numbers, [v.loss for v in validated], color=PALETTE[1], marker="s", label="the validation set")
-    left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
-    left.legend()
-    right.plot(numbers, [100 * v.accuracy for v in validated], color=PALETTE[0], marker="o")
-    right.set(xlabel="epoch", ylabel="validation accuracy (%)", xticks=numbers)
+    axis.plot(epochs, losses, color=PALETTE[5], linewidth=0.6, label="a batch of the training set")
+    axis.plot(numbers, [v.loss for v in validated], color=PALETTE[1], marker="s", label="the validation set")
+    axis.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log", xticks=numbers)
+    axis.legend()
     said = [f"Epoch {n}: validation loss {v.loss:.3f}, accuracy {v.accuracy:.1%}." for n, v in enumerate(validated, 1)]
-    return Drawn(left, "\n".join([said[0], said[-1]]))
+    return Drawn(axis, "\n".join([said[0], said[-1]]))
 
 
 class Watch(TorchFunctionMode):

@@ -17,7 +17,7 @@ from mnist_gpu.measuring.busy import watching
 from mnist_gpu.measuring.drawing import Drawn, grid, span
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, checker, compared, in_time
 from mnist_gpu.measuring.operations import step_bytes, step_flops
-from mnist_gpu.measuring.results import Section, Timed, side_name
+from mnist_gpu.measuring.results import Timed, side_name
 from mnist_gpu.measuring.timing import alternate
 from mnist_gpu.measuring.workloads import repeat, seconds_of, thread_counts, training_step, webgpu_call
 from mnist_gpu.model import make_model
@@ -81,9 +81,6 @@ def measure_crossover(
                 yield Timed("crossover", "step", *side, [s / counts[side] for s in seconds], sizes, work, proof=proof)
             for array in held:
                 array.release()
-
-
-SECTION = Section(measure_crossover, once=True)  # all devices in one run, in turn
 
 
 def ratio_map(ratios: Sequence, steps: Sequence[Timed], title: str, model: Sequence[float] = ()) -> Drawn:

@@ -5,13 +5,14 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
+import matplotlib.pyplot as plt
 import torch
 from torch.profiler import profile
 
 from mnist_gpu.data import make_batches
 from mnist_gpu.faster.ladder import plain, textbook
 from mnist_gpu.measuring import drawing
-from mnist_gpu.measuring.drawing import CAUSES, OWN, Drawn, Series, lines, number, stacked
+from mnist_gpu.measuring.drawing import CAUSES, Drawn, number, stacked
 from mnist_gpu.measuring.exercises import PREDICT, WRITE, Exercise, checker, compared
 from mnist_gpu.measuring.results import Timed
 from mnist_gpu.measuring.timing import in_turn
@@ -64,17 +65,13 @@ def verdict(name: str, parts: Mapping[str, float], whole: float) -> str:
     return f"{name}: {number(1e6 * whole)} μs; {off}. Smaller than that, and so not shown: {unseen or 'no part'}."
 
 
-def shares(parts: Mapping[str, float], whole: float) -> dict[str, int]:
-    """Of an account in per cent that sum to 100: of the whole, or of the parts where they are more."""
-    parts = parts | {"not explained": max(0.0, whole - sum(parts.values()))}
-    found = {name: round(100 * seconds / sum(parts.values())) for name, seconds in parts.items()}
-    largest = max(found, key=found.get)
-    return found | {largest: found[largest] + 100 - sum(found.values())}
-
-
 def account_bars(accounts: Mapping[str, tuple[Mapping[str, float], float]]) -> Drawn:
-    """Accounts (parts, whole), seconds, one below the other, each as 100 %, with the verdict on each."""
-    axes, says = stacked({name: shares(*one) for name, one in accounts.items()}, unit="% of the step")
+    """Accounts (parts, whole), seconds, each in % of the whole, or of its parts where they are more; their verdicts."""
+    rows = {}
+    for name, (parts, whole) in accounts.items():
+        every = parts | {"not explained": max(0.0, whole - sum(parts.values()))}
+        rows[name] = {part: 100 * seconds / sum(every.values()) for part, seconds in every.items()}
+    axes, says = stacked(rows, unit="% of the step")
     for bars in axes.containers:
         axes.bar_label(bars, fmt=lambda w: f"{w:.0f} %" * int(w >= 4), label_type="center", size=8, bbox={"color": "w"})
     return Drawn(axes, "\n".join([says, *(verdict(name, *one) for name, one in accounts.items())]))
@@ -105,17 +102,13 @@ def timeline(watched: profile, first: str, *, named: int = 8) -> Drawn:
 
 def roofline(points: Sequence[tuple], rate: float, memory: float, caches: float) -> Drawn:
     """Operations (name, batch size, FLOP, bytes, seconds) under a device's FLOP/s and bytes/s, by FLOP per byte."""
-    series, ridge = [], rate / memory
+    axis, ridge = plt.subplots()[1], rate / memory
     points = sorted(points, key=lambda p: (p[2] / p[3], -p[2] / p[4]))  # the name stands at the last
     for name in dict.fromkeys(p[0] for p in points):
         xs, ys = zip(*((p[2] / p[3], 1e-9 * p[2] / p[4]) for p in points if p[0] == name), strict=True)
-        series.append(Series(name, OWN, xs, ys))
-    axis = lines(series, xlabel="operations per byte (FLOP/byte)", ylabel="GFLOP/s").axes
-    axis.get_legend().remove()
-    least, most = (f(ridge, *(x for s in series for x in s.xs)) for f in (min, max))
-    for s, line in zip(series, axis.lines, strict=True):
-        line.set_color("#666666")  # as colours are of causes
-        axis.annotate(s.name, (s.xs[-1], s.ys[-1]), (6, -2), va="top", textcoords="offset points")
+        axis.plot(xs, ys, marker="o", color="#666666", label=name)  # as colours are of causes
+        axis.annotate(name, (xs[-1], ys[-1]), (6, -2), va="top", textcoords="offset points")
+    least, most = (f(ridge, *(p[2] / p[3] for p in points)) for f in (min, max))
     for name, bandwidth, style in (("memory", memory, "-"), ("caches", caches, "--")):
         roof = [least / 2, rate / bandwidth, 2 * most]
         axis.plot(roof, [1e-9 * min(rate, x * bandwidth) for x in roof], style, color="black", label=name)
@@ -123,6 +116,7 @@ def roofline(points: Sequence[tuple], rate: float, memory: float, caches: float)
     for cause, a, b in (("bytes", least / 2, ridge), ("operations", ridge, 2 * most)):
         axis.axvspan(a, b, color=CAUSES[cause], alpha=0.12)
         axis.annotate(f"{cause} are the limit", ((a * b) ** 0.5, 1.02), ha="center", xycoords=("data", "axes fraction"))
+    axis.set(xlabel="operations per byte (FLOP/byte)", ylabel="GFLOP/s", xscale="log", yscale="log")
     below = sum(p[2] / p[4] < min(rate, memory * p[2] / p[3]) / 2 for p in points)
     says = f"The ridge is at {ridge:.1f} operations per byte. {below} of {len(points)} points reach less than half"
     return Drawn(axis, f"{says} of the roof:\nthey are held back by launches, or their shape leaves the device idle.")

@@ -19,7 +19,7 @@ from mnist_gpu.measuring import climb, drawing
 from mnist_gpu.measuring.drawing import Drawn, Series, span
 from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Undecided, Wrong, checker, in_time
 from mnist_gpu.measuring.prediction import predicted_ladders
-from mnist_gpu.measuring.results import REFERENCE, Results, Section, Timed, compare_in_turn, comparisons, read, recorded
+from mnist_gpu.measuring.results import REFERENCE, Results, Timed, compare_in_turn, comparisons, read, recorded
 from mnist_gpu.measuring.timing import Comparison, alternate, compare, compare_all, interval
 from mnist_gpu.measuring.workloads import train_part
 from mnist_gpu.model import make_model
@@ -45,6 +45,7 @@ def pairs(times: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
 
 
 def summary(results: Results, device: str) -> list[str]:
+    """Lines for the results of one device, each to follow the device's name."""
     if device == "webgpu":  # timed in turn with the CPU
         measured = [m for m in results.select("ladder", hidden=128, threads=1) if m.device in ("cpu", device)]
         sides = [(first, m.name) for first in (TEXTBOOK, PLAIN) for m in measured if m.device == device]
@@ -53,29 +54,10 @@ def summary(results: Results, device: str) -> list[str]:
     return comparisons(results, device, "ladder", pairs, hidden=128, threads=1) + wide
 
 
-LADDER = Section(all_ladders, summary)
-
-
 def against_base(measured: Iterable[Timed]) -> list[Comparison]:
     """Every rung against the one that it changes."""
     times = {m.name: m.seconds for m in measured}
     return compare_all(times, [(rung.base, rung.name) for rung in RUNGS if {rung.base, rung.name} <= times.keys()])
-
-
-def _dots(kind: str, label: str, measured: Sequence[Timed], beside: Sequence[Timed]) -> Series:
-    """The rungs of one side, all of the reader's and a few of others, and the fastest products.
-
-    `beside` has the textbook that they are compared with: of a GPU through WebGPU, the CPU's.
-    """
-    timed = {m.name: m.per_epoch() for m in measured}
-    names = [r.name for r in RUNGS if kind == drawing.OWN or r.name in FEW]
-    times = {name: timed[name] for name in names if name in timed}
-    if floor := climb.quickest(timed, climb.FLOORS):
-        times[FLOOR] = timed[floor]
-    shown = {name: f", x {gain.times}" for name, gain in climb.gains(beside).items() if gain.differs}
-    notes = [f"{climb.known(seconds)[0]} s{shown.get(name, '')}" for name, seconds in times.items()]
-    medians, ends = map(statistics.median, times.values()), map(interval, times.values())
-    return Series(label, kind, [*times], [*medians], *zip(*ends, strict=True), notes)
 
 
 def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Drawn:
@@ -83,7 +65,7 @@ def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Dr
 
     Raises ValueError if there is no ladder at all.
     """
-    sides, panels = {}, {"On a CPU": [], "On a GPU": []}
+    sides, series = {}, []
     every = [(r, m) for r in [*([own] if own else []), *machines] for m in r.select("ladder", hidden=128)]
     for results, m in every:
         if m.threads == 1 or any(other.device != "cpu" for _, other in every):  # one is no fair opponent of a GPU
@@ -92,16 +74,24 @@ def ladder_figure(machines: Sequence[Results], own: Results | None = None) -> Dr
     if not sides:
         raise ValueError(f"no machine's ladder is recorded in {REFERENCE}")
     for (kind, label), measured in sides.items():
+        timed = {m.name: m.per_epoch() for m in measured}
+        names = [r.name for r in RUNGS if kind == drawing.OWN or r.name in FEW]  # of others a few
+        times = {name: timed[name] for name in names if name in timed}
+        if floor := climb.quickest(timed, climb.FLOORS):
+            times[FLOOR] = timed[floor]
+        # Those of the reader's GPU through WebGPU are compared with the CPU's textbook.
         beside = own.select("ladder", hidden=128, threads=1) if kind == drawing.OWN else measured
-        panel = panels["On a CPU" if measured[0].device == "cpu" else "On a GPU"]
-        panel.append(_dots(kind, label, measured, beside))
+        shown = {name: f", x {gain.times}" for name, gain in climb.gains(beside).items() if gain.differs}
+        notes = [f"{climb.known(seconds)[0]} s{shown.get(name, '')}" for name, seconds in times.items()]
+        medians, ends = map(statistics.median, times.values()), map(interval, times.values())
+        series.append(Series(label, kind, [*times], [*medians], *zip(*ends, strict=True), notes))
     for label, found in predicted_ladders([r for r, _ in every]):
         names, base = [name for name in FEW if name in found], found[TEXTBOOK].middle
         notes = [f"{span(found[name])} s, x {span(found[name].gain_over(base))}" for name in names]
         notes[0] = f"{span(found[TEXTBOOK])} s"
         ends = zip(*(found[name] for name in names), strict=True)
-        panels["On a GPU"].append(Series(label, drawing.PREDICTED, names, [None] * len(names), *ends, notes))
-    return drawing.dots(panels, unit="seconds per epoch", order=[*(r.name for r in RUNGS), FLOOR])
+        series.append(Series(label, drawing.PREDICTED, names, [None] * len(names), *ends, notes))
+    return drawing.bars(series, unit="seconds per epoch", order=[*(r.name for r in RUNGS), FLOOR], log=True)
 
 
 def draw_ladder(
@@ -218,10 +208,8 @@ def _replayed(answer: Callable, batches: Sequence[Sequence[torch.Tensor]]) -> No
 
 
 EXERCISES = (
-    Exercise("07.1", WRITE, "A rung of your own", partial(
-        in_time, own_rung, seconds=180, doing="Comparing it with the plain loop, then timing both")),
+    Exercise("07.1", WRITE, "A rung of your own", partial(in_time, own_rung, seconds=180)),
     Exercise("07.2", MEND, "A recorded step", partial(in_time, recorded_step)),
-    Exercise("07.3", MEND, "A rung that is too fast", partial(
-        in_time, same_training, seconds=60, doing="Comparing it with the plain loop")),
-)  # fmt: skip
+    Exercise("07.3", MEND, "A rung that is too fast", partial(in_time, same_training, seconds=60)),
+)
 check = checker(EXERCISES)

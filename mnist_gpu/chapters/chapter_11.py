@@ -42,24 +42,23 @@ def torchrun(processes: int, *arguments, restarts: int = 0) -> list[str]:
 
 
 def measured(processes: Sequence[int], batches: Sequence[int], hidden: int = 128) -> dict[int, dict]:
-    """What `measure` gives with each number of processes, in one run: the largest begins, then those too many end."""
-    code = f"from {__name__} import of_one_process; of_one_process({processes!r}, {batches!r}, {hidden})"
-    return ast.literal_eval(run_command(torchrun(max(processes), "--no-python", sys.executable, "-c", code)))
+    """What `measure` gives with each number of processes, each in a run of its own."""
+    code, found = f"from {__name__} import of_one_process; of_one_process({batches!r}, {hidden})", {}
+    for n in processes:
+        found[n] = ast.literal_eval(run_command(torchrun(n, "--no-python", sys.executable, "-c", code)))
+    return found
 
 
 # What each of the processes does
 
 
-def of_one_process(processes: Sequence[int], batches: Sequence[int], hidden: int) -> None:
-    """Measures with every number of processes that has a place for this one; rank 0 prints all."""
-    found, rank = {}, int(os.environ["RANK"])
-    with watching(say=lambda busy: None):  # to each the others are busy neighbours; who started them says if others are
-        for n in sorted((n for n in processes if rank < n), reverse=True):
-            os.environ["WORLD_SIZE"] = str(n)
-            with join("cpu") as group:
-                found[n] = measure(group, batches, hidden)
-    if rank == 0:
-        print({n: found[n] for n in processes})
+def of_one_process(batches: Sequence[int], hidden: int) -> None:
+    """Measures with the others; rank 0 prints."""
+    # To each the others are busy neighbours; who started them says if others are.
+    with watching(say=lambda busy: None), join("cpu") as group:
+        found = measure(group, batches, hidden)
+    if group.rank == 0:
+        print(found)
 
 
 def measure(group: Group, batches: Sequence[int], hidden: int, often: int = 5) -> dict[tuple, list[float]]:
@@ -157,35 +156,31 @@ def machines() -> Iterator[tuple]:
     yield 2, 2**20, 2**-12, 2**-9, 2.0**30
 
 
-ring = compared(
-    lambda ranks: True, lambda: [(4,), (2,), (3,), (1,), (random.randrange(5, 14),)],
-    given=lambda ranks: count_of(ranks, "rank"), run=partial(in_time, send_around),
-)  # fmt: skip
 mistaken = partial(partial, left_by_ddp)  # mistaken(loss_of_rank)(x, y, ranks)
-mean_over_ranks = compared(
-    lambda x, y, ranks: left_by_ddp(lambda losses, counts: losses.mean(), x, y, 1), inputs,  # one rank has all of them
-    given=lambda x, y, ranks: f"The gradient over {count_of(len(x), 'image')} on {count_of(ranks, 'rank')}",
-    run=partial(in_time, left_by_ddp),
-    hints=[
-        (mistaken(lambda losses, counts: losses.sum() / sum(counts)), "DDP divides by the number of ranks, too."),
-        (mistaken(lambda losses, counts: losses.sum()), "That is of a sum, divided by the ranks, not by the images."),
-        (mistaken(lambda losses, counts: losses.sum() / max(1, len(losses))), "A small part counts too much."),
-    ],
-)  # fmt: skip
-smallest_batch = compared(
-    smallest, machines, run=in_time,
-    given=lambda n, parameters, image, *link: (
-        f"n {n}, parameters {parameters:,}, image {image:.3g}, latency {link[0]:.3g}, bandwidth {link[1]:.3g}"
-    ),
-    hints=[
-        (lambda n, p, image, latency, link: smallest(n, p, image, latency / 2, link), "The loss is a message, too."),
-        (partial(smallest, part=lambda b, n: 0), "Each process still computes its part of the batch."),
-        (partial(smallest, part=operator.truediv), "The largest part takes longest: a whole number of images."),
-    ],
-)  # fmt: skip
 EXERCISES = (
-    Exercise("11.1", WRITE, "A ring that adds up gradients", ring),
-    Exercise("11.2", MEND, "The mean over ranks with unequal parts", mean_over_ranks),
-    Exercise("11.3", WRITE, "The smallest batch that pays", smallest_batch),
-)
+    Exercise("11.1", WRITE, "A ring that adds up gradients", compared(
+        lambda ranks: True, lambda: [(4,), (2,), (3,), (1,), (random.randrange(5, 14),)],
+        given=lambda ranks: count_of(ranks, "rank"), run=partial(in_time, send_around),
+    )),
+    Exercise("11.2", MEND, "The mean over ranks with unequal parts", compared(
+        lambda x, y, ranks: left_by_ddp(lambda losses, counts: losses.mean(), x, y, 1),  # one rank has all of them
+        inputs, run=partial(in_time, left_by_ddp),
+        given=lambda x, y, ranks: f"The gradient over {count_of(len(x), 'image')} on {count_of(ranks, 'rank')}",
+        hints=[
+            (mistaken(lambda losses, counts: losses.sum() / sum(counts)), "DDP divides by the number of ranks, too."),
+            (mistaken(lambda losses, _: losses.sum()), "That is of a sum, divided by the ranks, not by the images."),
+            (mistaken(lambda losses, counts: losses.sum() / max(1, len(losses))), "A small part counts too much."),
+        ],
+    )),
+    Exercise("11.3", WRITE, "The smallest batch that pays", compared(
+        smallest, machines, run=in_time,
+        given=lambda n, parameters, *rest: f"n {n}, parameters {parameters:,}, "
+        + ", ".join(f"{name} {x:.3g}" for name, x in zip(("image", "latency", "bandwidth"), rest, strict=True)),
+        hints=[
+            (lambda n, p, i, latency, link: smallest(n, p, i, latency / 2, link), "The loss is a message, too."),
+            (partial(smallest, part=lambda b, n: 0), "Each process still computes its part of the batch."),
+            (partial(smallest, part=operator.truediv), "The largest part takes longest: a whole number of images."),
+        ],
+    )),
+)  # fmt: skip
 check = checker(EXERCISES)

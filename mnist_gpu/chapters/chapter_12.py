@@ -15,7 +15,7 @@ from mnist_gpu.faster.compiled_epoch import CompiledEpoch
 from mnist_gpu.faster.ladder import rungs
 from mnist_gpu.measuring.climb import extra, known
 from mnist_gpu.measuring.drawing import columns
-from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Wrong, checker, compared, in_time
+from mnist_gpu.measuring.exercises import MEND, WRITE, Exercise, Wrong, checker, compared, gradient, in_time, networks
 from mnist_gpu.measuring.results import Timed, compare_in_turn, recorded
 from mnist_gpu.measuring.timing import measure
 from mnist_gpu.training import make_step
@@ -52,25 +52,11 @@ def libraries(by: str = "s per epoch") -> None:
             print(results.whose(measured[0]), columns(head, rows), sep="\n")
 
 
-def bias_gradient(x, labels, w1, b1, w2, b2, through: Callable = F.silu, reduction: str = "mean") -> torch.Tensor:
-    """Autograd's gradient by b1; `through` has the slope that SiLU is said to have."""
-    z = x @ w1.T + b1.requires_grad_()
-    h = through(z) + (F.silu(z) - through(z)).detach()  # the value is SiLU's
-    return torch.autograd.grad(F.cross_entropy(h @ w2.T + b2, labels, reduction=reduction), b1)[0]
-
-
 def by_hand(answer: Callable, *given: torch.Tensor) -> torch.Tensor:
     """What the answer gives without autograd, which torch.func.grad calls as well."""
     refused = {"side_effect": Wrong("By hand, please: autograd is switched off here.")}
     with patch("torch.autograd.grad", **refused), patch("torch.Tensor.backward", **refused):
         return torch.as_tensor(answer(*given))
-
-
-def small_networks() -> Iterator[tuple]:
-    for batch, pixels, hidden, classes in [*torch.randint(3, 14, (6, 4)).tolist(), (1, 5, 4, 3), (7, 3, 1, 2)]:
-        shapes = (batch, pixels), (hidden, pixels), (hidden,), (classes, hidden), (classes,)
-        x, *weights = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
-        yield x, torch.randint(classes, (batch,)), *weights
 
 
 def program(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, momentum: float = 0.9) -> Callable:
@@ -105,14 +91,15 @@ def pairs() -> Iterator[tuple[Callable, Callable]]:
         yield from ((one, other), (other, program(model, images, labels, momentum=0.8999)))
 
 
+bias_gradient = partial(gradient, 1, activation=F.silu)
 EXERCISES = (
     Exercise("12.1", WRITE, "Back through another activation", compared(
-        bias_gradient, small_networks, run=partial(in_time, by_hand),
+        bias_gradient, networks, run=partial(in_time, by_hand),
         given=lambda x, labels, w1, *_: f"In float64, with x {list(x.shape)} and w1 {list(w1.shape)}", hints=(
-            (partial(bias_gradient, reduction="sum"), "That is of the images' sum, but the loss is their mean."),
-            (partial(bias_gradient, through=F.relu), "That is the slope of a ReLU, which SiLU only resembles."),
-            (partial(bias_gradient, through=torch.sigmoid), "That is the sigmoid's slope: SiLU is z times a sigmoid."),
-            (partial(bias_gradient, through=lambda z: z * z.sigmoid().detach()), "The sigmoid changes with z as well."),
+            (partial(bias_gradient, times=len), "That is of the images' sum, but the loss is their mean."),
+            (partial(bias_gradient, slope=F.relu), "That is the slope of a ReLU, which SiLU only resembles."),
+            (partial(bias_gradient, slope=torch.sigmoid), "That is the sigmoid's slope: SiLU is z times a sigmoid."),
+            (partial(bias_gradient, slope=lambda z: z * z.sigmoid().detach()), "The sigmoid changes with z as well."),
     ))),
     Exercise("12.2", MEND, "Rounding or a fault?", compared(
         lambda *two: apart(*two, torch.float64) < 1e-9, pairs,

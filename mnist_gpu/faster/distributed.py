@@ -93,9 +93,8 @@ def _meet(group: Group, timeout: float) -> None:
     importlib.import_module("torch.distributed.nn.functional")
     try:
         store, _, _ = next(dist.rendezvous("env://", timeout=patience))
-        # After a restart, or after a larger group, torchrun's store still holds addresses under the same names.
-        attempt = f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')} of {group.processes}"
-        store = dist.PrefixStore(attempt, store)
+        # After a restart torchrun's store still holds addresses under the same names.
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
         backend = BACKENDS[group.device.type]
         dist.init_process_group(backend, store=store, rank=group.rank, world_size=group.processes, timeout=patience)
     except (dist.DistError, RuntimeError, ValueError, OSError) as error:

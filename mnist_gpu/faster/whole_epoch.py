@@ -1,6 +1,6 @@
 """An epoch that runs as one program, behind the two seams of the training loop."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 
@@ -10,15 +10,13 @@ from mnist_gpu.data import DeviceBatches
 class WholeEpoch:
     """Both seams of the loop at once: `train(model, epoch.step, epoch)`, with `batches` as the images and their order.
 
-    A pass runs the whole epoch, also if it is then broken off. It yields indices in place of images and labels.
+    A pass runs the whole epoch, also if it is then broken off. It yields indices in place of images and labels. Each
+    kind has a `run(drawn)`, which trains on the batches of these indices; it returns their losses, `[len(drawn)]`, in
+    memory of their own.
     """
 
     def __init__(self, batches: DeviceBatches):
         self.batches, self.order = batches, batches.order
-
-    def run(self, drawn: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Trains on the batches of these indices; returns their losses, `[len(drawn)]`, in memory of their own."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from mnist_gpu.measuring.busy import watching
 
-TEXT = {"encoding": "utf-8", "errors": "replace"}  # what programs say, and subprocess is to read
-
 
 def own_environment() -> dict[str, str]:
     """For a program that finds this very package, and prints in UTF-8 whatever the system's code page is."""
@@ -21,7 +19,8 @@ def run_command(command: Sequence, **options) -> str:
     """What `command` prints. Raises RuntimeError with its status and its standard error if it fails."""
     command = [*map(str, command)]
     with watching():
-        done = subprocess.run(command, env=own_environment(), capture_output=True, check=False, **TEXT, **options)
+        heard = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
+        done = subprocess.run(command, env=own_environment(), check=False, **heard, **options)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)} ended with status {done.returncode}:\n{done.stderr.strip()}")
     return done.stdout

@@ -99,10 +99,11 @@ def span(found: Sequence[float], per: float = 1.0) -> str:
     return " to ".join(f"{x / per:.2g}" if x / per < 100 else f"{float(f'{x / per:.2g}'):,.0f}" for x in found)
 
 
-def bars(series: Sequence[Series], *, unit: str, order: Sequence[str] = ()) -> Drawn:
+def bars(series: Sequence[Series], *, unit: str, order: Sequence[str] = (), log: bool = False) -> Drawn:
     """Horizontal bars, a group a row, in the `order` of the rows' names; without it, in the one in which they come.
 
-    An interval is a black line at the bar's end; a range without a value is a bar from its one end to the other.
+    An interval is a black line at the bar's end; a range without a value is a bar from its one end to the other. With
+    `log`, for values too far apart for bars, dots on a logarithmic axis: one a value, two a range.
     """
     rows = list(dict.fromkeys(row for s in series for row in s.xs))
     rows, middles, y = [row for row in order if row in rows] or rows, [], 0.0
@@ -114,7 +115,10 @@ def bars(series: Sequence[Series], *, unit: str, order: Sequence[str] = ()) -> D
         for i, s, j in inside:
             low, high = s.ends(j)
             left, right = (low, high) if s.ys[j] is None else (0, s.ys[j])
-            axis.barh(y, right - left, left=left, label=None if j else s.label, **s.bar(i))
+            if log:
+                axis.plot([left or right, right], [y, y], label=None if j else s.label, **s.line(i))
+            else:
+                axis.barh(y, right - left, left=left, label=None if j else s.label, **s.bar(i))
             if s.ys[j] is not None:
                 axis.plot([low, high], [y, y], color="black", linewidth=2)
             axis.annotate(s.notes[j] if s.notes else s.text(j), (high, y), (5, 0), **place)
@@ -122,51 +126,19 @@ def bars(series: Sequence[Series], *, unit: str, order: Sequence[str] = ()) -> D
         middles.append(y - (1 + len(inside)) / 2)
         y += 0.8
     figure.set_size_inches(8, 1.2 + 0.24 * y)
-    ends = [end for s in series for j in range(len(s.xs)) for end in s.ends(j)]
+    least, most = axis.dataLim.intervalx
     axis.set_yticks(middles, rows)
     axis.set_ylim(y - 0.8, -0.8)
     axis.grid(axis="y", visible=False)
-    axis.set(xlabel=unit, xlim=(0, max(ends) * 1.25))
+    axis.set(xlabel=unit, **{"xscale": "log", "xlim": (least / 2, most * 5)} if log else {"xlim": (0, most * 1.25)})
     axis.xaxis.set_major_formatter("{x:,.10g}")
-    if len(series) > 1 or series[0].kind != OWN:
-        figure.legend(loc="outside lower left")
+    figure.legend(loc="outside lower left")
     says = []
     for s in series:
         notes = s.notes or [f"{s.text(j)} {unit}" for j in range(len(s.xs))]
-        says.append(f"{s.label}:\n    {'; '.join(map(' '.join, zip(s.xs, notes, strict=True)))}.")
+        each = "; ".join(map(" ".join, zip(s.xs, notes, strict=True)))
+        says.append(f"{s.label}:\n    {each}{f' ({unit})' * bool(s.notes)}.")
     return Drawn(axis, "\n".join(says).replace(",\n", ", "))  # of a row's name
-
-
-def dots(panels: Mapping[str, Sequence[Series]], *, unit: str, order: Sequence[str]) -> Drawn:
-    """For values too far apart for bars: a dot in each row, on a logarithmic axis that all panels share.
-
-    A range without a value is a line between two dots. Rows are in the `order` of their names; empty panels left out.
-    """
-    panels = {title: series for title, series in panels.items() if series}
-    rows = [[row for row in order if any(row in s.xs for s in series)] for series in panels.values()]
-    heights = [len(r) * (1 + len(s)) for r, s in zip(rows, panels.values(), strict=True)]
-    figure, axes = plt.subplots(len(panels), sharex=True, squeeze=False, height_ratios=heights)
-    figure.set_size_inches(8, 1.7 + 0.14 * sum(heights))
-    every, says = [s for series in panels.values() for s in series], []
-    for axis, title, names in zip(axes[:, 0], panels, rows, strict=True):
-        for i, s in enumerate(panels[title]):
-            down = (i + 0.5) / len(panels[title]) - 0.5  # from the middle of a row
-            look, notes = s.line(every.index(s)) | {"linewidth": 1.5}, s.notes or [*map(s.text, range(len(s.xs)))]
-            says.append(f"{s.label}: {'; '.join(map(' '.join, zip(s.xs, notes, strict=True)))} ({unit}).")
-            for j, row in enumerate(s.xs):
-                y, (low, high) = names.index(row) + 0.8 * down, s.ends(j)
-                at = [low, high] if s.ys[j] is None else [s.ys[j]]
-                axis.plot([low, high], [y, y], **look | {"marker": ""})
-                axis.plot(at, [y] * len(at), label=None if j else s.label, **look | {"linestyle": ""})
-                place = {"textcoords": "offset points", "va": "center", "fontsize": 8}
-                axis.annotate(notes[j], (high, y), (7, 0), **place)
-        axis.set_yticks(range(len(names)), names)
-        axis.set_ylim(len(names) - 0.4, -0.6)
-        axis.set(xscale="log", title=title)
-    axis.set(xlabel=f"{unit} (logarithmic)", xlim=(axis.get_xlim()[0], axis.get_xlim()[1] * 4))
-    axis.xaxis.set_major_formatter("{x:,.10g}")
-    figure.legend(loc="outside lower left")
-    return Drawn(axis, "\n".join(says))
 
 
 def lines(
@@ -195,30 +167,27 @@ def lines(
 
 
 def stacked(rows: Mapping[str, Mapping[str, float]], *, unit: str) -> Drawn:
-    """Bars of the same parts, one a row; parts below a hundredth of every bar are left out, and named.
+    """Bars of the same parts, one a row.
 
     A part that is called by its cause ("bytes", "bytes: update") has the cause's colour.
     """
     names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
-    small = [n for n in names if all(abs(p.get(n, 0.0)) < 0.01 * sum(p.values()) for p in rows.values())]
     axis = plt.subplots(figsize=(8, 1.6 + 0.5 * len(rows)))[1]
     left = [0.0] * len(rows)
-    for i, name in enumerate(names):  # a part's colour is its own in every figure, whatever is left out
-        if name not in small:
-            color = CAUSES.get(name.split(":")[0], PALETTE[i % len(PALETTE)])
-            widths = [max(0.0, parts.get(name, 0.0)) for parts in rows.values()]
-            look = {"color": color, "edgecolor": "white"}
-            axis.barh(list(rows), widths, left=left, height=0.6, label=name, hatch=HATCHES[i % len(HATCHES)], **look)
-            left = [at + width for at, width in zip(left, widths, strict=True)]
+    for i, name in enumerate(names):
+        color = CAUSES.get(name.split(":")[0], PALETTE[i % len(PALETTE)])
+        widths = [max(0.0, parts.get(name, 0.0)) for parts in rows.values()]
+        look = {"color": color, "edgecolor": "white", "hatch": HATCHES[i % len(HATCHES)]}
+        axis.barh(list(rows), widths, left=left, height=0.6, label=name, **look)
+        left = [at + width for at, width in zip(left, widths, strict=True)]
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set(xlabel=unit)
     axis.figure.legend(loc="outside lower left", ncols=4)
     said = []
     for row, parts in rows.items():
-        each = ", ".join(f"{name} {number(parts[name])}" for name in names if name in parts and name not in small)
+        each = ", ".join(f"{name} {number(parts[name])}" for name in names if name in parts)
         said.append(f"{' '.join(row.split())}: {number(sum(parts.values()))} {unit} = {each}")
-    said += [f"Too small to draw: {', '.join(small)}."] * bool(small)
     return Drawn(axis, "\n".join(said))
 
 
@@ -252,27 +221,22 @@ def timeline(events: Sequence[tuple[str, str, float, float, int]], *, named: int
 
     The `named` longest are numbered, and the numbers explained by the sentence.
     """
+    order, start, longest = [*dict.fromkeys(e[0] for e in events)], min(e[2] for e in events), {}
     least = sorted((e[3] - e[2] for e in events), reverse=True)[:named][-1]
-    depths, offsets, at, longest = {}, {}, 0.0, {}
+    rows = sorted({(order.index(e[0]), e[4]) for e in events})
+    axis = plt.subplots(figsize=(9, 1.2 + 0.28 * len(rows)))[1]
     for row, name, begin, end, depth in sorted(events, key=lambda e: e[2]):
-        depths[row] = max(depths.get(row, 0), depth + 1)
-        if end - begin >= least:
-            longest[name] = max(longest.get(name, 0.0), end - begin)
-    for row in dict.fromkeys(e[0] for e in events):
-        offsets[row], at = at, at + depths[row] + 0.6
-    axis = plt.subplots(figsize=(9, 1.2 + 0.28 * at))[1]
-    start, names = min(e[2] for e in events), list(longest)
-    for row, name, begin, end, depth in events:
-        left, width, y = (begin - start) * 1e6, (end - begin) * 1e6, offsets[row] + depth
+        left, width, y = (begin - start) * 1e6, (end - begin) * 1e6, rows.index((order.index(row), depth))
         axis.barh(y, width, left=left, height=0.85, color=colors[name], edgecolor="white", linewidth=0.3)
         if end - begin >= least:
+            longest[name] = max(longest.get(name, 0.0), width)
             place = {"ha": "center", "va": "center", "fontsize": 7, "color": "white"}
-            axis.text(left + width / 2, y, str(names.index(name) + 1), **place)
-    axis.set_yticks([offset + (depths[row] - 1) / 2 for row, offset in offsets.items()], list(offsets))
+            axis.text(left + width / 2, y, str(list(longest).index(name) + 1), **place)
+    axis.set_yticks(range(len(rows)), ["" if depth else order[i] for i, depth in rows])
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set(xlabel="μs since the beginning")
-    said = [f"{i:2d}  {name}: up to {longest[name] * 1e6:.0f} μs" for i, name in enumerate(names, start=1)]
+    said = [f"{i:2d}  {name}: up to {width:.0f} μs" for i, (name, width) in enumerate(longest.items(), start=1)]
     return Drawn(axis, "\n".join(said))
 
 

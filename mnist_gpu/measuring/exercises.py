@@ -13,10 +13,11 @@ import random
 import textwrap
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from mnist_gpu.device import out_of_memory
 
@@ -26,11 +27,7 @@ TODO = {MEND: "Mend it, then delete the line with the ..."}  # what a reader is 
 
 
 class Wrong(Exception):
-    """The answer is wrong. The text says how; `draw`, if given, shows it."""
-
-    def __init__(self, text: str, draw: Callable[[], object] | None = None):
-        super().__init__(text)
-        self.draw = draw
+    """The answer is wrong. The text says how."""
 
 
 class Undecided(Exception):
@@ -42,7 +39,6 @@ class Verdict(NamedTuple):
 
     status: str  # UNANSWERED, RIGHT, WRONG or UNDECIDED
     text: str
-    draw: Callable[[], object] | None = None
 
 
 class Exercise(NamedTuple):
@@ -54,12 +50,11 @@ class Exercise(NamedTuple):
     check: Callable[[object], str]
 
 
-def in_time(answer: Callable, *arguments, seconds: float = 3.0, doing: str = "Trying it") -> object:
+def in_time(answer: Callable, *arguments, seconds: float = 3.0) -> object:
     """Calls an answer that may never end: a `run` for `compared`. Raises TimeoutError if it takes longer.
 
-    After three seconds it says what it is `doing`, if it has more.
-
     It runs in a thread of its own, in which an exception is raised then: that works on every system, and slows nothing.
+    After three seconds it says for how long it goes on, if it has more.
     """
     found = {}
 
@@ -74,7 +69,7 @@ def in_time(answer: Callable, *arguments, seconds: float = 3.0, doing: str = "Tr
     try:
         thread.join(min(seconds, 3.0))
         if thread.is_alive() and seconds > 3.0:
-            print(f"({doing}, for at most {seconds:g} seconds ...)")
+            print(f"(Trying it, for at most {seconds:g} seconds ...)")
             thread.join(seconds - 3.0)
     finally:  # also when the reader has interrupted the cell
         if stuck := thread.is_alive():
@@ -151,6 +146,23 @@ def same(found: object, expected: object) -> bool:
     return found == expected
 
 
+def networks() -> Iterator[tuple[torch.Tensor, ...]]:
+    """Random x, labels, w1, b1, w2, b2 of networks with one hidden layer, in float64."""
+    for batch, pixels, hidden, classes in [*torch.randint(5, 14, (6, 4)).tolist(), (1, 5, 4, 3), (7, 3, 1, 2)]:
+        shapes = (batch, pixels), (hidden, pixels), (hidden,), (classes, hidden), (classes,)
+        x, *weights = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
+        yield x, torch.randint(classes, (batch,)), *weights
+
+
+def gradient(at: int, x, labels, w1, b1, w2, b2, *, activation=torch.relu, slope=None, times=lambda x: 1):
+    """Of the mean loss by w1, b1, w2 or b2. `slope` has the derivative that the activation is said to have."""
+    wanted = (w1, b1, w2, b2)[at].requires_grad_()
+    z = x @ w1.T + b1
+    through = (slope or activation)(z)
+    h = through + (activation(z) - through).detach()  # the value is the activation's
+    return torch.autograd.grad(F.cross_entropy(h @ w2.T + b2, labels) * times(x), wanted)[0]
+
+
 def difference(found: object, expected: object) -> str:
     """What was given and what should have been; of large tensors of one shape, the element that is furthest off."""
     if isinstance(found, torch.Tensor) and found.shape == expected.shape and found.numel() > 8:
@@ -214,7 +226,7 @@ def judge(exercise: Exercise, answer: object, seed: int = 0) -> Verdict:
             random.seed(seed)
             return Verdict(RIGHT, f"{name}: right. {exercise.check(answer)}")
     except Wrong as wrong:
-        return Verdict(WRONG, f"{name}: wrong. {wrong}", wrong.draw)
+        return Verdict(WRONG, f"{name}: wrong. {wrong}")
     except Undecided as undecided:
         return Verdict(UNDECIDED, f"{name}: {undecided}")
     except Exception as error:
@@ -242,15 +254,13 @@ def checker(exercises: Sequence[Exercise]) -> Callable:
     known = {e.name: e for e in exercises}
 
     def check(name: str, answer: object, *, solution: bool = False) -> None:
-        """Prints the verdict on an answer, and draws it where that helps. `solution`: the answer is the notebook's.
+        """Prints the verdict on an answer. `solution`: the answer is the notebook's.
 
         Raises ValueError for an exercise that is not here.
         """
         if name not in known:
             raise ValueError(f"there is no exercise {name!r} here; there are: {', '.join(known)}")
-        _, text, draw = judge(known[name], answer)
+        text = judge(known[name], answer).text
         print(text if not solution else text.replace(":", ", the solution:", 1))
-        if draw:
-            draw()
 
     return check

@@ -6,7 +6,7 @@ Only `python -m mnist_gpu benchmark --record` writes them, and `python benchmark
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -157,18 +157,6 @@ def recorded(folder: str | Path = REFERENCE, *, unlike: torch.device | None = No
     every = [read(path) for path in sorted(Path(folder).glob("*.json"))]
     here = {device_name(unlike), cpu_name()} if unlike else set()
     return [r for r in every if not unlike or not {r.environment["device_name"], r.environment["cpu_name"]} <= here]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the benchmark: measured in a chapter's room, and a line in mnist_gpu.benchmark."""
-
-    # Called with the device and `progress` (see timing.in_turn). It yields one measurement at a time, so that what is
-    # finished is kept when a run is interrupted.
-    measure: Callable[..., Iterator[Timed | Skipped]]
-    # Lines for the results of one device, each to follow the device's name.
-    summary: Callable[[Results, str], list[str]] = lambda results, device: []
-    once: bool = False  # takes all devices in one run
 
 
 def comparisons(results: Results, device: str, section: str, pairs: Callable, note: str = "", **fields) -> list[str]:

@@ -57,7 +57,7 @@ def test_the_ceilings_are_the_fastest_product_and_the_fastest_of_the_largest_cop
     products = [ceiling("matrix product", rate, size) for rate, size in ((7, 64), (9, 128), (8, 256))]
     copies = [ceiling("copy", 90, 1), ceiling("copy", 20, 256), ceiling("copy", 30, 256, threads=2)]
     results = machine(*products, *copies, ceiling("copy", 99, 256, device="cpu"))
-    product, copy = lab.SECTION.summary(results, "cuda")
+    product, copy = lab.summary(results, "cuda")
     assert "9 GFLOP/s (1 threads)" in product and "30 GB/s (2 threads)" in copy
     assert lab.highest(results, "copy", device="cuda", threads=1) is copies[1]
 

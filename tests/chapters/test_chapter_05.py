@@ -51,7 +51,7 @@ def test_a_map_is_measured_in_seconds_of_one_step_with_the_threads_of_each_side(
 
 
 def test_the_sides_are_the_cpu_and_the_gpus_there_are_but_no_software(monkeypatch):
-    assert lab.SECTION.once and lab.own_gpu(CPU) is None
+    assert lab.own_gpu(CPU) is None
     assert lab.sides_of(GPU) == {ONE: (CPU, 1), TWO: (CPU, 2), "CUDA": (GPU, 1)}
     assert lab.two_of(lab.sides_of(CPU)) == (ONE, TWO) and lab.two_of({ONE: (CPU, 1)}) == (ONE, ONE)
     monkeypatch.setattr(lab, "webgpu_missing", lambda: None)

@@ -29,7 +29,7 @@ def test_all_wait_before_each_of_the_turns_and_the_first_rank_only_makes_the_ste
     assert all(seconds == [3.0, 1.5] for seconds in found.values())  # of one of two
 
 
-def test_three_processes_and_two_of_them_measure_themselves_in_one_run():
+def test_two_and_three_processes_measure_themselves():
     found = lab.measured((2, 3), (12,), 8)
     assert [*found] == [2, 3]
     for n, seconds in found.items():

@@ -159,8 +159,7 @@ class Broken(NamedTuple):
 def mended(name: str, kernel) -> str:
     """The check of an exercise, given a kernel (see mnist_gpu.measuring.exercises.Exercise)."""
     if wrong := interpreting(tried, kernel, name):
-        said, seen = wrong
-        raise Wrong(said, (lambda: touched(seen).show()) if any(seen.touches.values()) else None)
+        raise Wrong(wrong)
     broken = BROKEN[name]
     for more in broken.launches:
         try:
@@ -170,8 +169,8 @@ def mended(name: str, kernel) -> str:
     return f"Tried on {len(broken.sizes)} sizes, and compiled."
 
 
-def tried(kernel, name: str) -> tuple[str, Watched] | None:
-    """The kernel on all sizes: what is wrong with the first that it does wrong, if there is one, and what it did."""
+def tried(kernel, name: str) -> str | None:
+    """The kernel on all sizes: what is wrong with the first that it does wrong, if there is one."""
     broken = BROKEN[name]
     for size in broken.sizes:
         grid, arguments = broken.launch(*size)
@@ -184,7 +183,7 @@ def tried(kernel, name: str) -> tuple[str, Watched] | None:
                 break
         if said or not same(out := seen.results["out"], right):
             hint = "" if seen.error else f" {broken.hint}"
-            return f"With {given}, in blocks of {BLOCK}: {said or difference(out, right) + '.'}{hint}", seen
+            return f"With {given}, in blocks of {BLOCK}: {said or difference(out, right) + '.'}{hint}"
 
 
 def blocks(n: int) -> int:
