@@ -45,7 +45,7 @@ editions:
 # the images. Nothing is installed; PORT=8001 where 8000 is taken.
 PORT ?= 8000
 play:
-	@echo "http://127.0.0.1:$(PORT)/notebooks/play/train_it_here.html (Ctrl-C ends it)"
+	@printf 'http://127.0.0.1:$(PORT)/%s (Ctrl-C ends it)\n' $(wildcard notebooks/play/train_it_here.html notebooks/*/play/train_it_here.html)
 	@$(PYTHON) -m http.server --bind 127.0.0.1 $(PORT)
 
 # The web edition, from the notebooks as they are stored: nothing is executed, and the pages need no network.

@@ -1,14 +1,18 @@
 """Makes notebooks/play/*.html from site/play/*.html: each page is one file that needs nothing else.
 
 A line `{{ path }}` of a template, a path from the repository's root, becomes the text of that file: the style that the
-pages share, the same WGSL that the package runs, the same published figures that the chapters read.
+pages share, the same WGSL that the package runs, the same published figures that the chapters read. Then it makes the
+translated pages, notebooks/LANGUAGE/play/*.html, from the English ones and translations/LANGUAGE/play/*.json.
 """
 
 import re
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = ROOT / "notebooks/play"
+sys.path.append(str(ROOT / "translations"))
+import editions  # noqa: E402
 
 
 def made(template: Path) -> str:
@@ -21,10 +25,18 @@ def made(template: Path) -> str:
     )
 
 
+def translated(template: Path) -> dict[Path, str]:
+    """The page's translations, by where they belong. They are made from the English page that is stored."""
+    name = f"notebooks/play/{template.name}"
+    there = [language for language in editions.languages() if editions.source_of(name, language).exists()]
+    return {ROOT / editions.made_name(name, language): editions.made(name, language) for language in there}
+
+
 def main() -> None:
-    MADE.mkdir(exist_ok=True)
     for template in sorted((ROOT / "site/play").glob("*.html")):
-        (MADE / template.name).write_text(made(template), "utf-8", newline="\n")
+        editions.write(MADE / template.name, made(template))
+        for path, page in translated(template).items():
+            editions.write(path, page)
 
 
 if __name__ == "__main__":

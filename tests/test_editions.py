@@ -16,7 +16,7 @@ from test_canonical import notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "translations"))
-editions, form = importlib.import_module("editions"), importlib.import_module("form")
+editions, form, in_html = (importlib.import_module(name) for name in ("editions", "form", "in_html"))
 
 FILES = [(name, language) for language in editions.languages() for name in editions.english_files()]
 FILES = [(name, language) for name, language in FILES if editions.source_of(name, language).exists()]
@@ -55,10 +55,11 @@ def test_an_edition_is_what_the_tool_makes(name, language):
 @every_language
 def test_an_edition_has_no_file_that_nothing_makes(language):
     folder = ROOT / "notebooks" / language
-    there = {p.relative_to(ROOT).as_posix() for p in folder.rglob("*") if p.suffix in (".ipynb", ".md")}
+    there = {p.relative_to(ROOT).as_posix() for p in folder.rglob("*") if p.suffix in (".ipynb", ".md", ".html")}
     there = {name for name in there if ".ipynb_checkpoints" not in name}
     assert there == {editions.made_name(n, la) for n, la in FILES if la == language and n.startswith("notebooks/")}
-    sources = {p for p in (ROOT / "translations" / language).rglob("*.md") if editions.MARK.search(editions.read(p))}
+    folder = ROOT / "translations" / language
+    sources = {p for p in folder.rglob("*.md") if editions.MARK.search(editions.read(p))} | {*folder.glob("play/*")}
     assert sources == {editions.source_of(n, la) for n, la in FILES if la == language}
 
 
@@ -95,10 +96,11 @@ def test_links_lead_to_files_and_headings(name, language):
     text, here = committed(name, language), ROOT / editions.made_name(name, language)
     cells = json.loads(text)["cells"] if name.endswith(".ipynb") else []
     text = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown") or text
+    text = text.partition(in_html.SCRIPTS)[0]
     for link in form.LINK.findall(form.CODE.sub("", text)):
         file, _, heading = link.partition("#")
         target = here.parent / file if file else here
-        assert link.startswith("https://") or target.exists(), link
+        assert link.startswith(("https://", "data:,")) or target.exists(), link
         assert not heading or target.suffix != ".md" or heading in editions.sections(editions.read(target)), link
 
 
@@ -154,7 +156,7 @@ make lab    # opens it
 
 <details><summary>Hint</summary>
 
-A *word*, and two **words**.
+A *word*, and {n} **words**.
 
 </details>"""
 
@@ -165,6 +167,7 @@ A *word*, and two **words**.
         ("code", "`run()`", "run"),
         ("block", "make lab ", "make test "),
         ("formula", "$n^2$", "$n^3$"),
+        ("placeholder", "{n}", "{m}"),
         ("link", "README.md#start", "README.md"),
         ("link", "example.org", "example.com"),
         ("heading", "## A", "### A"),
@@ -199,7 +202,7 @@ def test_a_term_has_its_translation_wherever_it_is_used_and_the_longest_counts()
 def course(tmp_path):
     """A small course in English, with the tool, for a language that it has never heard of."""
     (tmp_path / "translations").mkdir()
-    for tool in ("editions.py", "form.py"):
+    for tool in ("editions.py", "form.py", "in_html.py"):
         shutil.copy(ROOT / "translations" / tool, tmp_path / "translations")
     (tmp_path / "notebooks/for_teachers").mkdir(parents=True)
     page = "# Course\n\nRead [one](notebooks/01_one.ipynb) and the [words](notebooks/glossary.md#gpu).\n\n## Start\n\n"
@@ -322,6 +325,92 @@ def test_a_changed_a_new_and_a_lost_text_are_named_and_what_is_translated_is_kep
     write_notebook(course, first="# 01 One", second="A third sentence.")
     if not (course / ".git").exists():
         assert "git does not know" in tool(course, "list")
+
+
+FILM = """<!doctype html>
+<html lang="en" data-folder="notebooks/play">
+<title data-t="title">A film</title>
+<h1 data-t="title">A film</h1>
+<p data-t="first">Read <b>chapter</b>
+01.</p>
+<a data-t="back" href="../01_one.ipynb">Chapter 01</a> <a href="../../README.md">README</a>
+<script id="text">
+const TEXT = {
+  unit: "GPU", "of a film": "{n} of \\"{m}\\"",
+  gap: " ",
+};
+</script>
+<script>say("back", "title: \\"A film\\"", 'href="../01_one.ipynb"');</script>
+"""
+
+
+def film(course: Path) -> None:
+    (course / "notebooks/play").mkdir()
+    (course / "notebooks/play/film.html").write_text(FILM, encoding="utf-8")
+
+
+def test_a_page_that_moves_is_made_with_its_texts_language_and_links(course):
+    film(course)
+    tool(course, "new", "xx")
+    tool(course)
+    made = course / "notebooks/xx/play/film.html"
+    own = FILM.replace('"en" data-folder="notebooks/play"', '"xx" data-folder="notebooks/xx/play"')
+    own = own.replace('"../../README.md"', '"../../../README.xx.md"')
+    assert made.read_text(encoding="utf-8") == own, "in English, but for where it stands"
+    assert "[film](play/film.html)" in shown(course)[0], "a page of the language leads to that of the language"
+    source = course / "translations/xx/play/film.json"
+    texts = json.loads(source.read_text(encoding="utf-8"))
+    assert {key: text["en"] for key, text in texts.items()} == {
+        "title": "A film", "first": "Read <b>chapter</b> 01.", "back": "Chapter 01",
+        "unit": "GPU", "of a film": '{n} of "{m}"', "gap": " ",
+    }  # fmt: skip
+    assert not any(text["text"] for text in texts.values())
+    assert "film.json: all missing of 6" in tool(course, "list")
+
+    german = {
+        "title": "Ein Film",
+        "first": "Lies <b>Kapitel</b> 01.",
+        "of a film": 'von "{m}" {n}',
+        "unit": "GPU",
+        "gap": "",
+    }
+    for key, text in german.items():
+        texts[key]["text"] = text
+    source.write_text(json.dumps(texts), encoding="utf-8")
+    assert "film.json: back missing of 6" in tool(course), "a text may be the same as in English"
+    page = made.read_text(encoding="utf-8")
+    assert page.count(">Ein Film<") == 2 and ">Lies <b>Kapitel</b> 01.<" in page and ">Chapter 01<" in page
+    assert '"of a film": "von \\"{m}\\" {n}"' in page and 'unit: "GPU"' in page and 'gap: ""' in page
+    assert page.partition("</script>")[2] == FILM.partition("</script>")[2], "the other scripts are nobody's language"
+    tool(course, "new", "xx")
+    assert made.read_text(encoding="utf-8") == page and json.loads(source.read_text(encoding="utf-8")) == texts
+
+
+def test_of_a_page_that_moves_a_stale_text_is_in_english_and_a_wrong_one_is_named(course):
+    film(course)
+    tool(course, "new", "xx")
+    translate(course, "play/film.json", '"A film",\n  "text": null', '"A film",\n  "text": "Ein Film"')
+    translate(course, "play/film.json", '"{n} of \\"{m}\\"",\n  "text": null', '"{n} of \\"{m}\\"",\n  "text": "{n}"')
+    (course / "notebooks/play/film.html").write_text(FILM.replace("A film", "A new film"), encoding="utf-8")
+    said = tool(course, status=1)
+    assert "film.json: title is stale. Mend the translation, then write the new English beside it." in said
+    assert "- A film" in said and "+ A new film" in said
+    assert "film.json: of a film: placeholder: missing '{m}'" in said
+    assert (course / "notebooks/xx/play/film.html").read_text(encoding="utf-8").count(">A new film<") == 2
+    source = course / "translations/xx/play/film.json"
+    texts = json.loads(source.read_text(encoding="utf-8"))
+    texts["of a film"]["except"] = ["placeholder"]
+    texts["title"]["en"] = "A new film"
+    source.write_text(json.dumps(texts), encoding="utf-8")
+    assert "stale" not in (said := tool(course)) and "placeholder" not in said
+    assert (course / "notebooks/xx/play/film.html").read_text(encoding="utf-8").count(">Ein Film<") == 2
+    tool(course, "new", "xx")
+    assert json.loads(source.read_text(encoding="utf-8")) == texts, "nothing is lost"
+
+
+def test_two_texts_of_a_page_that_moves_have_two_keys():
+    with pytest.raises(ValueError, match="two texts have the key title"):
+        in_html.texts(FILM.replace('<title data-t="title">A film', '<title data-t="title">Another'))
 
 
 def test_mistakes_are_named_and_may_be_excepted_while_they_are_there(course):

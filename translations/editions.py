@@ -7,8 +7,9 @@
 
 translations/LANGUAGE/ holds each text once, below a line with its key and the hash of the English it was made from: a
 text cell of a notebook below the cell's id, a section of a page below its heading's address. A text that is the English
-itself, letter for letter, counts as missing. Where a text is stale or missing, the edition shows the English. Nothing
-here knows a language: what is particular to one is in its edition.json and terms.json.
+itself, letter for letter, counts as missing. Of a page that moves, NAME.json has each text beside its English. Where a
+text is stale or missing, the edition shows the English. Nothing here knows a language: what is particular to one is in
+its edition.json and terms.json.
 """
 
 import difflib
@@ -22,6 +23,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+import in_html
 from form import CODE, LINK, address, problems
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,12 +41,13 @@ class Text(NamedTuple):
     translation: str | None = None
     made_from: str = ""  # the hash of the English that was translated
     excepted: tuple[str, ...] = ()  # what is not to be checked
+    was: str | None = None  # the English that was translated, where it is kept: "GPU" may be translated as "GPU" there
 
     @property
     def state(self) -> str:
         if not self.english:
             return "extra"
-        if self.translation is None or hash_of(self.translation) == self.made_from:
+        if self.translation is None or (self.was is None and hash_of(self.translation) == self.made_from):
             return "missing"
         return "translated" if self.made_from == hash_of(self.english) else "stale"
 
@@ -74,12 +77,14 @@ def languages() -> list[str]:
 def english_files() -> list[str]:
     found = [*(ROOT / "notebooks").glob("*.ipynb"), ROOT / "notebooks/glossary.md"]
     found += [ROOT / "README.md", *(ROOT / "notebooks/for_teachers").glob("*.md")]
+    found += (ROOT / "notebooks/play").glob("*.html")
     return sorted(path.relative_to(ROOT).as_posix() for path in found if path.exists())
 
 
 def source_of(name: str, language: str) -> Path:
     """Where the translation of an English file is edited."""
-    return ROOT / "translations" / language / re.sub(r"\.ipynb$", ".md", name.removeprefix("notebooks/"))
+    file = re.sub(r"\.ipynb$", ".md", name.removeprefix("notebooks/"))
+    return ROOT / "translations" / language / re.sub(r"\.html$", ".json", file)
 
 
 def made_name(name: str, language: str) -> str:
@@ -105,15 +110,19 @@ def sections(page: str) -> dict[str, str]:
 
 def english_texts(name: str, content: str) -> dict[str, str]:
     """Every text of an English notebook or page, in its order."""
+    if name.endswith(".html"):
+        return in_html.texts(content)
     if not name.endswith(".ipynb"):
         return sections(HOSTED.sub("", content))
     cells = (cell for cell in json.loads(content)["cells"] if cell["cell_type"] == "markdown")
     return {cell["id"]: HOSTED.sub("", "".join(cell["source"])).strip("\n") for cell in cells}
 
 
-def texts(name: str, language: str) -> list[Text]:
-    """All texts of an English file with their translations; at the end those whose English is gone."""
-    english, source = english_texts(name, read(ROOT / name)), source_of(name, language)
+def translations_in(source: Path) -> dict[str, tuple]:
+    """What a translators' file has: of each key, what Text has after the English."""
+    if source.suffix == ".json":
+        every = json.loads(read(source)) if source.exists() else {}
+        return {k: (t["text"], hash_of(t["en"]), tuple(t.get("except", ())), t["en"]) for k, t in every.items()}
     above, *parts = MARK.split(read(source)) if source.exists() else [""]
     have = {}
     for key, made_from, excepted, text in zip(*[iter(parts)] * 4, strict=True):
@@ -122,6 +131,12 @@ def texts(name: str, language: str) -> list[Text]:
         have[key] = (text.strip("\n"), made_from, tuple(re.split(", *", excepted)) if excepted else ())
     if above.strip():
         raise ValueError(f"{source}: text above the first `<!-- text ... -->`")
+    return have
+
+
+def texts(name: str, language: str) -> list[Text]:
+    """All texts of an English file with their translations; at the end those whose English is gone."""
+    english, have = english_texts(name, read(ROOT / name)), translations_in(source_of(name, language))
     return [Text(k, english.get(k, ""), *have.get(k, ())) for k in [*english, *(k for k in have if k not in english)]]
 
 
@@ -168,6 +183,11 @@ def line_below_title(name: str, language: str) -> str:
 
 def made(name: str, language: str) -> str:
     """The edition of an English file: what belongs at `made_name`."""
+    if name.endswith(".html"):
+        known = {text.key: text.translation for text in texts(name, language) if text.state == "translated"}
+        page = in_html.replaced(read(ROOT / name), lambda key, english: known.get(key, english))
+        own, folder = settings(language, "edition.json")["language"], posixpath.dirname(made_name(name, language))
+        return in_html.settled(page, own, folder, lambda html: moved(html, name, language))
     stale, shown = settings(language, "edition.json")["stale"], {}
     for text in texts(name, language):
         if text.english:
@@ -216,9 +236,10 @@ def report(name: str, language: str) -> dict[str, list[str]]:
         if text.state == "extra":
             found["extra"].append(f"{at} is no longer in the English: delete it, or give it the key that it has now.")
         if text.state == "stale":
-            old = old_english(name, text)
+            old = old_english(name, text) if text.was is None else text.was
             was = "" if old is not None else " (What the English was, git does not know here.)"
-            lines = [f"{at} is stale. Mend the translation, then write {now} for {text.made_from}.{was}"]
+            then = f"write {now} for {text.made_from}" if text.was is None else "write the new English beside it"
+            lines = [f"{at} is stale. Mend the translation, then {then}.{was}"]
             lines += [line for line in difflib.ndiff((old or "").splitlines(), text.english.splitlines())]
             found["stale"].append("\n    ".join(line for line in lines if line[0] != "?"))
         if text.state == "translated":
@@ -238,14 +259,23 @@ def new(language: str) -> None:
         first = {"language": language, "name": language, "note": line, "page": line, "stale": "*(In English.)*"}
         write(edition, json.dumps(first, indent=2) + "\n")
     for name in english_files():
-        blocks = []
+        blocks, source = [], source_of(name, language)
+        if source.suffix == ".json":
+            content = {}
+            for text in texts(name, language):
+                english = text.english if text.state == "missing" else text.was
+                content[text.key] = {"en": english, "text": text.translation}
+                if text.excepted:
+                    content[text.key]["except"] = text.excepted
+            write(source, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+            continue
         for text in texts(name, language):
             missing = text.state == "missing"
             made_from = hash_of(text.english) if missing else text.made_from
             excepted = f" except: {', '.join(text.excepted)}" if text.excepted else ""
             body = text.english if missing else text.translation
             blocks.append(f"<!-- text {text.key} {made_from}{excepted} -->\n{body}\n")
-        write(source_of(name, language), "\n".join(blocks))
+        write(source, "\n".join(blocks))
 
 
 def main(arguments: list[str]) -> int:

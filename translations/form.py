@@ -34,6 +34,7 @@ def parts(text: str) -> dict[str, Counter]:
     return {
         "code": Counter(" ".join(m.group().split()) for m in CODE.finditer(text_only)),
         "block": Counter(blocks),
+        "placeholder": Counter(re.findall(r"\{\w+\}", FORMULA.sub("", bare))),
         "formula": Counter(re.sub(r"\\text\{[^}]*\}|\s", "", m.group()) for m in FORMULA.finditer(bare)),
         "link": Counter(LINK.findall(bare) + re.findall(r"<(https?:[^>]+)>", bare)),
         "heading": Counter(re.findall(r"^#+(?= )", bare, re.MULTILINE)),

@@ -1,13 +1,10 @@
 // What the pages with figures share: words, numbers, controls whose state is in the address, scales, links.
 const $ = (id) => document.getElementById(id);
-const LANG = (document.documentElement.lang = TEXT.lang);
+const { lang: LANG, dataset: { folder: FOLDER } } = document.documentElement; // FOLDER: of this page, from the repository's root
 const escaped = (words) => String(words).replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);
 
-// Words: TEXT[key] with {names} replaced. Elements with data-t have theirs in the page, which TEXT may replace.
+// Words: TEXT[key] with {names} replaced. The translations of these, and of elements with data-t, are put in when the page is made.
 const say = (key, values = {}) => TEXT[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
-for (const element of document.querySelectorAll("[data-t]")) {
-  if (element.dataset.t in TEXT) element.innerHTML = TEXT[element.dataset.t];
-}
 
 // Numbers, with the digits that the course gives them (mnist_gpu/measuring/drawing.py: number, span).
 const digits = (x, count) => Number(x.toPrecision(count)).toLocaleString(LANG, { maximumFractionDigits: 12 });
@@ -16,7 +13,7 @@ function span([low, high], per = 1) {
   const [from, to] = [digits(low / per, 2), digits(high / per, 2)];
   return from === to ? from : say("span", { low: from, high: to });
 }
-const percent = (share) => `${Math.round(100 * share)} %`;
+const percent = (share) => say("percent", { n: Math.round(100 * share) });
 const timeUnit = (seconds) => (seconds < 1e-3 ? [1e-6, "μs"] : seconds < 1 ? [1e-3, "ms"] : [1, "s"]);
 const time = (seconds) => `${number(seconds / timeUnit(seconds)[0])} ${timeUnit(seconds)[1]}`;
 const timeSpan = (range) => `${span(range, timeUnit(range[1])[0])} ${timeUnit(range[1])[1]}`;
@@ -31,13 +28,13 @@ const figuresOf = (card, quantity, kind) =>
     .map((f) => ({ card, ...f }));
 const everyFigure = (quantity, kind) => Object.keys(CARDS).flatMap((card) => figuresOf(card, quantity, kind));
 const figure = (card, quantity, kind) => figuresOf(card, quantity, kind)[0]?.value;
-const sourceLink = ({ url, title, date }) => `<a href="${escaped(url)}">${escaped(title)}</a>, ${date}`;
+const sourceLink = ({ url, title, date }) => say("dated", { link: `<a href="${escaped(url)}">${escaped(title)}</a>`, date });
 const cited = (f) => sourceLink(SOURCES[f.source]);
 // A line for each source, with all that comes from it. items: [words, source].
 function bySource(items) {
   const lines = new Map();
   for (const [words, source] of items) lines.set(source, [...(lines.get(source) ?? []), words]);
-  return [...lines].map(([source, words]) => `<li>${escaped(words.join("; "))}: ${sourceLink(source)}</li>`).join("");
+  return [...lines].map(([source, words]) => `<li>${say("sourced", { words: escaped(words.join(say("also"))), link: sourceLink(source) })}</li>`).join("");
 }
 
 // Controls: CONTROLS names each input, select or group of radio buttons of the form, with what its position means
@@ -112,10 +109,12 @@ const path = (points, kind, more = "") =>
   `<path d="M${points.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L")}" class="${kind}" ${more}/>`;
 
 // Where the links to chapters lead. Jupyter shows a file under /files/, and opens a notebook under /lab/tree/. In
-// JupyterLab's viewer, which has no address, a link opens nothing: its file's name stands there. On the web they are pages.
-for (const link of document.querySelectorAll("a[data-site]")) {
-  const path = link.getAttribute("href");
+// JupyterLab's viewer, which has no address, a link opens nothing: its file's name stands there. In the web edition they
+// lead to pages: site/conf.py sees to that.
+for (const link of document.querySelectorAll("header a")) {
   if (location.pathname.includes("/files/")) link.href = link.href.replace("/files/", "/lab/tree/");
-  else if (self.origin === "null" && self !== top) link.replaceWith(`${link.textContent} (${path.replace("..", "notebooks")})`);
-  else if (/^https?:$/.test(location.protocol) && !/\/lab(\/|$)/.test(location.pathname)) link.href = link.dataset.site;
+  else if (self.origin === "null" && self !== top) {
+    const { pathname } = new URL(link.getAttribute("href"), `https://course/${FOLDER}/`);
+    link.replaceWith(say("file", { link: link.textContent, path: pathname.slice(1) }));
+  }
 }

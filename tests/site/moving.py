@@ -1,8 +1,23 @@
-"""What the tests of the pages with figures share."""
+"""What the tests of the pages that move share."""
 
+import re
+import sys
 from pathlib import Path
 
-PLAY = Path(__file__).resolve().parents[2] / "notebooks/play"
+ROOT = Path(__file__).resolve().parents[2]
+PLAY = ROOT / "notebooks/play"
+sys.path.append(str(ROOT / "translations"))
+import editions  # noqa: E402, F401
+import in_html  # noqa: E402
+
+
+def in_signs(name: str) -> str:
+    """The page in a language that has a sign for every letter."""
+
+    def signs(_: str, english: str) -> str:
+        return re.sub(r"(\{\w+\})|.", lambda found: found[1] or "§", re.sub(r"<[^>]*>", "", english))
+
+    return in_html.replaced((PLAY / f"{name}.html").read_text("utf-8"), signs)
 
 
 def words(page) -> str:
