@@ -9,7 +9,7 @@ from moving import PLAY, at
 from mnist_gpu.measuring import prediction
 from mnist_gpu.measuring.drawing import number, span
 from mnist_gpu.measuring.operations import step_bytes, step_flops
-from mnist_gpu.measuring.prediction import Range, kernels, named, predict_graph, predict_step, predictable
+from mnist_gpu.measuring.prediction import Range, kernels, named, predict_graph, predict_step, predictable, published
 from mnist_gpu.measuring.results import read
 
 ROOT = PLAY.parents[1]
@@ -42,8 +42,10 @@ def test_a_cards_limits_are_the_packages(page):
         for limit in ("kernel", "rate", "bandwidth"):
             assert close(found[limit], getattr(card, limit)), (name, limit)
         of = "card => figuresFor(card).map(f => [f.card, f.quantity, f.value, f.kind, SOURCES[f.source].url])"
-        figures = [[f.card, f.quantity, f.value, f.kind, f.source[1]] for f in prediction.figures_for(name)]
-        assert page.evaluate(of, name) == figures
+        used = [f for f in named(name).figures if f.kind == "data sheet" and f.quantity in ("float32", "memory")]
+        used += prediction._measured(name, "float32") + prediction._measured(name, "copy")
+        used += published(quantity="small kernel") + published(quantity="kernel in a graph")
+        assert page.evaluate(of, name) == [[f.card, f.quantity, f.value, f.kind, f.source[1]] for f in used]
 
 
 def test_counts_and_the_recorded_host_are_the_packages(page):
