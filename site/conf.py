@@ -35,6 +35,7 @@ if not EDITION:
     include_patterns += [f"{name}.md" for name in OF_THE_REPOSITORY]
 extensions = ["myst_nb"]
 nb_execution_mode = "off"
+highlight_language = "text"  # of a block in a text that names none: a diagram, or what a command printed
 nb_ipywidgets_js = {}  # a progress bar of a finished run is nothing to show, and its script would come from elsewhere
 nb_code_prompt_show = nb_code_prompt_hide = WORDS.get("Solution", "Solution")
 myst_enable_extensions = ["dollarmath"]
@@ -59,6 +60,7 @@ html_theme_options = {
     "use_fullscreen_button": False,
     "show_toc_level": 2,
     "navbar_persistent": [],  # the search stands in the sidebar
+    "pygments_dark_style": "a11y-dark",  # its comments are quieter than the code
 }
 if REPOSITORY:
     html_theme_options |= {
@@ -98,14 +100,32 @@ TREE = """
 {documents}
 ```
 """
-TREES = {  # the parts of the table of contents
+OF_A_CHAPTER = re.compile(r"# (\d\d) \[(.+)\]\(.+\)")  # the heading of a teachers' page
+
+
+def title_of(path: Path, heading: re.Pattern) -> str:
+    return " ".join(heading.search(path.read_text("utf-8")).groups())
+
+
+TREES = {  # the parts of the table of contents: a document, or a title and its document or address
     "Chapters": [f"{CHAPTERS}/{path.stem}" for path in sorted((ROOT / CHAPTERS).glob("[0-9]*.ipynb"))],
-    "Beside them": [f"{CHAPTERS}/glossary", *([] if EDITION else OF_THE_REPOSITORY)],
+    "In the browser": [  # Sphinx knows no pages but its own, so `finish` writes the addresses
+        f"{title_of(path, re.compile('<title[^>]*>(.+)</title>'))} <play://{path.name}>"
+        for path in sorted((ROOT / CHAPTERS / "play").glob("*.html"), reverse=True)
+    ],
+    "Beside them": [
+        f"{CHAPTERS}/glossary",
+        *([] if EDITION else [*OF_THE_REPOSITORY[:-1], "The data <data/README>"]),
+    ],
     "For teachers": [
-        f"{CHAPTERS}/for_teachers/{name}"
-        for name in ("README", "before_the_day", "schedules", "drill", *(f"{chapter:02}" for chapter in range(1, 13)))
+        *(f"{CHAPTERS}/for_teachers/{name}" for name in ("README", "before_the_day", "schedules", "drill")),
+        *(
+            f"{title_of(path, OF_A_CHAPTER)} <{CHAPTERS}/for_teachers/{path.stem}>"
+            for path in sorted((ROOT / CHAPTERS / "for_teachers").glob("[0-9]*.md"))
+        ),
     ],
 }
+STORED = "*This page shows a stored run. To run the chapter yourself, see [the first page]({start}).*"
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!\w+:)([^)#\s]+)(#[^)]*)?\)")
 
 
@@ -149,6 +169,9 @@ def as_a_page(app, name: str, source: list[str]) -> None:
     """Folds the solutions, notes the sentences of the figures, and adds the table of contents."""
     if app.env.doc2path(name).suffix == ".ipynb":
         notebook = json.loads(source[0])
+        start = posixpath.relpath(f"{root_doc}.md", posixpath.dirname(name))
+        about = notebook["cells"][0]["source"]
+        about.append("\n\n" + WORDS.get("stored", STORED).format(start=start))
         for cell in notebook["cells"]:
             if cell["cell_type"] == "markdown":
                 cell["source"] = LINK.sub(lambda link: elsewhere(name, link), "".join(cell["source"]))
@@ -159,9 +182,12 @@ def as_a_page(app, name: str, source: list[str]) -> None:
                     sentences[name].append(output["metadata"]["image/png"]["alt"])
         source[0] = json.dumps(notebook)
     else:
+        # a teachers' page is named after its chapter: a search shows which of the two it found
+        teachers = rf"\g<0> · {WORDS.get('For teachers', 'For teachers')}"
+        source[0] = OF_A_CHAPTER.sub(teachers, source[0], count=1)
         source[0] = LINK.sub(lambda link: elsewhere(name, link), source[0])
     if name == root_doc:
-        for caption, documents in TREES.items():
+        for caption, documents in filter(lambda tree: tree[1], TREES.items()):
             source[0] += TREE.format(caption=WORDS.get(caption, caption), documents="\n".join(documents))
 
 
@@ -207,6 +233,11 @@ def finish(app, error) -> None:
             text = re.sub(r'(href="[^":]+)\.(?:ipynb|md)\b', r"\1.html", page.read_text("utf-8"))
             (out / CHAPTERS / "play").mkdir(exist_ok=True)
             (out / CHAPTERS / "play" / page.name).write_text(text, "utf-8")
+        for page in out.rglob("*.html"):
+            folder = posixpath.relpath("/" + CHAPTERS + "/play", "/" + page.relative_to(out).parent.as_posix())
+            text = page.read_text("utf-8")
+            if 'external" href="play://' in text:
+                page.write_text(text.replace('external" href="play://', f'internal" href="{folder}/'), "utf-8")
         if not EDITION:
             shutil.copytree(ROOT / "data/MNIST", out / "data/MNIST", dirs_exist_ok=True)
         shutil.copyfile(out / f"{root_doc}.html", out / "index.html")

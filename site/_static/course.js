@@ -13,3 +13,20 @@ addEventListener("DOMContentLoaded", () => {
         });
     }
 });
+
+// Paper is white: a page that is dark on the screen is printed as it is when it is light.
+let shown;
+addEventListener("beforeprint", () => {
+    shown = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+});
+addEventListener("afterprint", () => {
+    document.documentElement.dataset.theme = shown;
+});
+
+// The theme takes the focus from these buttons, so that from the keyboard their menus could not be reached by arrows.
+addEventListener("DOMContentLoaded", () => {
+    for (const button of document.querySelectorAll(".theme-switch-button, .primary-toggle, .secondary-toggle")) {
+        button.addEventListener("click", event => event.detail || button.focus());
+    }
+});

@@ -154,6 +154,8 @@ def test_the_sentence_says_what_the_figure_shows(page):
     assert "16 are, which is enough for 40 % of the rate at the most" in said
     assert page.locator("#slots .taken").count() == 16 and page.locator("#slots .free").count() == 48
     assert "48 are, so the waiting is hidden" in at(page, card="H100", registers=128, wait="memory", ahead=3)
+    assert "about 40 instructions" in (said := at(page, card="A100", registers=41, wait="memory", ahead=1))
+    assert "40 are, so the waiting is hidden" in said  # as exact as "about 40" is
     said = at(page, card="A100", threads=48, registers=32, shared=16, wait="arithmetic", ahead=1)
     assert "The last warp of each block has only 16 threads." in said and "all lanes busy, 8 instructions" in said
     assert "not published" in at(page, card="T4", shared=0, wait="L2")

@@ -76,3 +76,17 @@ def test_links_of_a_translated_page_lead_to_the_chapters_of_its_language(path):
     for target in there:
         english = target.relative_to(ROOT).as_posix()
         assert english not in editions.english_files() or not editions.source_of(english, language).exists()
+
+
+WITH_FIGURES = [template for template in TEMPLATES if 'class="stage"' in template.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("template", WITH_FIGURES, ids=lambda path: path.stem)
+def test_on_a_phone_the_figure_stays_in_sight_while_a_control_moves(serve, visit, template):
+    page = visit(f"{serve(make_play.MADE)}/{template.name}", 360)
+    for control in page.locator("#controls input, #controls select").all():
+        control.focus()
+        page.evaluate("document.activeElement.scrollIntoView({ block: 'center' })")
+        page.wait_for_function("scrollY === window.before || (window.before = scrollY, false)")  # it has come to rest
+        chart, own = page.locator(".chart").bounding_box(), control.bounding_box()
+        assert chart["y"] >= 0 and chart["y"] + chart["height"] <= own["y"] < 900, control.get_attribute("name")

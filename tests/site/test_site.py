@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import posixpath
 import re
 import subprocess
 import sys
@@ -170,6 +171,59 @@ def test_a_solution_is_folded_and_opens_by_keyboard(site, serve, visit):
     fold.locator("summary").focus()
     page.keyboard.press("Enter")
     assert fold.get_attribute("open") is not None
+
+
+def test_the_theme_changes_by_keyboard(site, serve, visit):
+    page = visit(f"{serve(site)}/index.html")
+    button = page.locator(".theme-switch-button:visible").first
+    button.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".theme-change-button[data-mode=dark]:visible")
+    assert "theme-switch-button" in page.evaluate("document.activeElement.className")  # so that arrows move in its menu
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown", "Enter"):
+        page.keyboard.press(key)
+    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+
+
+def test_the_menu_leads_to_the_pages_that_move(site, pages):
+    for name in ("index.html", "notebooks/for_teachers/05.html"):
+        found = [posixpath.basename(link) for link in pages[name].links if "play/" in link]
+        assert {path.name for path in (ROOT / "notebooks/play").glob("*.html")} <= set(found), name
+
+
+def test_a_search_tells_a_teachers_page_from_its_chapter(site):
+    index = (site / "searchindex.js").read_text("utf-8")
+    titles = json.loads(index[index.index("{") : index.rindex("}") + 1])["titles"]
+    assert len(titles) == len(set(titles))
+
+
+@pytest.mark.parametrize("width", [360, 1400])
+def test_a_formula_is_in_the_middle_and_touches_no_text(site, serve, visit, width):
+    page = visit(f"{serve(site)}/notebooks/05_cpu_versus_gpu.html", width)
+    gap, left, right = page.evaluate("""() => {
+        const block = document.querySelector('div.math'), inner = block.querySelector('math > *');
+        const a = block.getBoundingClientRect(), rows = block.querySelector('math').getBoundingClientRect();
+        const boxes = [...inner.children].map(e => e.getBoundingClientRect());
+        const next = block.nextElementSibling.getBoundingClientRect();
+        return [next.top - rows.bottom, boxes[0].left - a.left, a.right - boxes.at(-1).right];
+    }""")
+    assert gap > 8 and abs(left - right) < 2
+
+
+def test_a_figure_is_readable_on_a_phone(site, serve, visit):
+    """It is not made smaller than 576 pixels: its letters stay as large as small print."""
+    page = visit(f"{serve(site)}/notebooks/01_detect_the_gpu.html", 360)
+    sizes = page.eval_on_selector_all("article .cell_output img", "all => all.map(e => [e.width, e.naturalWidth])")
+    assert sizes and all(width >= min(570, natural) for width, natural in sizes)
+
+
+def test_a_dark_page_is_printed_as_a_light_one(site, serve, visit):
+    page = visit(f"{serve(site)}/notebooks/01_detect_the_gpu.html", scheme="dark")
+    themes = page.evaluate("""() => ["beforeprint", "afterprint"].map(name => {
+        dispatchEvent(new Event(name));
+        return document.documentElement.dataset.theme;
+    })""")
+    assert themes == ["light", "dark"]
 
 
 def test_a_printed_chapter_is_readable(site, serve, visit):
