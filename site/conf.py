@@ -115,7 +115,7 @@ TREES = {  # the parts of the table of contents: a document, or a title and its 
     ],
     "Beside them": [
         f"{CHAPTERS}/glossary",
-        *([] if EDITION else [*OF_THE_REPOSITORY[:-1], "The data <data/README>"]),
+        *([] if EDITION else OF_THE_REPOSITORY),
     ],
     "For teachers": [
         *(f"{CHAPTERS}/for_teachers/{name}" for name in ("README", "before_the_day", "schedules", "drill")),
