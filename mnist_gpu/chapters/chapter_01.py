@@ -91,6 +91,7 @@ def picture(card: Card) -> Drawn:
         axis.scatter(i % columns, -(i // columns), (110 / columns) ** 2, color, marker="s")
         axis.set(xlim=(-1, columns), ylim=(-columns / 3 - 0.7, 1), xticks=(), yticks=(), xlabel=under)
         axis.set_title(over + count_of(count, noun), fontsize=10)
+        axis.spines["left"].set_visible(False)
     says = f"{card.full_name}, published: {many} multiprocessors, {lanes:,} lanes; memory {rate}; {bus}."
     return Drawn(axes[0], says)
 
