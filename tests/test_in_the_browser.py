@@ -1,4 +1,4 @@
-"""Chapter 01 as a reader meets it: `make lab`, a browser, Run All Cells. Skipped where there is no browser to drive."""
+"""Chapters as a reader meets them: `make lab`, a browser, Run All Cells. Skipped where there is no browser to drive."""
 
 import contextlib
 import json
@@ -76,13 +76,13 @@ def end(make: psutil.Popen):
 
 
 @contextlib.contextmanager
-def lab(folder: Path):
+def lab(folder: Path, name: str):
     """`make lab` on a copy of the notebooks, by a reader who starts it for the first time.
 
-    Yields the address that it prints. The server and the kernels are ended in any case.
+    Yields the address of the chapter `name`; what it prints is that of the first. Server and kernels are ended in any case.
     """
     shutil.copytree(ROOT / "notebooks", folder / "course" / "notebooks")
-    chapter = folder / "course" / CHAPTER
+    chapter = folder / "course" / name
     notebook = nbformat.read(chapter, 4)
     for cell in notebook.cells:
         if cell.cell_type == "code":  # what is seen later was computed here
@@ -112,7 +112,7 @@ def lab(folder: Path):
     try:
         found = within(60, address, alive)
         assert found, f"`make lab` printed no address:\n{log.read_text(encoding='utf-8')}"
-        yield found.group()
+        yield found.group().replace(CHAPTER, name)
     finally:
         end(make)
 
@@ -126,13 +126,15 @@ def page():
         browser.close()
 
 
-def test_chapter_01_runs_in_the_browser(tmp_path, page):
-    stored = [c for c in nbformat.read(ROOT / CHAPTER, 4).cells if c.cell_type == "code"]
+@pytest.mark.parametrize("chapter", [CHAPTER, "notebooks/zh/04_the_training_loop.ipynb"])
+def test_a_chapter_runs_in_the_browser(tmp_path, page, chapter):
+    every = nbformat.read(ROOT / chapter, 4).cells
+    title, stored = every[0].source.splitlines()[0].removeprefix("# "), [c for c in every if c.cell_type == "code"]
     shown = [i for i, c in enumerate(stored) if "solution" not in c.metadata.get("tags", [])]
     figures = [sum("image/png" in o.get("data", {}) for o in c.outputs) for c in stored]
     assert sum(figures) >= 2
 
-    with lab(tmp_path) as address:
+    with lab(tmp_path, chapter) as address:
 
         def cells(what):
             return [cell[what] for cell in page.evaluate(LOOK)]
@@ -152,7 +154,7 @@ def test_chapter_01_runs_in_the_browser(tmp_path, page):
             return all(sum(w > 0 for w in widths) >= n for widths, n in zip(cells("images"), figures, strict=True))
 
         page.goto(address)
-        expect(page.get_by_role("heading", name="01 Detect the GPU")).to_be_visible(timeout=60_000)
+        expect(page.get_by_role("heading", name=title)).to_be_visible(timeout=60_000)
         idle = page.get_by_text("Python 3 (ipykernel) | Idle")
         expect(idle).to_be_visible(timeout=60_000)
         assert prompts() == ["[ ]:"] * len(shown)
@@ -169,9 +171,9 @@ def test_chapter_01_runs_in_the_browser(tmp_path, page):
         assert page.locator(".jp-Dialog, .Toastify__toast").all_inner_texts() == [], "something covers the page"
 
         # Saved in JupyterLab, a chapter comes into its one form, and has the same cells.
-        file = tmp_path / "course" / CHAPTER
+        file = tmp_path / "course" / chapter
         page.keyboard.press("Control+s")
         assert within(10, lambda: '"execution_count": 1,' in file.read_text(encoding="utf-8")), "it was not saved"
-        saved, stored = file.read_text(encoding="utf-8"), (ROOT / CHAPTER).read_text(encoding="utf-8")
+        saved, stored = file.read_text(encoding="utf-8"), (ROOT / chapter).read_text(encoding="utf-8")
         made = notebooks.canonical(saved, file.name, notebooks.repository(ROOT))
         assert without_outputs(made) == without_outputs(stored) != without_outputs(saved)
