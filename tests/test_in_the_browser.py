@@ -79,7 +79,7 @@ def end(make: psutil.Popen):
 def lab(folder: Path, name: str):
     """`make lab` on a copy of the notebooks, by a reader who starts it for the first time.
 
-    Yields the address of the chapter `name`; what it prints is that of the first. Server and kernels are ended in any case.
+    Yields the address of the chapter `name`. The server and the kernels are ended in any case.
     """
     shutil.copytree(ROOT / "notebooks", folder / "course" / "notebooks")
     chapter = folder / "course" / name
