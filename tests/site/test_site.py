@@ -12,7 +12,6 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
-pytest.importorskip("sphinx_book_theme", reason="the web edition's packages are not installed: make site")
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.long
 
@@ -44,6 +43,7 @@ class Seen(HTMLParser):
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory) -> Path:
+    pytest.importorskip("sphinx_book_theme", reason="the web edition's packages are not installed: make site")
     out = tmp_path_factory.mktemp("site") / "html"
     built = subprocess.run([sys.executable, "site/build.py", out], cwd=ROOT, capture_output=True, encoding="utf-8")
     assert built.returncode == 0, built.stderr
