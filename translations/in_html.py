@@ -44,5 +44,9 @@ def texts(page: str) -> dict[str, str]:
 def settled(page: str, language: str, folder: str, moved: Callable[[str], str]) -> str:
     """The page for another language and folder. moved: its HTML with the links that lead on from there."""
     html, start, rest = page.partition(SCRIPTS)
-    root = re.compile(r'<html lang="[^"]*" data-folder="[^"]*">')
-    return root.sub(f'<html lang="{language}" data-folder="{folder}">', moved(html), count=1) + start + rest
+    for old, new in (
+        (r'<html lang="[^"]*">', f'<html lang="{language}">'),
+        (r'<body lang="[^"]*" data-folder="[^"]*">', f'<body lang="{language}" data-folder="{folder}">'),
+    ):
+        html = re.sub(old, new, html, count=1)
+    return moved(html) + start + rest

@@ -1,6 +1,6 @@
 // What the pages with figures share: words, numbers, controls whose state is in the address, scales, links.
 const $ = (id) => document.getElementById(id);
-const { lang: LANG, dataset: { folder: FOLDER } } = document.documentElement; // FOLDER: of this page, from the repository's root
+const { lang: LANG, dataset: { folder: FOLDER } } = document.body; // as JupyterLab drops what <html> has; FOLDER: of this page
 const escaped = (words) => String(words).replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);
 
 // Words: TEXT[key] with {names} replaced. The translations of these, and of elements with data-t, are put in when the page is made.

@@ -62,7 +62,7 @@ def test_a_translated_page_has_each_text_as_it_was_translated(path):
         text.key: text.translation if text.state == "translated" else text.english for text in texts
     }
     assert not shown
-    root = re.search(r'<html lang="([^"]+)" data-folder="([^"]+)">', path.read_text("utf-8"))
+    root = re.search(r'<body lang="([^"]+)" data-folder="([^"]+)">', path.read_text("utf-8"))
     assert root[1] == editions.settings(language, "edition.json")["language"]
     assert root[2] == path.parent.relative_to(ROOT).as_posix()
 

@@ -190,7 +190,8 @@ def test_a_training_that_is_stopped_can_begin_again(go, thirty):
 # As JupyterLab's viewer shows a page: from a blob, in a frame without an origin, its address as the base of links.
 IN_JUPYTERLAB = """async () => {
     const html = await (await fetch("train_it_here.html")).text();
-    const page = html.replace("<head>", `<head><base href="${location.href}train_it_here.html" target="_self">`);
+    const inside = new DOMParser().parseFromString(html, "text/html").documentElement.innerHTML;  // without <html lang>
+    const page = inside.replace("<head>", `<head><base href="${location.href}train_it_here.html" target="_self">`);
     const frame = document.createElement("iframe");
     frame.sandbox = "allow-scripts";
     frame.style.width = "100%";
