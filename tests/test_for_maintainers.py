@@ -31,7 +31,8 @@ def faults(script: str) -> list[str]:
         found += [w for w in words[1:] if words[0] == "make" and not w.startswith("-") and w not in TARGETS]
         if "-m" in words:
             module, *rest = words[words.index("-m") + 1 :]
-            found += [module] if importlib.util.find_spec(module) is None else []
+            # pip is here; where somebody looks for it, setuptools changes how this whole process imports distutils.
+            found += [module] if module != "pip" and importlib.util.find_spec(module) is None else []
             if module == "mnist_gpu":
                 parser(rest[0]).parse_args(rest)
         found += [w for w in words if OURS.fullmatch(w) and not list(ROOT.glob(w))]
