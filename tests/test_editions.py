@@ -328,8 +328,9 @@ def test_a_changed_a_new_and_a_lost_text_are_named_and_what_is_translated_is_kep
 
 
 FILM = """<!doctype html>
-<html lang="en" data-folder="notebooks/play">
+<html lang="en">
 <title data-t="title">A film</title>
+<body lang="en" data-folder="notebooks/play">
 <h1 data-t="title">A film</h1>
 <p data-t="first">Read <b>chapter</b>
 01.</p>
@@ -354,7 +355,7 @@ def test_a_page_that_moves_is_made_with_its_texts_language_and_links(course):
     tool(course, "new", "xx")
     tool(course)
     made = course / "notebooks/xx/play/film.html"
-    own = FILM.replace('"en" data-folder="notebooks/play"', '"xx" data-folder="notebooks/xx/play"')
+    own = FILM.replace('"en"', '"xx"').replace('data-folder="notebooks/play"', 'data-folder="notebooks/xx/play"')
     own = own.replace('"../../README.md"', '"../../../README.xx.md"')
     assert made.read_text(encoding="utf-8") == own, "in English, but for where it stands"
     assert "[film](play/film.html)" in shown(course)[0], "a page of the language leads to that of the language"
